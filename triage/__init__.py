@@ -1,0 +1,1 @@
+"""Triage: the reading worklist, reordered by what the models find."""
