@@ -63,8 +63,9 @@ def add_result_objects(
     """Index the objects of a run, in order of delivery, with an outbox row per destination.
 
     An object that is there already (the same model on the same input makes the same UIDs) is taken
-    over by this run and not written again; what was withdrawn of it becomes due again. The objects are also indexed as instances of the study, marked as results, because
-    Triage's own store is the archive where no other is configured.
+    over by this run and not written again; what was withdrawn of it becomes due again. The objects
+    are also indexed as instances of the study, marked as results, because Triage's own store is
+    the archive where no other is configured.
     """
     for sequence, new in enumerate(objects):
         known = session.scalar(
