@@ -68,7 +68,8 @@ def test_delong_and_bootstrap_agree_on_many_single_image_patients() -> None:
     patients = [str(index) for index in range(400)]
     one = delong_auc_interval(truth, scores)
     other = bootstrap_auc_interval(truth, scores, patients)
-    assert one is not None and other is not None
+    assert one is not None
+    assert other is not None
     assert other.low == pytest.approx(one.low, abs=0.01)
     assert other.high == pytest.approx(one.high, abs=0.01)
 
@@ -86,7 +87,8 @@ def test_bootstrap_draws_patients_so_copies_of_an_image_do_not_narrow_it() -> No
     patients = [str(index) for index in range(40)]
     once = bootstrap_auc_interval(truth, scores, patients)
     copied = bootstrap_auc_interval(truth * 3, scores * 3, patients * 3)
-    assert once is not None and copied is not None
+    assert once is not None
+    assert copied is not None
     assert copied.high - copied.low == pytest.approx(once.high - once.low, rel=1e-9)
 
 

