@@ -1,13 +1,14 @@
-"""The `triage` command. Thin: it parses, calls and reports."""
+"""The `triage` command. Thin: it parses, calls and reports.
+
+What a command needs is imported when it runs: `triage --help` must not wait for torch.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from triage.core.errors import TriageError
 from triage.logs import configure_logs
 from triage.prefect_server import prefect_environment
-from triage.settings import Settings, SettingsError, load_settings
+from triage.settings import Settings, load_settings
 
 out = Console()
 
@@ -32,51 +34,35 @@ class CommandError(click.ClickException):
             click.secho(f"triage: {line}", fg="red", err=True)
 
 
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except SettingsError as error:
-        raise CommandError(str(error)) from None
+class _Commands(click.Group):
+    """A group whose commands report what a person can mend as a message, not as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from sqlalchemy.exc import OperationalError
+
+        try:
+            return super().invoke(ctx)
+        except TriageError as error:
+            raise CommandError(str(error)) from error
+        except OperationalError as error:
+            raise CommandError(f"the database cannot be used: {error.orig}") from error
 
 
-def command_errors(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Report the named exceptions, "module:Name", as a message instead of a traceback.
-
-    They are named and not imported, because `triage --help` must not wait for torch.
-    """
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return function(*args, **kwargs)
-            except Exception as error:
-                names = {f"{t.__module__}:{t.__name__}" for t in type(error).__mro__}
-                if names & set(kinds):
-                    raise CommandError(str(error)) from error
-                raise
-
-        return call
-
-    return decorate
-
-
-_DATABASE_ERRORS = ("triage.store.database:DatabaseError", "sqlalchemy.exc:OperationalError")
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="triage")
 def main() -> None:
     """Reorder the reading worklist by what deep-learning models find in each study."""
 
 
 @main.command()
-@command_errors("triage.supervisor:StartError", *_DATABASE_ERRORS)
 def up() -> None:
     """Run all of Triage on this machine until Ctrl-C."""
     from triage.supervisor import up as run_up
 
-    settings = _settings()
+    settings = load_settings()
     configure_logs(for_people=True)
     _prepare(settings)
     run_up(settings)
@@ -84,7 +70,6 @@ def up() -> None:
 
 @main.command()
 @click.option("--exit", "exit_when_done", is_flag=True, help="End by itself when all is analysed.")
-@command_errors("triage.supervisor:StartError", "triage.demo:DemoError")
 def demo(*, exit_when_done: bool) -> None:
     """Play a small hospital on simulated studies and show what was read first."""
     from triage.demo import run_demo
@@ -93,20 +78,18 @@ def demo(*, exit_when_done: bool) -> None:
 
 
 @main.command()
-@command_errors("triage.receiver.server:ReceiverError", *_DATABASE_ERRORS)
 def receive() -> None:
     """Take in studies over DICOM."""
     from triage.receiver.server import run_receiver
 
     configure_logs()
-    run_receiver(_settings())
+    run_receiver(load_settings())
 
 
 @main.command()
-@command_errors(*_DATABASE_ERRORS)
 def work() -> None:
     """Analyse studies and deliver results, with warm models."""
-    settings = _settings()
+    settings = load_settings()
     configure_logs()
     os.environ.update(prefect_environment(settings))
     from flows.worker import run_worker  # after the environment: Prefect reads it on import
@@ -115,13 +98,12 @@ def work() -> None:
 
 
 @main.command()
-@command_errors("triage.web.app:WebError", *_DATABASE_ERRORS)
 def web() -> None:
     """Serve the worklist, the study pages and the API."""
     from triage.web.app import run_web
 
     configure_logs()
-    run_web(_settings())
+    run_web(load_settings())
 
 
 @main.command()
@@ -131,7 +113,7 @@ def doctor(*, as_json: bool) -> None:
     from triage.doctor import examine
 
     configure_logs()
-    checks = list(examine(_settings()))
+    checks = list(examine(load_settings()))
     if as_json:
         click.echo(json.dumps([{"name": c.name, "ok": c.is_ok, "text": c.text} for c in checks]))
     else:
@@ -147,12 +129,11 @@ def database() -> None:
 
 
 @database.command()
-@command_errors(*_DATABASE_ERRORS)
 def migrate() -> None:
     """Bring the schema to the version that this Triage needs."""
     from triage.store.database import Database
 
-    store = Database(_settings().database_url)
+    store = Database(load_settings().database_url)
     store.migrate()
     store.close()
 
@@ -178,19 +159,9 @@ def models() -> None:
     """Register, try and evaluate model packages."""
 
 
-_MODEL_ERRORS = (
-    "triage.models.packages:PackageError",
-    "triage.core.analysis:InputRefusedError",
-    "triage.core.analysis:AnalysisFailedError",
-    "triage.models.evaluate:EvaluationError",
-    *_DATABASE_ERRORS,
-)
-
-
 @models.command("register")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--stage", type=click.Choice(["production", "shadow", "retired"]), default="shadow")
-@command_errors(*_MODEL_ERRORS)
 def register_model(folder: Path, stage: str) -> None:
     """Register the package in FOLDER, or change the stage of one that is registered."""
     from triage.models.packages import load_package
@@ -198,7 +169,7 @@ def register_model(folder: Path, stage: str) -> None:
     from triage.store.database import Database
 
     package = load_package(folder)
-    store = Database(_settings().database_url)
+    store = Database(load_settings().database_url)
     store.check_schema()
     with store.transaction() as session:
         register_package(session, package, stage=stage, now=datetime.now(UTC))
@@ -207,7 +178,6 @@ def register_model(folder: Path, stage: str) -> None:
 
 
 @models.command("list")
-@command_errors(*_MODEL_ERRORS)
 def list_models() -> None:
     """Show the registered models."""
     from sqlalchemy import select
@@ -215,7 +185,7 @@ def list_models() -> None:
     from triage.store.database import Database
     from triage.store.tables import ModelRow
 
-    store = Database(_settings().database_url)
+    store = Database(load_settings().database_url)
     store.check_schema()
     table = Table("model", "version", "stage", "title", "notice")
     with store.reading() as session:
@@ -224,3 +194,7 @@ def list_models() -> None:
             table.add_row(row.name, row.version, row.stage, manifest["title"], manifest["notice"])
     store.close()
     out.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from triage.core.errors import TriageError
 from triage.prefect_server import prefect_environment, prefect_server_command
 from triage.settings import Settings
 
@@ -28,7 +29,7 @@ _LONGEST_RESTART_PAUSE_S = 30.0
 _PR_SET_PDEATHSIG = 1
 
 
-class StartError(Exception):
+class StartError(TriageError):
     """Triage cannot start; the message says why and what to do."""
 
 

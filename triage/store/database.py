@@ -15,10 +15,12 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+from triage.core.errors import TriageError
+
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
 
 
-class DatabaseError(Exception):
+class DatabaseError(TriageError):
     """The database cannot be used; the message says why and what to do."""
 
 
