@@ -57,6 +57,14 @@ def up(settings: Settings) -> None:
         _Supervisor(settings).run()
 
 
+def check_can_start(settings: Settings) -> None:
+    """Raise StartError if `up` could not start now."""
+    if settings.data_directory.is_dir():
+        with _only_one(settings.data_directory):
+            pass
+    _require_free_ports(settings)
+
+
 class _Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
