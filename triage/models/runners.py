@@ -75,7 +75,7 @@ class MonaiBundleRunner:
                 f"{package.weights}: not a state dict of network_def: {error}"
             ) from None
         # With the channels last, the CPU kernels of a 3D network take half the time.
-        self._network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+        self._network.to(device, memory_format=torch.channels_last_3d).eval()
 
     @torch.inference_mode()
     def run(self, model_input: ModelInput) -> ModelOutput:
@@ -180,7 +180,7 @@ def _labels(prediction: NDArray[Any]) -> NDArray[np.uint8]:
     if low < 0 or high > 255:
         raise RunnerError(f"labels from {low:g} to {high:g}; a label map has 0 to 255")
     if len(prediction) == 1:
-        return prediction[0].astype(np.uint8)
+        return np.asarray(prediction[0], np.uint8)
     labels = np.zeros(prediction.shape[1:], np.uint8)
     # One channel for each label. Where the first is the background it is 1 wherever no other is.
     has_background = bool((prediction.astype(bool).sum(axis=0) == 1).all())
