@@ -134,7 +134,7 @@ def test_least_recently_used_host_is_evicted_when_memory_is_short(
 
 def test_model_that_cannot_be_loaded_says_so(hosts: ModelHosts, tmp_path: Path) -> None:
     package = make_segmentation(tmp_path / "tiny", preprocessing=[{"_target_": "NoSuchThing"}])
-    with pytest.raises(PackageError, match="cannot be loaded: .*NoSuchThing"):
+    with pytest.raises(PackageError, match=r"cannot be loaded: .*NoSuchThing"):
         hosts.warm_now(package)
     assert package.manifest.identity not in hosts.process_ids()
 
