@@ -69,6 +69,28 @@ def up() -> None:
 
 
 @main.command()
+def prepare() -> None:
+    """Bring the database to this version and register the models of the registry."""
+    _prepare(load_settings())
+
+
+def _prepare(settings: Settings) -> None:
+    """Migrate the database and register what lies in the model registry."""
+    from triage.models.registry import register_all
+    from triage.store.database import Database
+
+    settings.data_directory.mkdir(parents=True, exist_ok=True)
+    store = Database(settings.database_url)
+    store.migrate()
+    with store.transaction() as session:
+        problems = register_all(session, settings.model_registry, now=datetime.now(UTC))
+    store.close()
+    for problem in problems:
+        # One broken package must not keep the receiver from starting.
+        click.secho(f"triage: {problem}", fg="yellow", err=True)
+
+
+@main.command()
 @click.option("--exit", "exit_when_done", is_flag=True, help="End by itself when all is analysed.")
 def demo(*, exit_when_done: bool) -> None:
     """Play a small hospital on simulated studies and show what was read first."""
@@ -121,37 +143,6 @@ def doctor(*, as_json: bool) -> None:
             mark = "[green]ok   [/]" if check.is_ok else "[red]wrong[/]"
             out.print(f"{mark} {check.name}: {check.text}", highlight=False)
     sys.exit(0 if all(c.is_ok for c in checks) else 1)
-
-
-@main.group()
-def database() -> None:
-    """The database and its schema."""
-
-
-@database.command()
-def migrate() -> None:
-    """Bring the schema to the version that this Triage needs."""
-    from triage.store.database import Database
-
-    store = Database(load_settings().database_url)
-    store.migrate()
-    store.close()
-
-
-def _prepare(settings: Settings) -> None:
-    """Migrate the database and register what lies in the model registry."""
-    from triage.models.registry import register_all
-    from triage.store.database import Database
-
-    settings.data_directory.mkdir(parents=True, exist_ok=True)
-    store = Database(settings.database_url)
-    store.migrate()
-    with store.transaction() as session:
-        problems = register_all(session, settings.model_registry, now=datetime.now(UTC))
-    store.close()
-    for problem in problems:
-        # One broken package must not keep the receiver from starting.
-        click.secho(f"triage: {problem}", fg="yellow", err=True)
 
 
 @main.group()

@@ -77,7 +77,7 @@ class Database:
         if found != wanted:
             raise DatabaseError(
                 f"the database schema is at {found or 'nothing'}, this version needs {wanted}; "
-                "run `triage database migrate`"
+                "run `triage prepare`"
             )
 
     def close(self) -> None:
