@@ -47,6 +47,7 @@ class ReceiverSettings(_Section):
     maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 64
     maximum_pdu_bytes: Annotated[int, Field(ge=4096, le=16 * 1024 * 1024)] = 262144
     network_timeout_s: Seconds = 60.0
+    minimum_free_mb: Annotated[int, Field(ge=0)] = 512
     quiet_period_s: Seconds = 30.0
     quiet_period_by_modality_s: dict[str, Seconds] = {"CT": 5.0, "MR": 10.0, "DX": 2.0, "CR": 2.0}
 
