@@ -1,0 +1,51 @@
+"""What an inference leaves: findings, and the arrays that their pictures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triage.core.findings import Finding
+
+
+class InputRefusedError(Exception):
+    """The images are not what the model may be used on; the message is the stated reason.
+
+    No retry can help: the run ends as "not analysed, because …".
+    """
+
+
+class AnalysisFailedError(Exception):
+    """The model could not be run, or said something impossible; the message says what.
+
+    Another attempt may help (a crashed host, a full memory), so the run is tried again.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The outcome of one model on one series.
+
+    Attributes:
+        findings: one for each finding of the manifest, present or absent.
+        source_files: the image files, in the order of the first axis of `segmentation`.
+        source_sop_instance_uids: their SOP Instance UIDs, in the same order.
+        input_sha256: digest of what went in (the SOP Instance UIDs and file digests in order).
+        segmentation: labels on the source voxels, uint8 of shape (slices, rows, columns), where
+            the value is `FindingSpec.segment.label`; None for models that do not segment.
+        heat_maps: for each finding key a float32 array of shape (rows, columns) from 0 to 1 on
+            the source pixels; empty for models that draw none.
+        timings_s: seconds for each step: "decode", "infer", "interpret".
+    """
+
+    findings: tuple[Finding, ...]
+    source_files: tuple[Path, ...]
+    source_sop_instance_uids: tuple[str, ...]
+    input_sha256: str
+    segmentation: NDArray[np.uint8] | None = None
+    heat_maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    timings_s: Mapping[str, float] = field(default_factory=dict)

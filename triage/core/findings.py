@@ -1,0 +1,71 @@
+"""What a model says about a study, in coded terms."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from triage.core.codes import Code
+from triage.core.priority import Priority
+
+
+class Measurement(BaseModel):
+    """A number with its concept and its UCUM unit, for example Volume 12.3 mL."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    concept: Code
+    value: float
+    unit: Code
+
+    @model_validator(mode="after")
+    def _value_is_finite(self) -> Self:
+        if not math.isfinite(self.value):
+            raise ValueError(f"measurement {self.concept.meaning} is not a finite number")
+        return self
+
+
+class Finding(BaseModel):
+    """One statement of one model about one study, present or absent.
+
+    Absent findings are results too: "analysed, nothing found" is said in the SR and shown.
+
+    Attributes:
+        key: the finding's key in the model's manifest.
+        code: what was looked for.
+        site: where in the body, if the manifest says.
+        present: whether the model's confidence reached the manifest's threshold.
+        confidence: 0 to 1.
+        measurements: numbers about the finding.
+        segment_number: the segment of the SEG that outlines it, starting at 1.
+        key_image_uids: SOP Instance UIDs of the few source images that show it, best first.
+        priority: the reading priority that the manifest asks for when it is present.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    code: Code
+    site: Code | None = None
+    present: bool
+    confidence: Annotated[float, Field(ge=0.0, le=1.0)]
+    measurements: tuple[Measurement, ...] = ()
+    segment_number: Annotated[int, Field(ge=1)] | None = None
+    key_image_uids: tuple[str, ...] = ()
+    priority: Priority = Priority.ROUTINE
+
+    def in_words(self) -> str:
+        """Return the finding as the worklist says it.
+
+        >>> from triage.core.codes import HEMORRHAGE_MORPHOLOGY, MILLILITRE, VOLUME
+        >>> Finding(key="h", code=HEMORRHAGE_MORPHOLOGY, present=True, confidence=0.974,
+        ...         measurements=(Measurement(concept=VOLUME, value=12.3, unit=MILLILITRE),)
+        ...         ).in_words()
+        'Hemorrhage, 12.3 mL, confidence 0.97'
+        """
+        if not self.present:
+            return f"No {self.code.meaning.lower()} found, confidence {self.confidence:.2f}"
+        numbers = [f"{m.value:.3g} {m.unit.value}" for m in self.measurements]
+        return ", ".join([self.code.meaning, *numbers, f"confidence {self.confidence:.2f}"])

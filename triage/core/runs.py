@@ -1,0 +1,75 @@
+"""The life of an analysis run, as a checked state machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """Where an analysis run stands.
+
+    PENDING waits for a worker. RUNNING is claimed under a lease. COMPLETED has findings.
+    REFUSED is a stated "not analysed, because …" of a gate: the input was out of the model's
+    scope, so no retry can help. FAILED has used up its attempts. SUPERSEDED belongs to an earlier
+    state of a study that has since received more images.
+    """
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    REFUSED = "refused"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+_NEXT: dict[RunState, frozenset[RunState]] = {
+    RunState.PENDING: frozenset({RunState.RUNNING, RunState.SUPERSEDED, RunState.FAILED}),
+    RunState.RUNNING: frozenset(
+        {
+            RunState.PENDING,  # the lease ran out, or an attempt failed and another is left
+            RunState.COMPLETED,
+            RunState.REFUSED,
+            RunState.FAILED,
+            RunState.SUPERSEDED,
+        }
+    ),
+    RunState.COMPLETED: frozenset({RunState.SUPERSEDED}),
+    RunState.REFUSED: frozenset({RunState.PENDING, RunState.SUPERSEDED}),
+    RunState.FAILED: frozenset({RunState.PENDING, RunState.SUPERSEDED}),
+    RunState.SUPERSEDED: frozenset(),
+}
+
+FINAL_STATES = frozenset({RunState.COMPLETED, RunState.REFUSED, RunState.FAILED})
+
+
+class IllegalTransitionError(Exception):
+    """A run was asked to change to a state that cannot follow its present one."""
+
+
+def check_transition(run: object, current: RunState, following: RunState) -> None:
+    """Raise IllegalTransitionError unless a run in state `current` may become `following`.
+
+    Raises:
+        IllegalTransitionError: names the run and both states.
+    """
+    if following not in _NEXT[current]:
+        raise IllegalTransitionError(
+            f"analysis run {run} is {current}; it cannot become {following}"
+        )
+
+
+class DeliveryState(StrEnum):
+    """Where the delivery of one result object to one destination stands."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    WITHDRAWN = "withdrawn"
+
+
+class StudyState(StrEnum):
+    """Whether instances of a study are still arriving."""
+
+    RECEIVING = "receiving"
+    COMPLETE = "complete"

@@ -1,0 +1,1 @@
+"""What is kept: tables, repositories, migrations and the files of received instances."""

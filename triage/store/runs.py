@@ -1,0 +1,291 @@
+"""The queue of analysis runs: claimed most urgent first, under a lease."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session, joinedload
+
+from triage.core.findings import Finding
+from triage.core.manifest import ModelManifest
+from triage.core.runs import RunState, check_transition
+from triage.core.studies import Series
+from triage.store.history import note
+from triage.store.studies import load_series
+from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
+
+
+class LeaseLostError(Exception):
+    """The run was taken over by another worker, or superseded, while this one worked on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRun:
+    """A run that this worker holds, with all that is needed to carry it out."""
+
+    run_id: int
+    claim: int
+    attempt: int
+    study_id: int
+    study_instance_uid: str
+    generation: int
+    is_production: bool
+    manifest: ModelManifest
+    package_path: str
+    package_sha256: str
+    series: Series
+
+
+def claim_most_urgent(
+    session: Session, *, worker: str, lease: timedelta, now: datetime
+) -> ClaimedRun | None:
+    """Claim the most urgent run that is pending, or None if there is none.
+
+    Most urgent is the highest order priority, then the longest wait. Two workers never get the
+    same run: PostgreSQL skips rows that another has locked, SQLite has one writer at a time.
+    """
+    run = session.scalars(
+        select(AnalysisRunRow)
+        .where(AnalysisRunRow.state == RunState.PENDING, AnalysisRunRow.available_at <= now)
+        .order_by(AnalysisRunRow.priority.desc(), AnalysisRunRow.created_at, AnalysisRunRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=AnalysisRunRow)
+    ).first()
+    if run is None:
+        return None
+    check_transition(run.id, run.state, RunState.RUNNING)
+    run.state = RunState.RUNNING
+    run.attempts += 1
+    run.claim += 1
+    run.claimed_by = worker[:128]
+    run.lease_until = now + lease
+    run.started_at = now
+    run.finished_at = None
+    run.reason = ""
+    study = session.scalars(select(StudyRow).where(StudyRow.id == run.study_id)).one()
+    return ClaimedRun(
+        run_id=run.id,
+        claim=run.claim,
+        attempt=run.attempts,
+        study_id=run.study_id,
+        study_instance_uid=study.study_instance_uid,
+        generation=run.generation,
+        is_production=run.model.stage == "production",
+        manifest=ModelManifest.model_validate(run.model.manifest),
+        package_path=run.model.package_path,
+        package_sha256=run.model.package_sha256,
+        series=load_series(session, run.series_id),
+    )
+
+
+def has_pending(session: Session, now: datetime) -> bool:
+    """Return whether a run could be claimed now."""
+    return (
+        session.scalars(
+            select(AnalysisRunRow.id)
+            .where(AnalysisRunRow.state == RunState.PENDING, AnalysisRunRow.available_at <= now)
+            .limit(1)
+        ).first()
+        is not None
+    )
+
+
+def renew_lease(session: Session, run: ClaimedRun, *, lease: timedelta, now: datetime) -> None:
+    """Keep the run for another `lease`.
+
+    Raises:
+        LeaseLostError: another worker has it, or it was superseded.
+    """
+    _held(session, run).lease_until = now + lease
+
+
+def complete_run(
+    session: Session,
+    run: ClaimedRun,
+    findings: Sequence[Finding],
+    *,
+    input_sha256: str,
+    timings_s: Mapping[str, float],
+    now: datetime,
+) -> None:
+    """Write the findings and mark the run completed.
+
+    Raises:
+        LeaseLostError: another worker has the run; nothing may be written.
+    """
+    row = _held(session, run)
+    _finish(row, RunState.COMPLETED, "", now)
+    row.input_sha256 = input_sha256
+    row.timings_s = dict(timings_s)
+    for finding in findings:
+        session.add(
+            FindingRow(
+                run_id=run.run_id,
+                key=finding.key,
+                present=finding.present,
+                confidence=finding.confidence,
+                content=finding.model_dump(mode="json"),
+            )
+        )
+    said = "; ".join(f.in_words() for f in findings if f.present) or "nothing found"
+    text = f"{run.manifest.identity}: {said}"
+    note(session, run.study_id, "analysed", text, at=now, run_id=run.run_id)
+
+
+def refuse_run(session: Session, run: ClaimedRun, reason: str, *, now: datetime) -> None:
+    """State that the run's input is not for this model: "not analysed, because …".
+
+    Raises:
+        LeaseLostError: another worker has the run.
+    """
+    _finish(_held(session, run), RunState.REFUSED, reason, now)
+    text = f"{run.manifest.identity}: {reason}"
+    note(session, run.study_id, "not-analysed", text, at=now, run_id=run.run_id)
+
+
+def fail_attempt(
+    session: Session,
+    run: ClaimedRun,
+    reason: str,
+    *,
+    maximum_attempts: int,
+    retry_after: timedelta,
+    now: datetime,
+) -> RunState:
+    """Put the run back for another attempt, or mark it failed after the last one.
+
+    Raises:
+        LeaseLostError: another worker has the run.
+    """
+    row = _held(session, run)
+    return _end_attempt(
+        session,
+        row,
+        reason,
+        maximum_attempts=maximum_attempts,
+        retry_after=retry_after,
+        now=now,
+    )
+
+
+def recover_expired_leases(session: Session, *, maximum_attempts: int, now: datetime) -> list[int]:
+    """Put back the runs whose worker has died, and return their ids."""
+    expired = session.scalars(
+        select(AnalysisRunRow)
+        .where(AnalysisRunRow.state == RunState.RUNNING, AnalysisRunRow.lease_until < now)
+        .with_for_update(skip_locked=True, of=AnalysisRunRow)
+    ).all()
+    for row in expired:
+        _end_attempt(
+            session,
+            row,
+            "the worker stopped",
+            maximum_attempts=maximum_attempts,
+            retry_after=timedelta(0),
+            now=now,
+        )
+    return [row.id for row in expired]
+
+
+def release_worker(session: Session, worker: str, *, maximum_attempts: int, now: datetime) -> int:
+    """Put back what a worker of this name held before it was restarted; return how many runs."""
+    held = session.scalars(
+        select(AnalysisRunRow).where(
+            AnalysisRunRow.state == RunState.RUNNING, AnalysisRunRow.claimed_by == worker
+        )
+    ).all()
+    for row in held:
+        _end_attempt(
+            session,
+            row,
+            "the worker was restarted",
+            maximum_attempts=maximum_attempts,
+            retry_after=timedelta(0),
+            now=now,
+        )
+    return len(held)
+
+
+def _end_attempt(
+    session: Session,
+    row: AnalysisRunRow,
+    reason: str,
+    *,
+    maximum_attempts: int,
+    retry_after: timedelta,
+    now: datetime,
+) -> RunState:
+    identity = f"{row.model.name} {row.model.version}"
+    if row.attempts >= maximum_attempts:
+        _finish(row, RunState.FAILED, reason, now)
+        text = f"{identity}: {reason} ({row.attempts} attempts)"
+        note(session, row.study_id, "failed", text, at=now, run_id=row.id)
+        return row.state
+    check_transition(row.id, row.state, RunState.PENDING)
+    row.state = RunState.PENDING
+    row.reason = reason
+    row.lease_until = None
+    row.available_at = now + retry_after
+    return row.state
+
+
+def _finish(row: AnalysisRunRow, state: RunState, reason: str, now: datetime) -> None:
+    check_transition(row.id, row.state, state)
+    row.state = state
+    row.reason = reason
+    row.lease_until = None
+    row.finished_at = now
+
+
+def _held(session: Session, run: ClaimedRun) -> AnalysisRunRow:
+    row = session.scalars(
+        select(AnalysisRunRow)
+        .where(AnalysisRunRow.id == run.run_id)
+        .options(joinedload(AnalysisRunRow.model))
+        .with_for_update(of=AnalysisRunRow)
+    ).one()
+    if row.state is not RunState.RUNNING or row.claim != run.claim:
+        raise LeaseLostError(
+            f"analysis run {run.run_id} is {row.state}, claim {row.claim}; "
+            f"this worker held claim {run.claim}"
+        )
+    return row
+
+
+def production_findings(session: Session, study_id: int) -> list[tuple[str, Finding]]:
+    """Return the findings of the study's current completed production runs, with the model."""
+    rows = session.execute(
+        select(AnalysisRunRow, FindingRow)
+        .join(FindingRow, FindingRow.run_id == AnalysisRunRow.id)
+        .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
+        .where(
+            AnalysisRunRow.study_id == study_id,
+            AnalysisRunRow.state == RunState.COMPLETED,
+            AnalysisRunRow.generation == StudyRow.generation,
+        )
+        .order_by(FindingRow.id)
+    ).all()
+    return [
+        (f"{run.model.name} {run.model.version}", Finding.model_validate(finding.content))
+        for run, finding in rows
+        if run.model.stage == "production"
+    ]
+
+
+def count_by_state(session: Session) -> dict[RunState, int]:
+    """Return how many runs stand in each state."""
+    counted = session.execute(
+        select(AnalysisRunRow.state, func.count()).group_by(AnalysisRunRow.state)
+    )
+    return {row[0]: row[1] for row in counted.tuples()}
+
+
+def is_idle(session: Session) -> bool:
+    """Return whether no run is pending or running."""
+    busy = select(AnalysisRunRow.id).where(
+        or_(AnalysisRunRow.state == RunState.PENDING, AnalysisRunRow.state == RunState.RUNNING)
+    )
+    return session.scalars(busy.limit(1)).first() is None

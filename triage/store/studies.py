@@ -1,0 +1,415 @@
+"""Received instances become studies; quiet studies become complete and get their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session, joinedload, selectinload
+
+from triage.core.completeness import Arrival, QuietPeriods, completion_reason
+from triage.core.manifest import ModelManifest
+from triage.core.priority import Priority, effective_priority
+from triage.core.routing import select_series
+from triage.core.runs import RunState, StudyState, check_transition
+from triage.core.studies import Instance, Series, Study
+from triage.store.files import StoredFile
+from triage.store.history import note
+from triage.store.outbox import withdraw_unsent
+from triage.store.tables import (
+    AnalysisRunRow,
+    InstanceRow,
+    ModelRow,
+    OpenAssociationRow,
+    PatientRow,
+    PriorityEventRow,
+    SeriesRow,
+    StudyRow,
+)
+
+_ASSOCIATION_IS_DEAD_AFTER = timedelta(seconds=120)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedInstance:
+    """An instance whose file is durable, ready to be indexed.
+
+    Text values are those of the DICOM attributes, empty where the object has none.
+    `headers` are the attributes of `triage.core.studies.IMAGE_HEADER_KEYWORDS`.
+    """
+
+    file: StoredFile
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    calling_ae_title: str
+    received_at: datetime
+    patient_id: str = ""
+    issuer_of_patient_id: str = ""
+    patient_name: str = ""
+    patient_birth_date: str = ""
+    patient_sex: str = ""
+    accession_number: str = ""
+    study_description: str = ""
+    study_date: str = ""
+    study_time: str = ""
+    requested_procedure_priority: str = ""
+    modality: str = ""
+    series_number: int | None = None
+    series_description: str = ""
+    body_part: str = ""
+    instance_number: int | None = None
+    headers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of an instance: indexed anew, known already, or in conflict with a first one."""
+
+    study_id: int
+    instance_id: int
+    is_duplicate: bool = False
+    is_conflict: bool = False
+
+
+def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
+    """Index one instance whose file is durable.
+
+    The same UID with the same content is accepted quietly. The same UID with other content is kept
+    beside the first and noted as a conflict. A new instance of a complete study reopens it.
+    """
+    study = _study_of(session, received)
+    series = _series_of(session, study, received)
+    same_uid = session.scalars(
+        select(InstanceRow)
+        .where(InstanceRow.sop_instance_uid == received.sop_instance_uid)
+        .order_by(InstanceRow.id)
+    ).all()
+    for known in same_uid:
+        if known.sha256 == received.file.sha256:
+            return Recorded(study.id, known.id, is_duplicate=True)
+    row = InstanceRow(
+        series_id=series.id,
+        sop_instance_uid=received.sop_instance_uid,
+        sop_class_uid=received.sop_class_uid[:64],
+        transfer_syntax_uid=received.transfer_syntax_uid[:64],
+        number=received.instance_number,
+        path=received.file.path,
+        size_bytes=received.file.size_bytes,
+        sha256=received.file.sha256,
+        headers=received.headers,
+        calling_ae_title=received.calling_ae_title[:16],
+        received_at=received.received_at,
+        conflicts_with=same_uid[0].id if same_uid else None,
+    )
+    session.add(row)
+    session.flush()
+    if same_uid:
+        text = f"instance {received.sop_instance_uid} came again with other content; both are kept"
+        note(session, study.id, "conflict", text, at=received.received_at)
+        return Recorded(study.id, row.id, is_conflict=True)
+    study.last_instance_at = max(study.last_instance_at, received.received_at)
+    if study.state is StudyState.COMPLETE:
+        study.state = StudyState.RECEIVING
+        note(session, study.id, "reopened", "an image arrived late", at=received.received_at)
+    return Recorded(study.id, row.id)
+
+
+def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
+    study = session.scalar(
+        select(StudyRow).where(StudyRow.study_instance_uid == received.study_instance_uid)
+    )
+    if study is not None:
+        modalities = set(filter(None, study.modalities.split("\\"))) | {received.modality}
+        study.modalities = "\\".join(sorted(filter(None, modalities)))[:128]
+        return study
+    order = Priority.of_order(received.requested_procedure_priority)
+    study = StudyRow(
+        study_instance_uid=received.study_instance_uid,
+        patient_id=_patient_of(session, received).id,
+        accession_number=received.accession_number[:64],
+        description=received.study_description[:128],
+        study_date=received.study_date[:10],
+        study_time=received.study_time[:16],
+        modalities=received.modality[:128],
+        calling_ae_title=received.calling_ae_title[:16],
+        order_priority=order,
+        priority=order,
+        first_instance_at=received.received_at,
+        last_instance_at=received.received_at,
+    )
+    session.add(study)
+    session.flush()
+    text = f"first image from {received.calling_ae_title or 'an unnamed sender'}"
+    note(session, study.id, "received", text, at=received.received_at)
+    session.add(
+        PriorityEventRow(
+            study_id=study.id,
+            at=received.received_at,
+            source="order",
+            before=Priority.ROUTINE,
+            after=order,
+            reason=f"the order says {received.requested_procedure_priority or 'nothing'}",
+        )
+    )
+    return study
+
+
+def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
+    identity = (received.patient_id[:128], received.issuer_of_patient_id[:128])
+    patient = None
+    if identity[0]:  # without a Patient ID, two studies cannot be known to be one patient's
+        patient = session.scalar(
+            select(PatientRow).where(
+                PatientRow.patient_id == identity[0], PatientRow.issuer == identity[1]
+            )
+        )
+    else:
+        identity = (f"(none) {received.study_instance_uid}", "")
+        patient = session.scalar(select(PatientRow).where(PatientRow.patient_id == identity[0]))
+    if patient is None:
+        patient = PatientRow(
+            patient_id=identity[0],
+            issuer=identity[1],
+            name=received.patient_name[:400],
+            birth_date=received.patient_birth_date[:10],
+            sex=received.patient_sex[:16],
+        )
+        session.add(patient)
+        session.flush()
+    return patient
+
+
+def _series_of(session: Session, study: StudyRow, received: ReceivedInstance) -> SeriesRow:
+    series = session.scalar(
+        select(SeriesRow).where(SeriesRow.series_instance_uid == received.series_instance_uid)
+    )
+    if series is None:
+        series = SeriesRow(
+            study_id=study.id,
+            series_instance_uid=received.series_instance_uid,
+            modality=received.modality[:16],
+            number=received.series_number,
+            description=received.series_description[:128],
+            body_part=received.body_part[:16],
+        )
+        session.add(series)
+        session.flush()
+    return series
+
+
+def hold_open(
+    session: Session, study_id: int, *, association: str, receiver: str, now: datetime
+) -> None:
+    """Note that `association` has sent images of the study and may send more."""
+    row = session.scalar(
+        select(OpenAssociationRow).where(
+            OpenAssociationRow.association == association, OpenAssociationRow.study_id == study_id
+        )
+    )
+    if row is None:
+        row = OpenAssociationRow(
+            association=association, receiver=receiver, study_id=study_id, alive_at=now
+        )
+        session.add(row)
+    row.alive_at = now
+
+
+def release_association(session: Session, association: str) -> None:
+    """Note that `association` is gone, by release, abort or a broken connection."""
+    session.execute(delete(OpenAssociationRow).where(OpenAssociationRow.association == association))
+
+
+def release_receiver(session: Session, receiver: str) -> None:
+    """Forget the associations of a receiver that is no longer running."""
+    session.execute(delete(OpenAssociationRow).where(OpenAssociationRow.receiver == receiver))
+
+
+def keep_associations_alive(session: Session, receiver: str, now: datetime) -> None:
+    """Renew the heartbeat of the receiver's open associations."""
+    session.execute(
+        update(OpenAssociationRow)
+        .where(OpenAssociationRow.receiver == receiver)
+        .values(alive_at=now)
+    )
+
+
+def complete_quiet_studies(session: Session, quiet: QuietPeriods, now: datetime) -> list[int]:
+    """Complete each study that is due at `now`, queue its runs, and return the ids of the studies.
+
+    The change to complete and the runs are one transaction (transactional outbox): there is no
+    moment at which a complete study could be forgotten.
+    """
+    session.execute(
+        delete(OpenAssociationRow).where(
+            OpenAssociationRow.alive_at < now - _ASSOCIATION_IS_DEAD_AFTER
+        )
+    )
+    completed = []
+    receiving = session.scalars(
+        select(StudyRow)
+        .where(StudyRow.state == StudyState.RECEIVING)
+        .with_for_update(skip_locked=True, of=StudyRow)
+    )
+    for study in receiving.all():
+        open_associations = session.scalars(
+            select(OpenAssociationRow.id).where(OpenAssociationRow.study_id == study.id)
+        ).all()
+        arrival = Arrival(
+            modalities=frozenset(filter(None, study.modalities.split("\\"))),
+            last_instance_at=study.last_instance_at,
+            open_associations=len(open_associations),
+        )
+        reason = completion_reason(arrival, quiet, now)
+        if reason is not None:
+            complete_study(session, study, reason, now)
+            completed.append(study.id)
+    return completed
+
+
+def complete_study(session: Session, study: StudyRow, reason: str, now: datetime) -> None:
+    """Mark the study complete and queue a run for each model that wants one of its series."""
+    study.state = StudyState.COMPLETE
+    study.generation += 1
+    study.completed_at = now
+    study.completion_reason = reason
+    note(session, study.id, "complete", reason, at=now)
+    _supersede_earlier_runs(session, study, now)
+    content = load_study(session, study.id)
+    series_ids = {s.series_instance_uid: s.id for s in _series_rows(session, study.id)}
+    models = session.scalars(
+        select(ModelRow).where(ModelRow.stage.in_(("production", "shadow"))).order_by(ModelRow.id)
+    ).all()
+    for model in models:
+        manifest = ModelManifest.model_validate(model.manifest)
+        selection = select_series(content, manifest.accepts)
+        if selection.series is None:
+            text = f"{manifest.identity}: {selection.reason}"
+            note(session, study.id, "not-routed", text, at=now)
+            continue
+        run = AnalysisRunRow(
+            study_id=study.id,
+            model_id=model.id,
+            series_id=series_ids[selection.series.series_instance_uid],
+            generation=study.generation,
+            state=RunState.PENDING,
+            priority=study.order_priority,
+            available_at=now,
+            created_at=now,
+        )
+        session.add(run)
+        session.flush()
+        note(session, study.id, "routed", f"queued for {manifest.identity}", at=now, run_id=run.id)
+
+
+def _supersede_earlier_runs(session: Session, study: StudyRow, now: datetime) -> None:
+    earlier = session.scalars(
+        select(AnalysisRunRow).where(
+            AnalysisRunRow.study_id == study.id,
+            AnalysisRunRow.generation < study.generation,
+            AnalysisRunRow.state != RunState.SUPERSEDED,
+        )
+    )
+    for run in earlier.all():
+        check_transition(run.id, run.state, RunState.SUPERSEDED)
+        run.state = RunState.SUPERSEDED
+        run.reason = "more images of the study arrived"
+        withdraw_unsent(session, run.id)
+        note(session, study.id, "superseded", run.reason, at=now, run_id=run.id)
+
+
+def _series_rows(session: Session, study_id: int) -> Sequence[SeriesRow]:
+    return session.scalars(
+        select(SeriesRow)
+        .where(SeriesRow.study_id == study_id, SeriesRow.is_result.is_(False))
+        .options(selectinload(SeriesRow.instances))
+        .order_by(SeriesRow.number, SeriesRow.id)
+    ).all()
+
+
+def load_study(session: Session, study_id: int) -> Study:
+    """Return the study as routing and the models see it, without results and conflicts."""
+    uid = session.scalars(select(StudyRow.study_instance_uid).where(StudyRow.id == study_id)).one()
+    return Study(
+        study_instance_uid=uid,
+        series=tuple(_as_series(row) for row in _series_rows(session, study_id)),
+    )
+
+
+def load_series(session: Session, series_id: int) -> Series:
+    """Return one series with its instances, without conflicting ones."""
+    row = session.scalars(
+        select(SeriesRow)
+        .where(SeriesRow.id == series_id)
+        .options(selectinload(SeriesRow.instances))
+    ).one()
+    return _as_series(row)
+
+
+def _as_series(row: SeriesRow) -> Series:
+    return Series(
+        series_instance_uid=row.series_instance_uid,
+        modality=row.modality,
+        instances=tuple(
+            Instance(
+                sop_instance_uid=i.sop_instance_uid,
+                sop_class_uid=i.sop_class_uid,
+                transfer_syntax_uid=i.transfer_syntax_uid,
+                path=i.path,
+                headers=i.headers,
+            )
+            for i in row.instances
+            if i.conflicts_with is None
+        ),
+    )
+
+
+def find_study(session: Session, study_instance_uid: str) -> StudyRow | None:
+    """Return the study with its patient and series, or None if Triage holds no such study."""
+    return session.scalar(
+        select(StudyRow)
+        .where(StudyRow.study_instance_uid == study_instance_uid)
+        .options(joinedload(StudyRow.patient), selectinload(StudyRow.series))
+    )
+
+
+def raise_ai_priority(
+    session: Session,
+    study_id: int,
+    wanted: Priority,
+    reason: str,
+    *,
+    at: datetime,
+    run_id: int | None = None,
+) -> bool:
+    """Raise the study's AI priority to `wanted` and return whether its place may have changed.
+
+    A lower or equal `wanted` changes nothing: AI never lowers a study's priority.
+    """
+    study = session.scalars(
+        select(StudyRow).where(StudyRow.id == study_id).with_for_update(of=StudyRow)
+    ).one()
+    if study.ai_priority is not None and wanted <= study.ai_priority:
+        return False
+    before = study.priority
+    study.ai_priority = wanted
+    study.ai_reason = reason
+    study.priority = effective_priority(study.order_priority, wanted)
+    session.add(
+        PriorityEventRow(
+            study_id=study_id,
+            run_id=run_id,
+            at=at,
+            source="ai",
+            before=before,
+            after=study.priority,
+            reason=reason,
+        )
+    )
+    note(session, study_id, "flagged", reason, at=at, run_id=run_id)
+    return study.priority != before

@@ -1,0 +1,376 @@
+"""The tables. The database holds the truth about every study, run, result and delivery."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from triage.core.priority import Priority
+from triage.core.runs import DeliveryState, RunState, StudyState
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite keeps no time zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a moment without a time zone, which could mean any hour."""
+        del dialect
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a moment without a time zone cannot be stored")
+        return value if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the moment in UTC."""
+        del dialect
+        return value if value is None else value.replace(tzinfo=value.tzinfo or UTC)
+
+
+class PriorityColumn(TypeDecorator[Priority]):
+    """A Priority as its number, so that the database can sort by it."""
+
+    impl = SmallInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Priority | None, dialect: Dialect) -> int | None:
+        """Return the number of the priority."""
+        del dialect
+        return None if value is None else int(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> Priority | None:
+        """Return the priority of the number."""
+        del dialect
+        return None if value is None else Priority(value)
+
+
+def _state(enum: type[RunState] | type[DeliveryState] | type[StudyState]) -> Enum:
+    return Enum(
+        enum,
+        native_enum=False,
+        length=16,
+        values_callable=lambda states: [s.value for s in states],
+        create_constraint=False,
+    )
+
+
+_Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys by itself
+
+
+class Table(DeclarativeBase):
+    """Base of all tables, with stable names for every constraint (migrations need them)."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a class attribute
+        datetime: UtcDateTime,
+        Priority: PriorityColumn,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+
+class PatientRow(Table):
+    """A patient, as Patient ID and Issuer of Patient ID name one."""
+
+    __tablename__ = "patients"
+    __table_args__ = (UniqueConstraint("patient_id", "issuer"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    patient_id: Mapped[str] = mapped_column(String(128), default="")
+    issuer: Mapped[str] = mapped_column(String(128), default="")
+    name: Mapped[str] = mapped_column(String(400), default="")
+    birth_date: Mapped[str] = mapped_column(String(10), default="")
+    sex: Mapped[str] = mapped_column(String(16), default="")
+
+
+class StudyRow(Table):
+    """A study: what it is, whether it is complete, and how urgent it is.
+
+    `generation` counts how often the study became complete; runs carry the generation that they
+    analysed, so a late image supersedes the runs of the earlier one.
+    """
+
+    __tablename__ = "studies"
+    __table_args__ = (
+        Index("ix_studies_open", "state", "last_instance_at"),
+        Index("ix_studies_place", "read_at", "priority", "first_instance_at"),
+    )
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
+    accession_number: Mapped[str] = mapped_column(String(64), default="", index=True)
+    description: Mapped[str] = mapped_column(String(128), default="")
+    study_date: Mapped[str] = mapped_column(String(10), default="")
+    study_time: Mapped[str] = mapped_column(String(16), default="")
+    modalities: Mapped[str] = mapped_column(String(128), default="")
+    calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
+    state: Mapped[StudyState] = mapped_column(_state(StudyState), default=StudyState.RECEIVING)
+    generation: Mapped[int] = mapped_column(default=0)
+    completion_reason: Mapped[str] = mapped_column(Text, default="")
+    order_priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    ai_priority: Mapped[Priority | None] = mapped_column(default=None)
+    ai_reason: Mapped[str] = mapped_column(Text, default="")
+    priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    first_instance_at: Mapped[datetime]
+    last_instance_at: Mapped[datetime]
+    completed_at: Mapped[datetime | None] = mapped_column(default=None)
+    read_at: Mapped[datetime | None] = mapped_column(default=None)
+
+    patient: Mapped[PatientRow] = relationship(lazy="joined")
+    series: Mapped[list[SeriesRow]] = relationship(
+        back_populates="study", order_by="SeriesRow.number, SeriesRow.id"
+    )
+
+
+class SeriesRow(Table):
+    """A series of a study. `is_result` marks what Triage itself made."""
+
+    __tablename__ = "series"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    modality: Mapped[str] = mapped_column(String(16), default="")
+    number: Mapped[int | None]
+    description: Mapped[str] = mapped_column(String(128), default="")
+    body_part: Mapped[str] = mapped_column(String(16), default="")
+    is_result: Mapped[bool] = mapped_column(default=False)
+
+    study: Mapped[StudyRow] = relationship(back_populates="series")
+    instances: Mapped[list[InstanceRow]] = relationship(
+        back_populates="series", order_by="InstanceRow.id"
+    )
+
+
+class InstanceRow(Table):
+    """A stored SOP instance. `path` is relative to the instance folder of the data directory.
+
+    `conflicts_with` is set where the same SOP Instance UID came again with other content: the
+    first stays the one that is used, and the other is kept beside it.
+    """
+
+    __tablename__ = "instances"
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    number: Mapped[int | None]
+    path: Mapped[str] = mapped_column(String(512))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
+    received_at: Mapped[datetime]
+    conflicts_with: Mapped[int | None] = mapped_column(ForeignKey("instances.id"))
+
+    series: Mapped[SeriesRow] = relationship(back_populates="instances")
+
+
+class ModelRow(Table):
+    """A registered model version with its whole manifest.
+
+    `stage` is "production", "shadow" or "retired"; runs of other stages than production never
+    touch the worklist or the archive.
+    """
+
+    __tablename__ = "models"
+    __table_args__ = (UniqueConstraint("name", "version"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(32))
+    stage: Mapped[str] = mapped_column(String(16), default="production")
+    manifest: Mapped[dict[str, Any]]
+    package_path: Mapped[str] = mapped_column(String(512))
+    package_sha256: Mapped[str] = mapped_column(String(64))
+    registered_at: Mapped[datetime]
+
+
+class AnalysisRunRow(Table):
+    """One model's analysis of one state of a study. States: `triage.core.runs.RunState`.
+
+    `lease_until` is the moment from which on another worker may take the run over; `claim` counts
+    the claims, so that a worker which lost its lease cannot finish the run of another.
+    """
+
+    __tablename__ = "analysis_runs"
+    __table_args__ = (
+        UniqueConstraint("study_id", "model_id", "generation"),
+        Index("ix_analysis_runs_queue", "state", "priority", "created_at"),
+    )
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    generation: Mapped[int]
+    state: Mapped[RunState] = mapped_column(_state(RunState), default=RunState.PENDING)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    attempts: Mapped[int] = mapped_column(default=0)
+    claim: Mapped[int] = mapped_column(default=0)
+    claimed_by: Mapped[str] = mapped_column(String(128), default="")
+    available_at: Mapped[datetime]
+    lease_until: Mapped[datetime | None] = mapped_column(default=None)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None] = mapped_column(default=None)
+    finished_at: Mapped[datetime | None] = mapped_column(default=None)
+    input_sha256: Mapped[str] = mapped_column(String(64), default="")
+    flow_run_id: Mapped[str] = mapped_column(String(36), default="")
+    timings_s: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+    study: Mapped[StudyRow] = relationship()
+    model: Mapped[ModelRow] = relationship(lazy="joined")
+    series: Mapped[SeriesRow] = relationship()
+    findings: Mapped[list[FindingRow]] = relationship(
+        back_populates="run", order_by="FindingRow.id"
+    )
+    result_objects: Mapped[list[ResultObjectRow]] = relationship(
+        back_populates="run", order_by="ResultObjectRow.sequence"
+    )
+
+
+class FindingRow(Table):
+    """A finding of a run; `content` is `triage.core.findings.Finding` as JSON."""
+
+    __tablename__ = "findings"
+    __table_args__ = (UniqueConstraint("run_id", "key"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("analysis_runs.id"), index=True)
+    key: Mapped[str] = mapped_column(String(64))
+    present: Mapped[bool]
+    confidence: Mapped[float] = mapped_column(Float)
+    content: Mapped[dict[str, Any]]
+
+    run: Mapped[AnalysisRunRow] = relationship(back_populates="findings")
+
+
+class ResultObjectRow(Table):
+    """A DICOM object that a run left. `role` is "seg", "sr" or "heat-map".
+
+    `sequence` is the order of delivery: the SEG goes before the SR that points to it.
+    """
+
+    __tablename__ = "result_objects"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("analysis_runs.id"), index=True)
+    role: Mapped[str] = mapped_column(String(32))
+    sequence: Mapped[int]
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(String(512))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+    run: Mapped[AnalysisRunRow] = relationship(back_populates="result_objects")
+    deliveries: Mapped[list[DeliveryRow]] = relationship(
+        back_populates="result_object", order_by="DeliveryRow.id"
+    )
+
+
+class DeliveryRow(Table):
+    """An outbox row: one result object on its way to one destination."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("result_object_id", "destination"),
+        Index("ix_deliveries_outbox", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    result_object_id: Mapped[int] = mapped_column(ForeignKey("result_objects.id"))
+    destination: Mapped[str] = mapped_column(String(64))
+    state: Mapped[DeliveryState] = mapped_column(
+        _state(DeliveryState), default=DeliveryState.WAITING
+    )
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    lease_until: Mapped[datetime | None] = mapped_column(default=None)
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    delivered_at: Mapped[datetime | None] = mapped_column(default=None)
+
+    result_object: Mapped[ResultObjectRow] = relationship(back_populates="deliveries")
+
+
+class PriorityEventRow(Table):
+    """A change of a study's priority, with its reason. Rows are only ever added."""
+
+    __tablename__ = "priority_events"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("analysis_runs.id"))
+    at: Mapped[datetime]
+    source: Mapped[str] = mapped_column(String(16))
+    before: Mapped[Priority]
+    after: Mapped[Priority]
+    reason: Mapped[str] = mapped_column(Text)
+
+
+class StudyEventRow(Table):
+    """A line in a study's history: what became of it, and why. Rows are only ever added.
+
+    `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
+    failed, superseded, flagged, delivered, undeliverable, conflict. The newest `id` is what open
+    worklists follow.
+    """
+
+    __tablename__ = "study_events"
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("analysis_runs.id"))
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(32))
+    text: Mapped[str] = mapped_column(Text)
+
+
+class OpenAssociationRow(Table):
+    """An association that has sent images of a study and is not yet released.
+
+    The rows of a receiver that died are removed when it starts again, or when their heartbeat is
+    too old, so a crash cannot keep a study incomplete for ever.
+    """
+
+    __tablename__ = "open_associations"
+    __table_args__ = (UniqueConstraint("association", "study_id"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    association: Mapped[str] = mapped_column(String(64))
+    receiver: Mapped[str] = mapped_column(String(64), index=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    alive_at: Mapped[datetime]
