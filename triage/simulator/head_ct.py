@@ -61,6 +61,16 @@ class SimulatedHeadCT:
         """All bleeding together, in mL."""
         return sum(lesion.volume_ml for lesion in self.lesions)
 
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """Return (4, 4): indices (column, row, slice, 1) to DICOM patient coordinates (LPS) in mm."""
+        dz, dy, dx = self.spacing_mm
+        slices, rows, columns = self.hu.shape
+        origin = (-dx * (columns - 1) / 2, -dy * (rows - 1) / 2, -dz * (slices - 1) / 2)
+        matrix = np.diag([dx, dy, dz, 1.0])
+        matrix[:3, 3] = origin
+        return matrix
+
 
 def simulate_head_ct(
     rng: np.random.Generator,
