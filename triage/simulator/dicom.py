@@ -6,7 +6,7 @@ from the seed, so the same study made twice is the same study.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class StudyIdentity:
     accession_number: str
     study_description: str = "CT HEAD WITHOUT CONTRAST"
     priority: str = "ROUTINE"
-    acquired: datetime = datetime(2026, 1, 15, 8, 30)
+    acquired: datetime = datetime(2026, 1, 15, 8, 30, tzinfo=UTC)
     patient_birth_date: str = "19500101"
     patient_sex: str = "O"
     referring_physician_name: str = "Referrer^Simulated"
@@ -91,7 +91,15 @@ def head_ct_series(
     thickness, row_mm, column_mm = study.spacing_mm
     datasets = []
     for index, pixels in enumerate(stored):
-        ds = _common(identity, seed, index, CTImageStorage, "CT", "HEAD", "Non-contrast head CT")
+        ds = _common(
+            identity,
+            seed,
+            index,
+            sop_class_uid=CTImageStorage,
+            modality="CT",
+            body_part="HEAD",
+            comment="Non-contrast head CT",
+        )
         ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
         ds.SeriesDescription = f"Head {thickness:g} mm"
         ds.ProtocolName = "Head routine"
@@ -119,11 +127,19 @@ def head_ct_series(
 
 
 def knee_mr_series(identity: StudyIdentity, *, seed: int, slices: int = 8) -> list[Dataset]:
-    """Return an MR study of a knee, drawn in a few strokes: a study that no head or chest model wants."""
+    """Return an MR study of a knee, roughly drawn: a study that no head or chest model wants."""
     rng = np.random.default_rng(seed)
     datasets = []
     for index in range(slices):
-        ds = _common(identity, seed, index, MRImageStorage, "MR", "KNEE", "Knee")
+        ds = _common(
+            identity,
+            seed,
+            index,
+            sop_class_uid=MRImageStorage,
+            modality="MR",
+            body_part="KNEE",
+            comment="Knee",
+        )
         ds.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
         ds.SeriesDescription = "PD sagittal"
         ds.Laterality = "R"
@@ -180,6 +196,7 @@ def _common(
     identity: StudyIdentity,
     seed: int | str,
     index: int,
+    *,
     sop_class_uid: UID,
     modality: str,
     body_part: str,
@@ -238,7 +255,7 @@ def _place(
     spacing_mm: tuple[float, float],
     orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
 ) -> None:
-    """Set the image plane (PS3.3 C.7.6.2): position, orientation and (row, column) distances, mm."""
+    """Set the image plane (PS3.3 C.7.6.2): position and (row, column) distances in mm."""
     ds.ImagePositionPatient = [f"{value:.6g}" for value in position_mm]
     ds.ImageOrientationPatient = [f"{value:g}" for value in orientation]
     ds.PixelSpacing = [f"{value:.6g}" for value in spacing_mm]
@@ -275,7 +292,7 @@ def _without(ds: Dataset, keywords: frozenset[str]) -> Dataset:
 
 
 def _knee(rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Return a sagittal knee (256, 256): femur, tibia and patella in muscle and fat, in a few strokes."""
+    """Return a sagittal knee (256, 256): femur, tibia and patella in muscle and fat."""
     y, x = np.mgrid[0:256, 0:256].astype(float)
     image = np.where(np.abs(x - 128) < 75, 350.0, 20.0)
     image[np.abs(x - 128) > 62] *= 1.6

@@ -1,7 +1,7 @@
 """Smooth random fields, separable resampling and CT noise on regular grids.
 
-Everything is float32 and separable: a field on a coarse lattice becomes a field on the image grid by
-three small matrix products, which is an order of magnitude faster than `scipy.ndimage.zoom`.
+Everything is float32 and separable: a field on a coarse lattice becomes a field on the image grid
+by three small matrix products, an order of magnitude faster than `scipy.ndimage.zoom`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Volume = NDArray[np.float32]
 
 
 def apply_along_axes(volume: Volume, matrices: Sequence[NDArray[np.float32] | None]) -> Volume:
-    """Multiply each axis of `volume` (slices, rows, columns) by its matrix; None leaves it alone."""
+    """Multiply each axis of `volume` by its matrix (new size, size); None leaves it alone."""
     for axis, matrix in enumerate(matrices):
         if matrix is not None:
             volume = np.moveaxis(np.tensordot(matrix, volume, axes=(1, axis)), 0, axis)
@@ -24,8 +24,8 @@ def apply_along_axes(volume: Volume, matrices: Sequence[NDArray[np.float32] | No
 def bspline_matrix(size: int, step: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return (size, knots) cubic B-spline weights of `size` points, `step` knots apart each.
 
-    The lattice starts at a random phase, so that fields of several volumes do not share their knots.
-    Rows are scaled to unit sum of squares: white noise of variance 1 stays of variance 1.
+    The lattice starts at a random phase, so that fields of several volumes share no knots. Rows
+    are scaled to unit sum of squares: white noise of variance 1 stays of variance 1.
     """
     position = np.arange(size) * step + rng.uniform(1.0, 2.0)
     knots = np.arange(int(np.ceil(position[-1])) + 3)
@@ -34,7 +34,7 @@ def bspline_matrix(size: int, step: float, rng: np.random.Generator) -> NDArray[
         t < 1, 2 / 3 - t**2 + t**3 / 2, np.where(t < 2, (2 - np.minimum(t, 2)) ** 3 / 6, 0)
     )
     weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
-    return weights.astype(np.float32)
+    return np.asarray(weights, dtype=np.float32)
 
 
 def smooth_field(
@@ -44,7 +44,9 @@ def smooth_field(
     scale_mm: float,
 ) -> Volume:
     """Return a Gaussian random field of mean 0 and variance 1 that varies over about `scale_mm`."""
-    matrices = [bspline_matrix(n, s / scale_mm, rng) for n, s in zip(shape, spacing_mm, strict=True)]
+    matrices = [
+        bspline_matrix(n, s / scale_mm, rng) for n, s in zip(shape, spacing_mm, strict=True)
+    ]
     knots = rng.standard_normal([m.shape[1] for m in matrices], dtype=np.float32)
     return apply_along_axes(knots, matrices)
 
@@ -54,19 +56,19 @@ def linear_matrix(size: int, source_size: int) -> NDArray[np.float32]:
     position = (np.arange(size) + 0.5) * source_size / size - 0.5
     position = np.clip(position, 0, source_size - 1)
     weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(source_size)[None, :]))
-    return weights.astype(np.float32)
+    return np.asarray(weights, dtype=np.float32)
 
 
 def blur_matrix(size: int, sigma: float) -> NDArray[np.float32]:
     """Return (size, size) Gaussian blur of `sigma` pixels, rows of unit sum."""
     index = np.arange(size)
     weights = np.exp(-0.5 * ((index[:, None] - index[None, :]) / max(sigma, 1e-3)) ** 2)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def mean_matrix(size: int, group: int) -> NDArray[np.float32]:
     """Return (size, size * group) weights that average `group` neighbours: slice thickness."""
-    return np.kron(np.eye(size), np.full((1, group), 1 / group)).astype(np.float32)
+    return np.asarray(np.kron(np.eye(size), np.full((1, group), 1 / group)), dtype=np.float32)
 
 
 def ct_noise(
@@ -90,7 +92,9 @@ def ct_noise(
 
     ky = scipy.fft.fftfreq(rows, pixel_mm[0])[:, None]
     kx = scipy.fft.rfftfreq(columns, pixel_mm[1])[None, :]
-    reference = amplitude(scipy.fft.fftfreq(128, 0.5)[:, None], scipy.fft.fftfreq(128, 0.5)[None, :])
+    reference = amplitude(
+        scipy.fft.fftfreq(128, 0.5)[:, None], scipy.fft.fftfreq(128, 0.5)[None, :]
+    )
     density_at_unit_std = np.sqrt(np.mean(reference**2)) / 0.5  # of white noise, per mm
     pixel = np.sqrt(pixel_mm[0] * pixel_mm[1])
     gain = amplitude(ky, kx) / density_at_unit_std / pixel * np.sqrt(rows * columns / 2)

@@ -1,14 +1,15 @@
 """The anatomy of a simulated head: where each tissue lies and how many Hounsfield units it has.
 
-The head's own frame is in mm: x to the patient's left, y to the back, z to the vertex, origin in the
-midline near the interventricular foramen. Shapes are ellipsoids, capsules and one height map for
-the skull base, all bent by smooth random displacements, so that no two heads are alike. Sizes and
-densities are those of radiological anatomy texts, checked by eye against real head CT.
+The head's own frame is in mm: x to the patient's left, y to the back, z to the vertex, origin in
+the midline near the interventricular foramen. Shapes are ellipsoids, capsules and one height map
+for the skull base, all bent by smooth random displacements, so that no two heads are alike. Sizes
+and densities are those of radiological anatomy texts, checked by eye against real head CT.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,7 @@ class HeadVariant:
 
 @dataclass(frozen=True)
 class Tissue:
-    """Random fields of variance 1 on the grid, by what they vary; and draws that hold everywhere."""
+    """Random fields of variance 1 on the grid, and draws that hold for the whole head."""
 
     texture: Volume  # over 6 mm
     mottle: Volume  # over 12 mm
@@ -131,7 +132,7 @@ class Tissue:
 
 @dataclass
 class Head:
-    """A head on a working grid (slices, rows, columns); `x`, `y`, `z` are head coordinates in mm."""
+    """A head on a working grid (slices, rows, columns); x, y, z are head coordinates in mm."""
 
     x: Volume
     y: Volume
@@ -141,10 +142,14 @@ class Head:
     to_grid: NDArray[np.float64]  # (3, 3), head mm to grid index
     variant: HeadVariant
     hu: Volume = field(init=False)
-    outer_mm: Volume = field(init=False)  # depth below the inner table's ellipsoid; negative outside
+    outer_mm: Volume = field(
+        init=False
+    )  # depth below the inner table's ellipsoid; negative outside
     depth_mm: Volume = field(init=False)  # depth inside the cranial cavity; negative outside it
     sulcus: Volume = field(init=False)  # distance-like field, negative in sulci and cisterns
-    ventricle_mm: Volume = field(init=False)  # distance to the ventricles, negative inside; 99 far off
+    ventricle_mm: Volume = field(
+        init=False
+    )  # distance to the ventricles, negative inside; 99 far off
 
     def __post_init__(self) -> None:
         self.hu = np.empty(self.shape, np.float32)
@@ -170,7 +175,7 @@ class Head:
             yield part, slab
 
     def box(self, low: Point, high: Point, margin_mm: float = 7.0) -> Box:
-        """Return the part of the grid that holds the head-frame box from `low` to `high`, both mm."""
+        """Return the part of the grid that holds the box from `low` to `high` in head mm."""
         corners = np.array(
             [[(low, high)[i >> axis & 1][axis] for axis in range(3)] for i in range(8)], dtype=float
         )
@@ -178,23 +183,23 @@ class Head:
         margin = margin_mm / np.array(self.spacing_mm)
         first = np.clip(np.floor(at.min(axis=0) - margin), 0, self.shape).astype(int)
         last = np.clip(np.ceil(at.max(axis=0) + margin) + 1, 0, self.shape).astype(int)
-        return tuple(slice(a, b) for a, b in zip(first, last, strict=True))  # type: ignore[return-value]
+        parts = [slice(int(a), int(b)) for a, b in zip(first, last, strict=True)]
+        return parts[0], parts[1], parts[2]
 
     def around(self, point: Point, reach_mm: float | Point) -> Box:
         reach = (reach_mm,) * 3 if isinstance(reach_mm, float | int) else reach_mm
-        low = tuple(p - r for p, r in zip(point, reach, strict=True))
-        high = tuple(p + r for p, r in zip(point, reach, strict=True))
-        return self.box(low, high)  # type: ignore[arg-type]
+        (a, b, c), (u, v, w) = point, reach
+        return self.box((a - u, b - v, c - w), (a + u, b + v, c + w))
 
     def ellipsoid(self, box: Box, at: Point, half: Point) -> Volume:
         """Return the normalised radius about `at` within `box`: 1 on the surface."""
         u = (self.x[box] - at[0]) / half[0]
         v = (self.y[box] - at[1]) / half[1]
         w = (self.z[box] - at[2]) / half[2]
-        return np.sqrt(u * u + v * v + w * w, dtype=np.float32)
+        return np.asarray(np.sqrt(u * u + v * v + w * w), dtype=np.float32)
 
     def paint(self, at: Point, half: Point, hu: float, where: Volume | None = None) -> None:
-        """Fill an ellipsoid with `hu`; inside the cranial cavity only if `where` is its depth map."""
+        """Fill an ellipsoid with `hu`, only where the map `where` is positive, if given."""
         box = self.around(at, half)
         inside = self.ellipsoid(box, at, half) < 1
         if where is not None:
@@ -202,7 +207,8 @@ class Head:
         self.hu[box][inside] = hu
 
 
-def smoothstep(value: Volume, low: float, high: float) -> Volume:
+def smoothstep(value: NDArray[Any], low: float, high: float) -> Volume:
+    """Return 0 below `low`, 1 above `high` and a smooth rise between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), dtype=np.float32)
 
@@ -245,6 +251,7 @@ def build_head(
     rng: np.random.Generator,
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
+    *,
     pose: Pose,
     variant: HeadVariant,
     centre_slice: float,
@@ -270,7 +277,8 @@ def build_head(
         bend += (row[0] * axes[0])[:, None, None]
         coordinates.append(bend)
     to_grid = np.linalg.inv(turn) / step[:, None]
-    head = Head(*coordinates, spacing_mm, centre, to_grid, variant)
+    x, y, z = coordinates
+    head = Head(x, y, z, spacing_mm, centre, to_grid, variant)
     _shift_midline(head)
     tissue = Tissue.draw(rng, head)
     for part, slab in head.slabs():
@@ -336,17 +344,19 @@ def _paint_outside(head: Head, tissue: Tissue) -> None:
     flesh |= soft & (head.y > 45) & (head.z < -22) & (out > skull + 1) & (out < skin - 4)
     hu[flesh] = muscle[flesh]
     hu[soft & (out > skin - 1.8)] = tissue.skin_hu
-    _paint_skull(head, tissue, out, skull, above_floor, base)
+    _paint_skull(head, tissue, out=out, skull=skull, above_floor=above_floor, base=base)
 
 
 def _paint_skull(
     head: Head,
     tissue: Tissue,
+    *,
     out: Volume,
     skull: Volume,
     above_floor: Volume,
     base: Volume,
 ) -> None:
+    """Paint vault and base; `out` is mm outside the inner table, the others are mm as well."""
     bone_hu, texture = head.variant.bone_hu, tissue.texture
     vault = (out > 0) & (out < skull) & (above_floor > -base)
     middle = 1 - np.abs(2 * out / np.maximum(skull, 1) - 1)  # 0 at the tables, 1 in the diploe
@@ -412,44 +422,62 @@ def _open_cisterns(head: Head, tissue: Tissue) -> None:
         ((-22, 14, -34), (9 * half, 4 * half, 6 * half)),
     ):
         box = head.around(at, size)
-        np.minimum(head.sulcus[box], 0.4 * (head.ellipsoid(box, at, size) - 1), out=head.sulcus[box])
+        np.minimum(
+            head.sulcus[box], 0.4 * (head.ellipsoid(box, at, size) - 1), out=head.sulcus[box]
+        )
 
 
-# The lateral ventricle of the left side as capsules: from, to, radius at each end (mm).
-_LATERAL_VENTRICLE: tuple[tuple[Point, Point, float, float], ...] = (
-    ((9, -30, 4), (10, -14, 14), 4.0, 4.2),
-    ((10, -14, 14), (14, 10, 20), 4.2, 4.0),
-    ((14, 10, 20), (25, 32, 12), 4.0, 5.0),
-    ((25, 32, 12), (24, 54, 8), 5.0, 2.5),
-    ((25, 32, 12), (31, 20, -10), 5.0, 2.4),
-    ((31, 20, -10), (29, -2, -20), 2.4, 1.8),
+@dataclass(frozen=True)
+class Capsule:
+    """A rod from `start` to `end` (head mm) whose radius runs evenly between two values, mm."""
+
+    start: Point
+    end: Point
+    start_radius: float
+    end_radius: float
+
+    def bounds(self, reach: float) -> tuple[Point, Point]:
+        """Return the corners of the box that holds it and `reach` mm more."""
+        (a, b, c), (u, v, w) = self.start, self.end
+        low = (min(a, u) - reach, min(b, v) - reach, min(c, w) - reach)
+        return low, (max(a, u) + reach, max(b, v) + reach, max(c, w) + reach)
+
+    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
+        """Return mm outside its surface, negative within."""
+        d = np.subtract(self.end, self.start)
+        px, py, pz = x - self.start[0], y - self.start[1], z - self.start[2]
+        t = np.clip((px * d[0] + py * d[1] + pz * d[2]) / float(d @ d), 0, 1)
+        off = np.sqrt((px - t * d[0]) ** 2 + (py - t * d[1]) ** 2 + (pz - t * d[2]) ** 2)
+        off -= self.start_radius + t * (self.end_radius - self.start_radius)
+        return np.asarray(off, dtype=np.float32)
+
+
+# The lateral ventricle of the left side.
+_LATERAL_VENTRICLE = (
+    Capsule((9, -30, 4), (10, -14, 14), 4.0, 4.2),  # frontal horn
+    Capsule((10, -14, 14), (14, 10, 20), 4.2, 4.0),  # body
+    Capsule((14, 10, 20), (25, 32, 12), 4.0, 5.0),
+    Capsule((25, 32, 12), (24, 54, 8), 5.0, 2.5),  # occipital horn
+    Capsule((25, 32, 12), (31, 20, -10), 5.0, 2.4),  # temporal horn
+    Capsule((31, 20, -10), (29, -2, -20), 2.4, 1.8),
 )
 
 
-def _capsule(head: Head, box: Box, a: Point, b: Point, ra: float, rb: float, mirror: bool) -> Volume:
-    x = np.abs(head.x[box]) if mirror else head.x[box]
-    d = np.subtract(b, a)
-    px, py, pz = x - a[0], head.y[box] - a[1], head.z[box] - a[2]
-    t = np.clip((px * d[0] + py * d[1] + pz * d[2]) / float(d @ d), 0, 1)
-    distance = np.sqrt((px - t * d[0]) ** 2 + (py - t * d[1]) ** 2 + (pz - t * d[2]) ** 2)
-    return np.asarray(distance - ra - t * (rb - ra), dtype=np.float32)
-
-
-def _ventricle_distance(head: Head, rng: np.random.Generator) -> None:
+def _set_ventricle_distance(head: Head) -> None:
     v = head.variant
     head.ventricle_mm = np.full(head.shape, 99, np.float32)
     everything = head.ventricle_mm
     grow = v.ventricle_growth_mm
-    for a, b, ra, rb in _LATERAL_VENTRICLE:
-        reach = max(ra, rb) + max(grow, 0) + 6
-        low = tuple(min(p, q) - reach for p, q in zip(a, b, strict=True))
-        high = tuple(max(p, q) + reach for p, q in zip(a, b, strict=True))
-        for mirror in (1, -1):
-            box = head.box(
-                (low[0] if mirror > 0 else -high[0], low[1], low[2]),
-                (high[0] if mirror > 0 else -low[0], high[1], high[2]),
+    for capsule in _LATERAL_VENTRICLE:
+        widest = max(capsule.start_radius, capsule.end_radius)
+        low, high = capsule.bounds(widest + max(grow, 0) + 6)
+        for left in (True, False):
+            box = (
+                head.box(low, high)
+                if left
+                else head.box((-high[0], low[1], low[2]), (-low[0], high[1], high[2]))
             )
-            d = _capsule(head, box, a, b, ra, rb, mirror=True)
+            d = capsule.distance(np.abs(head.x[box]), head.y[box], head.z[box])
             np.minimum(everything[box], d - grow, out=everything[box])
     # The septum keeps the two sides apart.
     box = head.box((-6, -50, -10), (6, 50, 40))
@@ -462,13 +490,12 @@ def _ventricle_distance(head: Head, rng: np.random.Generator) -> None:
         box = head.around(at, half)
         d = (head.ellipsoid(box, at, half) - 1) * min(half)
         np.minimum(everything[box], d, out=everything[box])
-    del rng
 
 
 def _paint_deep(head: Head, rng: np.random.Generator) -> None:
     """Paint the basal ganglia, brainstem, cerebellum, ventricles, and old white matter disease."""
     v = head.variant
-    _ventricle_distance(head, rng)
+    _set_ventricle_distance(head)
     inside = head.depth_mm
     for side in (1, -1):
         head.paint((side * 13, -16, 8), (5.0, 9.0, 10.0), v.grey_hu, inside)  # caudate
@@ -543,11 +570,10 @@ def _paint_arteries(head: Head, rng: np.random.Generator) -> None:
         paths.append(((side * 9, -10, -26), (side * 1.5, -28, -14)))
         paths.append(((side * 1, 2, -25), (side * 18, 16, -16)))
     for a, b in paths:
-        low = tuple(min(p, q) - 3 for p, q in zip(a, b, strict=True))
-        high = tuple(max(p, q) + 3 for p, q in zip(a, b, strict=True))
-        box = head.box(low, high, margin_mm=4)  # type: ignore[arg-type]
-        vessel = (_capsule(head, box, a, b, r, r, mirror=False) < 0) & (head.depth_mm[box] > 0)
-        head.hu[box][vessel] = hu
+        capsule = Capsule(a, b, r, r)
+        box = head.box(*capsule.bounds(3), margin_mm=4)
+        vessel = capsule.distance(head.x[box], head.y[box], head.z[box]) < 0
+        head.hu[box][vessel & (head.depth_mm[box] > 0)] = hu
 
 
 def _paint_calcifications(head: Head, rng: np.random.Generator) -> None:
@@ -585,7 +611,9 @@ def _paint_face(head: Head, rng: np.random.Generator) -> None:
             head.paint((side * 31 + dx, -64, -36 + dz), (2.0, 14.0, 2.0), 55, outside)
         head.paint((side * 32, -76, -36), (12.2, 12.2, 12.2), rng.uniform(5, 18), outside)
         head.paint((side * 32, -85, -36), (4.0, 2.0, 4.0), 80, outside)  # lens
-        _paint_air(head, (side * 28, -58, -68), (13.0, 16.0, 15.0), rng.uniform(0.6, 1.1), skull_bone)
+        _paint_air(
+            head, (side * 28, -58, -68), (13.0, 16.0, 15.0), rng.uniform(0.6, 1.1), skull_bone
+        )
         _paint_air(head, (side * 9, -66, -40), (7.0, 22.0, 13.0), 1.0, skull_bone)
         _paint_air(head, (side * 12, -84, -20), (9.0, 5.0, 12.0), rng.uniform(0.2, 1.2), skull_bone)
     _paint_air(head, (0, -22, -42), (12.0, 12.0, 9.0), rng.uniform(0.4, 1.1), skull_bone)
@@ -632,4 +660,3 @@ def _paint_scalp_swelling(head: Head, rng: np.random.Generator) -> None:
     out = -head.outer_mm[box]
     swollen = near & (out > thick) & (out < thick + rng.uniform(3, 9)) & (head.hu[box] < 200)
     head.hu[box][swollen] = rng.uniform(40, 80)
-

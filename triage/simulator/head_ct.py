@@ -1,6 +1,7 @@
 """Simulated non-contrast head CT with known bleeding, in Hounsfield units.
 
-A simulated study is for training, testing and showing the pipeline; it proves nothing about patients.
+A simulated study is for training, testing and showing the pipeline; it proves nothing about
+patients.
 """
 
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class SimulatedHeadCT:
-    """A volume (slices, rows, columns): slices from foot to head, rows to the back, columns to the left.
+    """A volume (slices, rows, columns), which run to the vertex, to the back and to the left.
 
     `hu` is int16 in HU. `labels` is uint8: 0 for no bleeding, else the `label` of a lesion.
     `spacing_mm` is (slice distance, row distance, column distance).
@@ -63,7 +64,7 @@ class SimulatedHeadCT:
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """Return (4, 4): indices (column, row, slice, 1) to DICOM patient coordinates (LPS) in mm."""
+        """Return (4, 4): indices (column, row, slice, 1) to patient coordinates (LPS) in mm."""
         dz, dy, dx = self.spacing_mm
         slices, rows, columns = self.hu.shape
         origin = (-dx * (columns - 1) / 2, -dy * (rows - 1) / 2, -dz * (slices - 1) / 2)
@@ -81,11 +82,11 @@ def simulate_head_ct(
     pose: Pose | None = None,
     working_pixel_mm: float = 1.0,
 ) -> SimulatedHeadCT:
-    """Return a head CT with exactly the bleeding asked for; None or an empty sequence is a negative.
+    """Return a head CT with exactly the bleeding asked for; none makes a negative study.
 
-    Anatomy is made on pixels of `working_pixel_mm` and interpolated from there: CT resolves little more
-    in brain. The same generator state gives the same volume. Raises ValueError where a bleeding finds no place,
-    for example when the scan ends above the ventricles.
+    Anatomy is made on pixels of `working_pixel_mm` and interpolated from there: CT resolves little
+    more in brain. The same generator state gives the same volume. Raises ValueError where
+    a bleeding finds no place, for example when the scan ends above the ventricles.
     """
     lesions = tuple(lesions or ())
     pose = pose or Pose.draw(rng)
@@ -101,10 +102,18 @@ def simulate_head_ct(
     # The scan usually runs from the skull base to the vertex; the margin below varies.
     top_mm = rng.uniform(78, 100)
     centre_slice = grid[0] - 1 - top_mm / grid_mm[0]
-    head = build_head(rng, grid, grid_mm, pose, variant, centre_slice)
+    head = build_head(rng, grid, grid_mm, pose=pose, variant=variant, centre_slice=centre_slice)
     masks = [bleed(rng, head, spec) for spec in lesions]
     _add_headrest(head, rng)
-    return _scan(rng, head, shape, spacing_mm, groups, lesions, masks)
+    return _scan(
+        rng,
+        head,
+        shape=shape,
+        spacing_mm=spacing_mm,
+        groups=groups,
+        lesions=lesions,
+        masks=masks,
+    )
 
 
 def _variant_for(rng: np.random.Generator, lesions: Sequence[LesionSpec]) -> HeadVariant:
@@ -121,7 +130,7 @@ def _variant_for(rng: np.random.Generator, lesions: Sequence[LesionSpec]) -> Hea
 
 
 def _add_headrest(head: Head, rng: np.random.Generator) -> None:
-    """Paint the head holder: a thin curved shell behind and beside the head, in scanner coordinates."""
+    """Paint the head holder, a thin curved shell behind and beside the head."""
     _, rows, columns = head.shape
     _, dy, dx = head.spacing_mm
     y = (np.arange(rows) - rows / 2)[:, None] * dy + rng.uniform(-8, 8)
@@ -139,6 +148,7 @@ def _add_headrest(head: Head, rng: np.random.Generator) -> None:
 def _scan(
     rng: np.random.Generator,
     head: Head,
+    *,
     shape: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
     groups: int,
@@ -157,7 +167,9 @@ def _scan(
         ),
     ]
     hu = apply_along_axes(head.hu, matrices)
-    hu += apply_along_axes(artefact, [None, *(linear_matrix(shape[a], head.shape[a]) for a in (1, 2))])
+    hu += apply_along_axes(
+        artefact, [None, *(linear_matrix(shape[a], head.shape[a]) for a in (1, 2))]
+    )
     hu += rng.normal(0, 1.2)
     level = rng.uniform(1.8, 5.0) * np.sqrt(5.0 / spacing_mm[0])
     noise = ct_noise(rng, shape, spacing_mm[1:], rng.uniform(0.45, 0.75))
@@ -189,10 +201,10 @@ def _to_scan_grid(
 
 
 def _bone_artefacts(head: Head, rng: np.random.Generator, groups: int) -> Volume:
-    """Return beam hardening in HU on (slices, rows, columns) of the working grid, at slice distance.
+    """Return beam hardening in HU, (slices of the scan, rows and columns of the working grid).
 
-    Brain next to bone is brightened (cupping left after correction), and bands and streaks lie between
-    the dense petrous bones (the interpetrous or Hounsfield bar).
+    Brain next to bone is brightened (cupping left after correction), and bands and streaks lie
+    between the dense petrous bones (the interpetrous or Hounsfield bar).
     """
     coarse = slice(groups // 2, None, groups)
     depth, x, y, z = (a[coarse] for a in (head.depth_mm, head.x, head.y, head.z))

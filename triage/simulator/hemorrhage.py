@@ -54,7 +54,9 @@ class Growth:
 def draw_lesion(rng: np.random.Generator) -> LesionSpec:
     """Return a bleeding of random type, 0.5 to 60 mL (log-uniform) and 50 to 90 HU."""
     kind = rng.choice(list(HemorrhageKind))
-    largest = {HemorrhageKind.INTRAVENTRICULAR: 35.0, HemorrhageKind.SUBARACHNOID: 30.0}.get(kind, 60.0)
+    largest = {HemorrhageKind.INTRAVENTRICULAR: 35.0, HemorrhageKind.SUBARACHNOID: 30.0}.get(
+        kind, 60.0
+    )
     volume = float(np.exp(rng.uniform(np.log(0.5), np.log(largest))))
     low = 55.0 if kind is HemorrhageKind.SUBARACHNOID else 50.0
     return LesionSpec(HemorrhageKind(kind), volume, float(rng.triangular(low, 68, 90)))
@@ -95,7 +97,7 @@ def _intraparenchymal(rng: np.random.Generator, head: Head, volume_ml: float) ->
     ragged = smooth_field(rng, shape, head.spacing_mm, max(3.0, 0.7 * radius))
     fine = smooth_field(rng, shape, head.spacing_mm, 3.0)
     distance += 0.16 * radius * ragged + 0.5 * fine
-    # Brain gives way more easily than CSF spaces are entered; a big bleeding breaks in all the same.
+    # Brain gives way sooner than CSF spaces are entered; a big bleeding breaks in all the same.
     distance += np.where((head.sulcus[box] < 0) | (head.ventricle_mm[box] < 0), 0.5 * radius, 0)
     distance[head.depth_mm[box] < 0.5] = np.inf
     return Growth(box, distance)
@@ -186,15 +188,22 @@ def bleed(rng: np.random.Generator, head: Head, spec: LesionSpec) -> Mask:
         raise ValueError(f"the scan does not cover any place for a {spec.kind} bleeding")
     level = np.partition(free, wanted - 1)[wanted - 1] if wanted < free.size else np.inf
     inside = np.isfinite(growth.field) & (growth.field <= level)
-    _paint_blood(rng, head, growth, inside, float(level), spec)
+    _paint_blood(rng, head, spec, growth=growth, inside=inside, level=float(level))
     mask = np.zeros(head.shape, bool)
     mask[growth.box] = inside
     return mask
 
 
 def _paint_blood(
-    rng: np.random.Generator, head: Head, growth: Growth, inside: Mask, level: float, spec: LesionSpec
+    rng: np.random.Generator,
+    head: Head,
+    spec: LesionSpec,
+    *,
+    growth: Growth,
+    inside: Mask,
+    level: float,
 ) -> None:
+    """Give the voxels `inside` the density of clot, and brain around a hematoma its oedema."""
     hu = head.hu[growth.box]
     if spec.kind is HemorrhageKind.INTRAPARENCHYMAL:
         rim = rng.uniform(1.5, 7.0)

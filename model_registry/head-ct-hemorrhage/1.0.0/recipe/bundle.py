@@ -1,4 +1,4 @@
-"""The package's own configuration, as the recipe runs it: one volume in memory in, probabilities out."""
+"""The package's own configuration, as the recipe runs it: a volume in, probabilities out."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def to_meta_tensor(hu: NDArray[Any], affine: NDArray[np.float64]) -> MetaTensor:
-    """Return `hu` (slices, rows, columns) as MONAI wants it: (columns, rows, slices) and RAS affine.
+    """Return `hu` (slices, rows, columns) as MONAI wants it: (columns, rows, slices), RAS affine.
 
     `affine` (4, 4) takes (column, row, slice) indices to DICOM patient coordinates (LPS), mm.
     """
@@ -22,11 +22,6 @@ def to_meta_tensor(hu: NDArray[Any], affine: NDArray[np.float64]) -> MetaTensor:
     volume = torch.from_numpy(np.ascontiguousarray(hu.transpose(2, 1, 0), dtype=np.float32))
     meta = {"original_channel_dim": "no_channel"}
     return MetaTensor(volume, affine=torch.from_numpy(to_ras @ affine), meta=meta)
-
-
-def spacing_affine(spacing_mm: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Return the affine of an untilted axial volume of (slice, row, column) distances."""
-    return np.diag([spacing_mm[2], spacing_mm[1], spacing_mm[0], 1.0])
 
 
 class Bundle:

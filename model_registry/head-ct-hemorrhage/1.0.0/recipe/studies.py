@@ -1,4 +1,4 @@
-"""The simulated studies that the model is trained, tuned and tested on; each part has its own seeds."""
+"""The simulated studies that the model is trained, tuned and tested on, each with its own seeds."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,13 +1,14 @@
 """Train the head CT hemorrhage network from nothing on simulated studies, on two CPU cores.
 
 Run as `python recipe/train.py`. Seeds are fixed. It simulates the studies (a few minutes), trains
-the network, chooses the operating point on the validation studies and writes `models/model.pt`
-and `models/operating_point.json`.
+the network, writes `models/model.pt`, chooses the operating point on the validation studies and
+writes point and digest of the weights into `model.yaml`.
 """
 
 import argparse
-import json
+import hashlib
 import os
+import re
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 import torch
-from bundle import PACKAGE, Bundle, spacing_affine, to_meta_tensor
+from bundle import PACKAGE, Bundle, to_meta_tensor
+from evaluate import OperatingPoint, choose_operating_point
 from monai.transforms import Compose, ScaleIntensityRanged
 from numpy.typing import NDArray
 from studies import draw_plan, make
@@ -31,14 +33,13 @@ def prepare(index: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
     torch.set_num_threads(1)
     bundle = Bundle()
     study = make(draw_plan("train", index))
-    affine = spacing_affine(study.spacing_mm)
-    image = bundle.preprocessing({"image": to_meta_tensor(study.hu, affine)})["image"][0]
+    image = bundle.preprocessing({"image": to_meta_tensor(study.hu, study.affine)})["image"][0]
     # The mask goes through the same geometry; it becomes the share of each voxel that is blood.
     geometry = Compose(
         [t for t in bundle.preprocessing.transforms if not isinstance(t, ScaleIntensityRanged)]
     )
     mask = (study.labels > 0).astype(np.float32)
-    share = geometry({"image": to_meta_tensor(mask, affine)})["image"][0]
+    share = geometry({"image": to_meta_tensor(mask, study.affine)})["image"][0]
     return image.numpy().astype(np.float16), share.numpy().astype(np.float16)
 
 
@@ -105,7 +106,9 @@ def train(studies: list[tuple[NDArray[np.float16], NDArray[np.float16]]], steps:
     network = bundle.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.15)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 4e-3, total_steps=steps, pct_start=0.15
+    )
     # Halves the time on processors with bfloat16 instructions; others would emulate it.
     half = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     start, running = time.monotonic(), 1.0
@@ -134,10 +137,26 @@ def train(studies: list[tuple[NDArray[np.float16], NDArray[np.float16]]], steps:
     return bundle
 
 
+def stamp_manifest(point: OperatingPoint) -> None:
+    """Write the operating point and the digest of the weights into `model.yaml`, in place."""
+    digest = hashlib.sha256((PACKAGE / "models" / "model.pt").read_bytes()).hexdigest()
+    path = PACKAGE / "model.yaml"
+    text = path.read_text()
+    for key, value in (
+        ("weights_sha256", digest),
+        ("threshold", f"{point.threshold:g}"),
+        ("minimum_volume_ml", f"{point.minimum_volume_ml:g}"),
+    ):
+        text, count = re.subn(rf"(?m)^(\s+{key}: ).*$", rf"\g<1>{value}", text)
+        if count != 1:
+            raise ValueError(f"{path}: expected one line for {key}, found {count}")
+    path.write_text(text)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--studies", type=int, default=480)
-    arguments.add_argument("--steps", type=int, default=2400)
+    arguments.add_argument("--studies", type=int, default=400)
+    arguments.add_argument("--steps", type=int, default=1300)
     arguments.add_argument("--validation", type=int, default=120)
     options = arguments.parse_args()
     torch.set_num_threads(2)
@@ -145,11 +164,9 @@ def main() -> None:
     studies = simulate_training_set(options.studies)
     train(studies, options.steps)
     print(f"trained in {(time.monotonic() - start) / 60:.1f} min", flush=True)
-    from evaluate import choose_operating_point
-
     point = choose_operating_point(options.validation)
-    (PACKAGE / "models" / "operating_point.json").write_text(json.dumps(point, indent=2) + "\n")
-    print(json.dumps(point))
+    stamp_manifest(point)
+    print(f"{point}; all in {(time.monotonic() - start) / 60:.1f} min")
 
 
 if __name__ == "__main__":
