@@ -5,6 +5,7 @@ from the seed, so the same study made twice is the same study.
 """
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -170,8 +171,7 @@ def damage_series(datasets: Sequence[Dataset], damage: Damage, *, every: int = 1
     """
     broken = []
     for index, original in enumerate(datasets):
-        ds = Dataset(original)
-        ds.file_meta = original.file_meta
+        ds = deepcopy(original)
         if index % every == 0:
             whole = original.PixelData
             del ds.PixelData

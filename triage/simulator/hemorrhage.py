@@ -138,6 +138,8 @@ def _over_convexity(rng: np.random.Generator, head: Head, volume_ml: float, lens
 def _intraventricular(rng: np.random.Generator, head: Head, volume_ml: float) -> Growth:
     box = head.box((-60, -60, -60), (60, 75, 50))
     distance = head.ventricle_mm[box]
+    if distance.size == 0:
+        return Growth(box, distance)
     # Blood settles at the back of the supine patient; from there it fills forwards and casts.
     side = rng.choice([-1, 0, 1], p=[0.3, 0.4, 0.3])
     level = -0.06 * head.y[box] + 0.05 * side * head.x[box]
