@@ -15,9 +15,14 @@ Volume = NDArray[np.float32]
 
 def apply_along_axes(volume: Volume, matrices: Sequence[NDArray[np.float32] | None]) -> Volume:
     """Multiply each axis of `volume` by its matrix (new size, size); None leaves it alone."""
-    for axis, matrix in enumerate(matrices):
-        if matrix is not None:
-            volume = np.moveaxis(np.tensordot(matrix, volume, axes=(1, axis)), 0, axis)
+    first, second, third = matrices
+    if first is not None:
+        flat = first @ volume.reshape(volume.shape[0], -1)
+        volume = flat.reshape(-1, *volume.shape[1:])
+    if second is not None:
+        volume = second @ volume
+    if third is not None:
+        volume = volume @ third.T
     return np.ascontiguousarray(volume, dtype=np.float32)
 
 
