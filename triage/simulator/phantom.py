@@ -21,17 +21,17 @@ def draw_chest(size: int, seed: int = 0) -> NDArray[np.uint16]:
     down, across = np.mgrid[0:size, 0:size] / (size - 1) * 2 - 1
     shift = generator.normal(0, 0.02, size=6)
     density = np.zeros((size, size))
-    trunk = _ellipse(down, across, 0.55, 0.0, 1.4, 0.88 + shift[0], power=4)
-    trunk = np.maximum(trunk, _ellipse(down, across, -0.8, 0.0, 0.5, 0.22))
+    trunk = _ellipse(down, across, (0.55, 0.0), (1.4, 0.88 + shift[0]), power=4)
+    trunk = np.maximum(trunk, _ellipse(down, across, (-0.8, 0.0), (0.5, 0.22)))
     density += 0.55 * trunk
     for side, edge in ((-1, shift[1]), (1, shift[2])):
-        lung = _ellipse(down, across, -0.1 + edge, 0.4 * side, 0.68, 0.31 + edge / 2)
+        lung = _ellipse(down, across, (-0.1 + edge, 0.4 * side), (0.68, 0.31 + edge / 2))
         density -= 0.38 * lung
         density += 0.1 * _ribs(down, across * side) * lung
         density += 0.1 * _stripe(down + 0.72 - 0.16 * np.abs(across), 0.03) * trunk
     density += 0.3 * _stripe(across - shift[3] / 2, 0.1) * trunk
-    density += 0.28 * _ellipse(down, across, 0.25 + shift[4], 0.17, 0.32, 0.3 + shift[5])
-    density += 0.32 * _ellipse(down, across, 1.05, 0.0, 0.55, 0.8)
+    density += 0.28 * _ellipse(down, across, (0.25 + shift[4], 0.17), (0.32, 0.3 + shift[5]))
+    density += 0.32 * _ellipse(down, across, (1.05, 0.0), (0.55, 0.8))
     smooth = gaussian_filter(density, size / 90)
     noisy = smooth + generator.normal(0, 0.008, size=smooth.shape)
     scaled = np.clip((noisy + 0.05) / 1.15, 0.0, 1.0)
@@ -41,14 +41,14 @@ def draw_chest(size: int, seed: int = 0) -> NDArray[np.uint16]:
 def _ellipse(
     down: Plane,
     across: Plane,
-    row: float,
-    column: float,
-    height: float,
-    width: float,
+    centre: tuple[float, float],
+    radii: tuple[float, float],
     *,
     power: int = 2,
 ) -> Plane:
-    inside = ((down - row) / height) ** power + ((across - column) / width) ** power < 1
+    inside = ((down - centre[0]) / radii[0]) ** power + (
+        (across - centre[1]) / radii[1]
+    ) ** power < 1
     return inside.astype(np.float64)
 
 
