@@ -21,12 +21,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from triage.core.errors import TriageError
+
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e ]+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class SettingsError(ValueError):
+class SettingsError(TriageError):
     """The configuration is wrong; the message names each key and the fix."""
 
 

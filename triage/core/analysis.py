@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from triage.core.errors import TriageError
 from triage.core.findings import Finding
 
 
-class InputRefusedError(Exception):
+class InputRefusedError(TriageError):
     """The images are not what the model may be used on; the message is the stated reason.
 
     No retry can help: the run ends as "not analysed, because …".
     """
 
 
-class AnalysisFailedError(Exception):
+class AnalysisFailedError(TriageError):
     """The model could not be run, or said something impossible; the message says what.
 
     Another attempt may help (a crashed host, a full memory), so the run is tried again.

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from triage.core.codes import HEMORRHAGE_MORPHOLOGY, MORPHOLOGICALLY_ABNORMAL_STRUCTURE, Code
+from triage.core.errors import TriageError
 from triage.core.priority import Priority
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-class ManifestError(ValueError):
+class ManifestError(TriageError):
     """A manifest is invalid; the message names each key and what it should be."""
 
 
