@@ -142,6 +142,11 @@ def test_labels_without_findings_are_empty() -> None:
     assert labels[1].findings == frozenset()
 
 
+def test_labels_may_have_the_names_that_the_publisher_gave_the_columns() -> None:
+    lines = ["Image Index,Finding Labels,Follow-up #,Patient ID", "a.png,Edema,0,9"]
+    assert parse_labels(lines) == (LabelledImage("a.png", "9", frozenset({"Edema"})),)
+
+
 def test_labels_without_the_patient_are_refused() -> None:
     with pytest.raises(EvaluationError, match="patient_id"):
         parse_labels(["image,finding_labels", "a.png,Edema"])
