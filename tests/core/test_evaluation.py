@@ -16,6 +16,7 @@ from triage.models.evaluation import (
     parse_labels,
     roc_auc,
     threshold_for_sensitivity,
+    threshold_for_specificity,
     wilson_interval,
 )
 
@@ -134,6 +135,15 @@ def test_threshold_finds_at_least_the_wanted_share() -> None:
     threshold = threshold_for_sensitivity(truth, scores, 0.8)
     assert threshold == 0.6
     assert operating_point(truth, scores, threshold).sensitivity == pytest.approx(0.8)
+
+
+def test_threshold_clears_at_least_the_wanted_share() -> None:
+    truth, scores = [0] * 5 + [1] * 2, [0.9, 0.8, 0.7, 0.6, 0.1, 0.95, 0.75]
+    threshold = threshold_for_specificity(truth, scores, 0.6)
+    point = operating_point(truth, scores, threshold)
+    assert 0.7 < threshold < 0.75
+    assert point.specificity == pytest.approx(0.6)
+    assert point.sensitivity == pytest.approx(1.0)
 
 
 def test_labels_without_findings_are_empty() -> None:

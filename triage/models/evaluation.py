@@ -254,6 +254,22 @@ def threshold_for_sensitivity(truth: ArrayLike, scores: ArrayLike, sensitivity: 
     return float(positives[wanted - 1])
 
 
+def threshold_for_specificity(truth: ArrayLike, scores: ArrayLike, specificity: float) -> float:
+    """Return the lowest threshold that clears at least `specificity` of the negatives.
+
+    It lies just above a negative's score, because a score at the threshold is called positive.
+
+    >>> threshold_for_specificity([0, 0, 0, 0, 1], [0.1, 0.2, 0.3, 0.9, 0.6], 0.75) > 0.3
+    True
+    """
+    truths, values = _cases(truth, scores)
+    if truths.all() or not 0 < specificity <= 1:
+        raise EvaluationError("A threshold needs a negative case and a specificity in (0, 1].")
+    negatives = np.sort(values[~truths])
+    cleared = math.ceil(specificity * len(negatives) - 1e-9)
+    return float(np.nextafter(negatives[cleared - 1], np.inf))
+
+
 def evaluate_predictions(
     labels: Iterable[LabelledImage],
     predictions: Mapping[str, Mapping[str, float]],
