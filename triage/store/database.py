@@ -90,12 +90,14 @@ def _alembic_config() -> Config:
 
 
 def _create_engine(url: str) -> Engine:
+    # Parameters of a failed statement would carry names and birth dates into the log.
     if url.startswith("sqlite"):
-        engine = create_engine(url, connect_args={"timeout": _SQLITE_BUSY_TIMEOUT_MS / 1000})
+        timeout = {"timeout": _SQLITE_BUSY_TIMEOUT_MS / 1000}
+        engine = create_engine(url, connect_args=timeout, hide_parameters=True)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return create_engine(url, pool_pre_ping=True)
+    return create_engine(url, pool_pre_ping=True, hide_parameters=True)
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:

@@ -374,3 +374,15 @@ class OpenAssociationRow(Table):
     receiver: Mapped[str] = mapped_column(String(64), index=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
     alive_at: Mapped[datetime]
+
+
+class WorkerRow(Table):
+    """A running worker's heartbeat: what it hosts and on which device."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    alive_at: Mapped[datetime]
+    device: Mapped[str] = mapped_column(String(32), default="")
+    warm_models: Mapped[str] = mapped_column(Text, default="")
+    prefect_error: Mapped[str] = mapped_column(Text, default="")
