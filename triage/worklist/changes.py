@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from triage.store.tables import StudyEventRow, StudyRow
 
 _WINDOW = 500
+_MOST = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +34,32 @@ class Change:
     kind: str
 
 
-def change_token(session: Session, last: ChangeToken) -> ChangeToken:
+def change_token(session: Session) -> ChangeToken:
     """Return the present token; cheap enough to be asked several times a second."""
+    newest_of_all = select(func.coalesce(func.max(StudyEventRow.id), 0)).scalar_subquery()
     newest, lines = (
         session.execute(
             select(func.max(StudyEventRow.id), func.count()).where(
-                StudyEventRow.id > last.newest_event_id - _WINDOW
+                StudyEventRow.id > newest_of_all - _WINDOW
             )
         )
         .tuples()
         .one()
     )
-    return ChangeToken(newest or last.newest_event_id, lines)
+    return ChangeToken(newest or 0, lines)
 
 
-def recent_changes(session: Session, last: ChangeToken) -> list[Change]:
-    """Return the lines of the window below `last` and everything newer, oldest first."""
+def recent_changes(session: Session, token: ChangeToken, last: ChangeToken) -> list[Change]:
+    """Return the lines that may have been added since `last`, oldest first.
+
+    They include the window below `last`, for the lines that were committed late, and never more
+    than the newest few thousand.
+    """
+    floor = max(last.newest_event_id - _WINDOW, token.newest_event_id - _MOST)
     rows = session.execute(
         select(StudyEventRow.id, StudyRow.study_instance_uid, StudyEventRow.kind)
         .join(StudyRow, StudyRow.id == StudyEventRow.study_id)
-        .where(StudyEventRow.id > last.newest_event_id - _WINDOW)
+        .where(StudyEventRow.id > floor)
         .order_by(StudyEventRow.id)
     ).tuples()
     return [Change(*row) for row in rows]
