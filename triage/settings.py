@@ -85,10 +85,15 @@ class WorkerSettings(_Section):
 
 
 class WebSettings(_Section):
-    """`[web]`: pages and API."""
+    """`[web]`: pages and API.
+
+    `allowed_hosts` are the names under which browsers reach the pages when `host` is not the
+    loopback address; a request that names another host is refused (DNS rebinding).
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    allowed_hosts: tuple[str, ...] = ()
 
 
 class ArchiveSettings(_Section):
