@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 from pydicom import Dataset
+
 from tests.tools import PROJECT, find_free_port, require_tool, wait_until
 from triage.simulator.dicom import StudyIdentity, head_ct_series, write_series
 from triage.simulator.head_ct import simulate_head_ct

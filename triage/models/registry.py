@@ -48,9 +48,7 @@ def register_package(
         select(ModelRow).where(ModelRow.name == manifest.name, ModelRow.version == manifest.version)
     )
     if row is None:
-        row = ModelRow(
-            name=manifest.name, version=manifest.version, stage=stage, registered_at=now
-        )
+        row = ModelRow(name=manifest.name, version=manifest.version, stage=stage, registered_at=now)
         session.add(row)
     elif row.package_sha256 != package.sha256 and not replace:
         raise PackageError(
@@ -81,9 +79,7 @@ def register_all(
     for path in sorted(registry_folder.glob(f"*/*/{MANIFEST_NAME}")):
         try:
             package = load_package(path.parent)
-            models.append(
-                register_package(session, package, stage=stage, now=now, replace=replace)
-            )
+            models.append(register_package(session, package, stage=stage, now=now, replace=replace))
         except PackageError as error:
             problems[path.parent] = str(error)
     return Registration(tuple(models), problems)
