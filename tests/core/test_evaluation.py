@@ -16,6 +16,7 @@ from triage.models.evaluation import (
     parse_labels,
     roc_auc,
     threshold_for_sensitivity,
+    threshold_for_specificity,
     wilson_interval,
 )
 
@@ -136,10 +137,24 @@ def test_threshold_finds_at_least_the_wanted_share() -> None:
     assert operating_point(truth, scores, threshold).sensitivity == pytest.approx(0.8)
 
 
+def test_threshold_clears_at_least_the_wanted_share() -> None:
+    truth, scores = [0] * 5 + [1] * 2, [0.9, 0.8, 0.7, 0.6, 0.1, 0.95, 0.75]
+    threshold = threshold_for_specificity(truth, scores, 0.6)
+    point = operating_point(truth, scores, threshold)
+    assert 0.7 < threshold < 0.75
+    assert point.specificity == pytest.approx(0.6)
+    assert point.sensitivity == pytest.approx(1.0)
+
+
 def test_labels_without_findings_are_empty() -> None:
     labels = parse_labels(LABELS.splitlines())
     assert labels[0] == LabelledImage("a.png", "1", frozenset({"Effusion", "Edema"}))
     assert labels[1].findings == frozenset()
+
+
+def test_labels_may_have_the_names_that_the_publisher_gave_the_columns() -> None:
+    lines = ["Image Index,Finding Labels,Follow-up #,Patient ID", "a.png,Edema,0,9"]
+    assert parse_labels(lines) == (LabelledImage("a.png", "9", frozenset({"Edema"})),)
 
 
 def test_labels_without_the_patient_are_refused() -> None:

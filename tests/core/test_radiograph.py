@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from triage.simulator.radiograph import (
     Examination,
@@ -76,6 +77,15 @@ def test_radiograph_gives_the_picture_back(tmp_path: Path, top: int) -> None:
     assert (read.StudyTime, read.TimezoneOffsetFromUTC) == ("030405", "+0000")
     assert (read.ViewPosition, read.BodyPartExamined) == ("PA", "CHEST")
     assert [float(side) for side in read.PixelSpacing] == [0.143, 0.143]
+
+
+@pytest.mark.parametrize("view_position", ["PA", "AP"])
+def test_view_code_says_the_same_as_the_view_position(view_position: ViewPosition) -> None:
+    # DICOM PS3.16 CID 4010, as pydicom has it.
+    expected = {"PA": codes.SCT.PosteroAnterior, "AP": codes.SCT.AnteroPosterior}
+    examination = Examination("A-1", ACQUIRED, view_position)
+    view = radiograph(_ramp(np.uint8, 255), SUBJECT, examination).ViewCodeSequence[0]
+    assert view.CodeValue == expected[view_position].value
 
 
 def test_monochrome1_stores_the_same_picture_inverted() -> None:

@@ -83,7 +83,7 @@ PATIENTS: tuple[Patient, ...] = (
 
 
 def study_folders(
-    cache: Path, on_progress: Callable[[int], None] = lambda done: None
+    cache: Path, on_progress: Callable[[int], None] = lambda _: None
 ) -> dict[int, Path]:
     """Return the folder of DICOM files of each patient number, simulating those not yet made.
 

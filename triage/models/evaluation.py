@@ -20,6 +20,12 @@ Scores = NDArray[np.float64]
 
 NO_FINDING = "No Finding"
 HELD_OUT = "held_out"
+# Image, findings, patient: our name of the column, then the one of NIH's Data_Entry_2017.csv.
+LABEL_COLUMNS = (
+    ("image", "Image Index"),
+    ("finding_labels", "Finding Labels"),
+    ("patient_id", "Patient ID"),
+)
 
 
 class EvaluationError(ValueError):
@@ -80,21 +86,29 @@ def _rate(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def _column(columns: Collection[str], *names: str) -> str:
+    for name in names:
+        if name in columns:
+            return name
+    raise EvaluationError(f"The labels have no column {' or '.join(names)}; add it.")
+
+
 def parse_labels(lines: Iterable[str]) -> tuple[LabelledImage, ...]:
     """Parse the lines of a labels CSV with the columns image, finding_labels and patient_id.
+
+    The publisher's names Image Index, Finding Labels and Patient ID do as well.
 
     >>> parse_labels(["image,finding_labels,patient_id", "7_0.png,Edema|Effusion,7"])[0].patient_id
     '7'
     """
     reader = csv.DictReader(lines)
-    missing = {"image", "finding_labels", "patient_id"} - set(reader.fieldnames or ())
-    if missing:
-        raise EvaluationError(f"The labels have no column {', '.join(sorted(missing))}; add it.")
+    columns = set(reader.fieldnames or ())
+    image, findings, patient_id = (_column(columns, *names) for names in LABEL_COLUMNS)
     labels = tuple(
         LabelledImage(
-            image=row["image"],
-            patient_id=row["patient_id"],
-            findings=frozenset(row["finding_labels"].split("|")) - {"", NO_FINDING},
+            image=row[image],
+            patient_id=row[patient_id],
+            findings=frozenset(row[findings].split("|")) - {"", NO_FINDING},
         )
         for row in reader
     )
@@ -238,6 +252,22 @@ def threshold_for_sensitivity(truth: ArrayLike, scores: ArrayLike, sensitivity: 
     # The product of a decimal fraction and a count can exceed a whole number by rounding alone.
     wanted = math.ceil(sensitivity * len(positives) - 1e-9)
     return float(positives[wanted - 1])
+
+
+def threshold_for_specificity(truth: ArrayLike, scores: ArrayLike, specificity: float) -> float:
+    """Return the lowest threshold that clears at least `specificity` of the negatives.
+
+    It lies just above a negative's score, because a score at the threshold is called positive.
+
+    >>> threshold_for_specificity([0, 0, 0, 0, 1], [0.1, 0.2, 0.3, 0.9, 0.6], 0.75) > 0.3
+    True
+    """
+    truths, values = _cases(truth, scores)
+    if truths.all() or not 0 < specificity <= 1:
+        raise EvaluationError("A threshold needs a negative case and a specificity in (0, 1].")
+    negatives = np.sort(values[~truths])
+    cleared = math.ceil(specificity * len(negatives) - 1e-9)
+    return float(np.nextafter(negatives[cleared - 1], np.inf))
 
 
 def evaluate_predictions(

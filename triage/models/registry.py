@@ -74,14 +74,6 @@ def register_all(
     return tuple(problems)
 
 
-def registered_packages(session: Session) -> tuple[str, ...]:
-    """Return the folders of all packages that studies are routed to, in order of registration."""
-    rows = session.scalars(
-        select(ModelRow).where(ModelRow.stage != "retired").order_by(ModelRow.id)
-    )
-    return tuple(row.package_path for row in rows)
-
-
 def find_package(session: Session, name: str, version: str | None = None) -> ModelPackage:
     """Return a registered package; without a version the newest one that is not retired.
 

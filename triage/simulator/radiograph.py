@@ -23,10 +23,10 @@ Sex = Literal["M", "F", "O"]
 
 CODING_SCHEME = "SCT"
 # DICOM PS3.16, CID 4009 "DX Anatomy Imaged", CID 4010 "DX View" and CID 3010 modifiers.
-CHEST = ("51185008", "Chest")
+CHEST = ("816094009", "Chest")
 VIEWS: dict[str, tuple[str, str]] = {
-    "PA": ("399348003", "postero-anterior"),
-    "AP": ("399067008", "antero-posterior"),
+    "PA": ("272479007", "postero-anterior"),
+    "AP": ("399348003", "antero-posterior"),
 }
 # Where the patient's row and column directions point on a frontal image (PS3.3 C.7.6.1.1.1):
 # the patient's left is on the viewer's right in both projections as they are displayed.
