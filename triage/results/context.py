@@ -218,6 +218,9 @@ def stamp(dataset: Dataset, moment: datetime) -> None:
     for keyword in ("InstanceCreation", "Series", "Content"):
         setattr(dataset, f"{keyword}Date", moment.strftime("%Y%m%d"))
         setattr(dataset, f"{keyword}Time", moment.strftime("%H%M%S.%f"))
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in equipment:
+            equipment.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
 
 
 def _own_version() -> str:
