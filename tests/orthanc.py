@@ -89,6 +89,13 @@ class Orthanc:
             self._process.wait(timeout=20)
         self._process = None
 
+    def kill(self) -> None:
+        """End it at once, as a power cut would; `stop` takes seconds."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(timeout=20)
+            self._process = None
+
     def _answers(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:

@@ -80,7 +80,7 @@ def running_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthan
     """An Orthanc for the tests that only look for what they sent."""
     orthanc = Orthanc(tmp_path_factory.mktemp("orthanc")).start()
     yield orthanc
-    orthanc.stop()
+    orthanc.kill()
 
 
 @pytest.fixture
@@ -88,4 +88,4 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
     """An Orthanc that is not yet started and that the test may start and stop."""
     orthanc = Orthanc(tmp_path / "orthanc")
     yield orthanc
-    orthanc.stop()
+    orthanc.kill()
