@@ -27,7 +27,7 @@ from tests.results.scenes import (
     study_uid_of,
 )
 from triage.core.analysis import Analysis
-from triage.results.build import BuiltObject, build_results
+from triage.results.build import BuiltObject, build_results, number_segments
 from triage.results.errors import ResultError
 from triage.settings import ResultSettings
 
@@ -127,6 +127,8 @@ def test_segments_are_numbered_without_gaps(head: Analysis, head_files: tuple[Pa
     segmentation = _object(build(analysis, head_manifest()), "seg")
     assert [segment.SegmentNumber for segment in segmentation.SegmentSequence] == [1]
     assert segmentation.SegmentSequence[0].SegmentLabel == "Fracture of bone"
+    numbered = number_segments(analysis, head_manifest()).findings
+    assert [each.segment_number for each in numbered] == [None, 1]
     assert int(segmentation.NumberOfFrames) == 4
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from triage.core.analysis import AnalysisFailedError
 
-class ResultError(Exception):
+
+class ResultError(AnalysisFailedError):
     """The result objects of an analysis cannot be made; the message says of which and why."""
 
 

@@ -94,8 +94,8 @@ def _describe(dataset: SCImage, context: ResultContext, source: Dataset, overlay
     # The constructor insists on an orientation. It is the source's, or unknown, which the standard
     # lets an image say by an empty value (type 2C, DICOM PS3.3 C.7.6.1.1.1).
     dataset.PatientOrientation = source.get("PatientOrientation")
-    sides = (source.get("Laterality"), source.get("ImageLaterality"))
-    dataset.Laterality = next((side for side in sides if side in ("L", "R")), None)
+    sides = (str(source.get(k) or "") for k in ("Laterality", "ImageLaterality"))
+    dataset.Laterality = next((side for side in sides if side in ("L", "R")), "")
     dataset.copy_patient_and_study_information(context.reference)
     dataset.BurnedInAnnotation = "YES"
     dataset.ImageComments = context.notice
@@ -119,7 +119,7 @@ def _describe(dataset: SCImage, context: ResultContext, source: Dataset, overlay
 
 
 def _choose_overlay(context: ResultContext) -> _Overlay | None:
-    outlined = {each.finding.key: each for each in context.outlined_findings()}
+    outlined = {each.finding.key: each for each in context.outlined_findings}
     for finding in context.present_by_urgency:
         heat = context.analysis.heat_maps.get(finding.key)
         if heat is not None:
