@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from triage.core.findings import Finding
@@ -81,16 +81,13 @@ def claim_most_urgent(
     )
 
 
-def has_pending(session: Session, now: datetime) -> bool:
-    """Return whether a run could be claimed now."""
-    return (
-        session.scalars(
-            select(AnalysisRunRow.id)
-            .where(AnalysisRunRow.state == RunState.PENDING, AnalysisRunRow.available_at <= now)
-            .limit(1)
-        ).first()
-        is not None
-    )
+def count_claimable(session: Session, now: datetime) -> int:
+    """Return how many runs could be claimed now."""
+    return session.scalars(
+        select(func.count())
+        .select_from(AnalysisRunRow)
+        .where(AnalysisRunRow.state == RunState.PENDING, AnalysisRunRow.available_at <= now)
+    ).one()
 
 
 def renew_lease(session: Session, run: ClaimedRun, *, lease: timedelta, now: datetime) -> None:
@@ -102,24 +99,19 @@ def renew_lease(session: Session, run: ClaimedRun, *, lease: timedelta, now: dat
     _held(session, run).lease_until = now + lease
 
 
-def complete_run(
-    session: Session,
-    run: ClaimedRun,
-    findings: Sequence[Finding],
-    *,
-    input_sha256: str,
-    timings_s: Mapping[str, float],
-    now: datetime,
+def record_findings(
+    session: Session, run: ClaimedRun, findings: Sequence[Finding], *, input_sha256: str
 ) -> None:
-    """Write the findings and mark the run completed.
+    """Write the findings of a run that is still going on; those of an earlier attempt go.
+
+    They are written before the DICOM objects are built, so that the flag waits for nothing.
 
     Raises:
         LeaseLostError: another worker has the run; nothing may be written.
     """
     row = _held(session, run)
-    _finish(row, RunState.COMPLETED, "", now)
     row.input_sha256 = input_sha256
-    row.timings_s = dict(timings_s)
+    session.execute(delete(FindingRow).where(FindingRow.run_id == run.run_id))
     for finding in findings:
         session.add(
             FindingRow(
@@ -130,9 +122,26 @@ def complete_run(
                 content=finding.model_dump(mode="json"),
             )
         )
-    said = "; ".join(f.in_words() for f in findings if f.present) or "nothing found"
+
+
+def complete_run(
+    session: Session, run: ClaimedRun, said: str, *, timings_s: Mapping[str, float], now: datetime
+) -> None:
+    """Mark the run completed; `said` is its outcome in words, for the study's history.
+
+    Raises:
+        LeaseLostError: another worker has the run; nothing may be written.
+    """
+    row = _held(session, run)
+    _finish(row, RunState.COMPLETED, "", now)
+    row.timings_s = dict(timings_s)
     text = f"{run.manifest.identity}: {said}"
     note(session, run.study_id, "analysed", text, at=now, run_id=run.run_id)
+
+
+def note_flow_run(session: Session, run: ClaimedRun, flow_run_id: str) -> None:
+    """Remember which Prefect flow run carries the run."""
+    _held(session, run).flow_run_id = flow_run_id
 
 
 def refuse_run(session: Session, run: ClaimedRun, reason: str, *, now: datetime) -> None:
@@ -171,42 +180,55 @@ def fail_attempt(
     )
 
 
-def recover_expired_leases(session: Session, *, maximum_attempts: int, now: datetime) -> list[int]:
-    """Put back the runs whose worker has died, and return their ids."""
+@dataclass(frozen=True, slots=True)
+class AbandonedRun:
+    """A run whose worker has died, put back into the queue."""
+
+    run_id: int
+    flow_run_id: str
+
+
+def recover_expired_leases(
+    session: Session, *, maximum_attempts: int, now: datetime
+) -> list[AbandonedRun]:
+    """Put back the runs whose worker has died."""
     expired = session.scalars(
         select(AnalysisRunRow)
         .where(AnalysisRunRow.state == RunState.RUNNING, AnalysisRunRow.lease_until < now)
         .with_for_update(skip_locked=True, of=AnalysisRunRow)
     ).all()
-    for row in expired:
-        _end_attempt(
-            session,
-            row,
-            "the worker stopped",
-            maximum_attempts=maximum_attempts,
-            retry_after=timedelta(0),
-            now=now,
-        )
-    return [row.id for row in expired]
+    return _abandon(session, expired, "the worker stopped", maximum_attempts, now)
 
 
-def release_worker(session: Session, worker: str, *, maximum_attempts: int, now: datetime) -> int:
-    """Put back what a worker of this name held before it was restarted; return how many runs."""
+def release_worker(
+    session: Session, worker: str, *, maximum_attempts: int, now: datetime
+) -> list[AbandonedRun]:
+    """Put back what a worker of this name held before it was restarted."""
     held = session.scalars(
         select(AnalysisRunRow).where(
             AnalysisRunRow.state == RunState.RUNNING, AnalysisRunRow.claimed_by == worker
         )
     ).all()
-    for row in held:
+    return _abandon(session, held, "the worker was restarted", maximum_attempts, now)
+
+
+def _abandon(
+    session: Session,
+    rows: Sequence[AnalysisRunRow],
+    reason: str,
+    maximum_attempts: int,
+    now: datetime,
+) -> list[AbandonedRun]:
+    for row in rows:
         _end_attempt(
             session,
             row,
-            "the worker was restarted",
+            reason,
             maximum_attempts=maximum_attempts,
             retry_after=timedelta(0),
             now=now,
         )
-    return len(held)
+    return [AbandonedRun(row.id, row.flow_run_id) for row in rows]
 
 
 def _end_attempt(

@@ -345,8 +345,8 @@ class StudyEventRow(Table):
     """A line in a study's history: what became of it, and why. Rows are only ever added.
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
-    failed, superseded, flagged, delivered, undeliverable, conflict. The newest `id` is what open
-    worklists follow.
+    failed, superseded, flagged, delivered, undeliverable, resent, conflict, read, unread. The
+    newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"
@@ -374,3 +374,15 @@ class OpenAssociationRow(Table):
     receiver: Mapped[str] = mapped_column(String(64), index=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
     alive_at: Mapped[datetime]
+
+
+class WorkerRow(Table):
+    """A running worker's heartbeat: what it hosts and on which device."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    alive_at: Mapped[datetime]
+    device: Mapped[str] = mapped_column(String(32), default="")
+    warm_models: Mapped[str] = mapped_column(Text, default="")
+    prefect_error: Mapped[str] = mapped_column(Text, default="")

@@ -35,6 +35,15 @@ def upgrade() -> None:
         sa.UniqueConstraint("patient_id", "issuer", name=op.f("uq_patients_patient_id_issuer")),
     )
     op.create_table(
+        "workers",
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("alive_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("device", sa.String(length=32), nullable=False),
+        sa.Column("warm_models", sa.Text(), nullable=False),
+        sa.Column("prefect_error", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_workers")),
+    )
+    op.create_table(
         "studies",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("study_instance_uid", sa.String(length=64), nullable=False),
@@ -340,5 +349,6 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_studies_accession_number"))
 
     op.drop_table("studies")
+    op.drop_table("workers")
     op.drop_table("patients")
     op.drop_table("models")

@@ -1,0 +1,1 @@
+"""The Prefect flows: how a study is carried from its images to its place on the worklist."""

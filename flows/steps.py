@@ -1,0 +1,237 @@
+"""The steps of a study's path. Each works without Prefect and is tested without it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import structlog
+
+from triage.core.analysis import Analysis, AnalysisFailedError, InputRefusedError
+from triage.core.policy import ai_priority
+from triage.models.engine import analyse
+from triage.models.host import ModelHosts
+from triage.models.packages import PackageError
+from triage.models.registry import registered_package
+from triage.results.build import build_results, store_results
+from triage.settings import Settings
+from triage.store import runs
+from triage.store.clock import Clock, system_clock
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+from triage.store.outbox import NewResultObject, add_result_objects
+from triage.store.runs import ClaimedRun, LeaseLostError
+from triage.store.studies import raise_ai_priority
+
+log = structlog.get_logger()
+
+_RETRY_AFTER = timedelta(seconds=2)
+_this_worker: ContextVar[Step] = ContextVar("this_worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What every step needs: the database, the files, the warm model hosts and the settings."""
+
+    worker: str
+    settings: Settings
+    database: Database
+    files: InstanceFiles
+    hosts: ModelHosts
+    clock: Clock = system_clock
+    on_claim: Callable[[], None] = lambda: None
+
+    @staticmethod
+    def of_this_worker() -> Step:
+        """Return the one that `become_worker` set; flow parameters must be serializable."""
+        return _this_worker.get()
+
+    def with_claim_callback(self, on_claim: Callable[[], None]) -> Step:
+        """Return the same with `on_claim`, called once the flow has claimed a run or found none."""
+        return replace(self, on_claim=on_claim)
+
+    def become_worker(self) -> None:
+        """Make this the context of the flows that are called from here."""
+        _this_worker.set(self)
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claimed run stays this worker's without a sign of life."""
+        return timedelta(seconds=self.settings.worker.lease_s)
+
+    @contextlib.asynccontextmanager
+    async def keeping_lease(self, run: ClaimedRun) -> AsyncIterator[None]:
+        """Renew the lease of `run` as long as the block goes on."""
+        renewal = asyncio.create_task(self._renew_for_ever(run))
+        try:
+            yield
+        finally:
+            renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LeaseLostError):
+                await renewal
+
+    async def _renew_for_ever(self, run: ClaimedRun) -> None:
+        while True:
+            await asyncio.sleep(self.lease.total_seconds() / 3)
+            await asyncio.to_thread(self._renew, run)
+
+    def _renew(self, run: ClaimedRun) -> None:
+        with self.database.transaction() as session:
+            runs.renew_lease(session, run, lease=self.lease, now=self.clock())
+
+
+async def claim_most_urgent_run(step: Step, *, flow_run_id: str) -> ClaimedRun | None:
+    """Claim the most urgent pending run for this worker, or return None."""
+
+    def claim() -> ClaimedRun | None:
+        with step.database.transaction() as session:
+            run = runs.claim_most_urgent(
+                session, worker=step.worker, lease=step.lease, now=step.clock()
+            )
+            if run is not None:
+                runs.note_flow_run(session, run, flow_run_id)
+            return run
+
+    run = await asyncio.to_thread(claim)
+    step.on_claim()
+    if run is not None:
+        log.info("run.claimed", run=run.run_id, study=run.study_id, model=run.manifest.identity)
+    return run
+
+
+async def infer(step: Step, run: ClaimedRun) -> Analysis:
+    """Decode the images, run the model in its warm host, and interpret what it says.
+
+    Raises:
+        InputRefusedError: the images are out of the model's scope.
+        AnalysisFailedError: the model could not be run; another attempt may help.
+    """
+    try:
+        package = await asyncio.to_thread(registered_package, run.package_path, run.package_sha256)
+    except (PackageError, OSError) as error:
+        raise AnalysisFailedError(f"model unavailable: {error}") from error
+    sources = [(i.sop_instance_uid, step.files.absolute(i.path)) for i in run.series.instances]
+    return await analyse(step.hosts, package, sources)
+
+
+async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str:
+    """Record the findings and raise the study's priority in one transaction.
+
+    Runs that are not production never touch the worklist. Returns the outcome in words.
+    """
+    identity = run.manifest.identity
+    wanted = ai_priority([(identity, finding) for finding in analysis.findings])
+
+    def record() -> None:
+        with step.database.transaction() as session:
+            runs.record_findings(
+                session, run, analysis.findings, input_sha256=analysis.input_sha256
+            )
+            if run.is_production and wanted.priority is not None:
+                raise_ai_priority(
+                    session,
+                    run.study_id,
+                    wanted.priority,
+                    wanted.reason,
+                    at=step.clock(),
+                    run_id=run.run_id,
+                )
+
+    await asyncio.to_thread(record)
+    log.info("run.findings", run=run.run_id, study=run.study_id, priority=wanted.priority)
+    present = [f.in_words() for f in analysis.findings if f.present]
+    return "; ".join(present) or "nothing found"
+
+
+async def build_and_store_results(
+    step: Step, run: ClaimedRun, analysis: Analysis
+) -> tuple[list[NewResultObject], float]:
+    """Build the DICOM objects that the manifest asks for and make their files durable.
+
+    Returns the objects and the seconds that it took.
+    """
+    started = asyncio.get_running_loop().time()
+
+    def build() -> list[NewResultObject]:
+        objects = build_results(
+            analysis,
+            run.manifest,
+            study_instance_uid=run.study_instance_uid,
+            settings=step.settings.results,
+            produced_at=step.clock(),
+        )
+        return store_results(step.files, objects)
+
+    try:
+        stored = await asyncio.to_thread(build)
+    except InputRefusedError:
+        raise
+    except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+        # The flag stands; only the objects are missing, which another attempt may bring.
+        raise AnalysisFailedError(f"result objects could not be built: {error}") from error
+    return stored, asyncio.get_running_loop().time() - started
+
+
+async def complete_run(
+    step: Step,
+    run: ClaimedRun,
+    analysis: Analysis,
+    objects: tuple[list[NewResultObject], float],
+    said: str,
+) -> None:
+    """Complete the run, index its objects and queue their deliveries, in one transaction."""
+    stored, seconds = objects
+    timings = {**analysis.timings_s, "results": round(seconds, 3)}
+    # Shadow runs never touch the archive.
+    archives = [d.name for d in step.settings.destinations] if run.is_production else []
+
+    def complete() -> None:
+        now = step.clock()
+        with step.database.transaction() as session:
+            runs.complete_run(session, run, said, timings_s=timings, now=now)
+            add_result_objects(
+                session,
+                run_id=run.run_id,
+                study_id=run.study_id,
+                objects=stored,
+                destinations=archives,
+                now=now,
+            )
+
+    await asyncio.to_thread(complete)
+    log.info("run.completed", run=run.run_id, study=run.study_id, **timings)
+
+
+async def refuse_run(step: Step, run: ClaimedRun, reason: str) -> None:
+    """State why the study was not analysed."""
+
+    def refuse() -> None:
+        with step.database.transaction() as session:
+            runs.refuse_run(session, run, reason, now=step.clock())
+
+    with contextlib.suppress(LeaseLostError):
+        await asyncio.to_thread(refuse)
+    log.info("run.refused", run=run.run_id, study=run.study_id, reason=reason)
+
+
+async def fail_run(step: Step, run: ClaimedRun, reason: str) -> None:
+    """Put the run back for another attempt, or state that it failed."""
+
+    def fail() -> None:
+        with step.database.transaction() as session:
+            runs.fail_attempt(
+                session,
+                run,
+                reason,
+                maximum_attempts=step.settings.worker.maximum_attempts,
+                retry_after=_RETRY_AFTER * run.attempt,
+                now=step.clock(),
+            )
+
+    with contextlib.suppress(LeaseLostError):
+        await asyncio.to_thread(fail)
+    log.warning("run.failed", run=run.run_id, study=run.study_id, reason=reason)

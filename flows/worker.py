@@ -1,0 +1,232 @@
+"""`triage work`: a warm process that watches the queue and carries studies through the flow.
+
+The database is the queue and Prefect is the record: the worker sees a pending run within
+`worker.poll_interval_s`, and calls the flow in its own process, where the model hosts are warm.
+Deliveries do not need Prefect, so results reach the archive also while it is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+import structlog
+from prefect import get_client
+from prefect.states import Crashed
+from sqlalchemy import select
+
+from flows.analysis import analyse_study
+from flows.steps import Step
+from triage.core.analysis import AnalysisFailedError
+from triage.models.host import ModelHosts
+from triage.models.packages import PackageError
+from triage.models.registry import registered_package
+from triage.results.delivery import deliver_next
+from triage.settings import Settings
+from triage.store import runs
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+from triage.store.tables import ModelRow
+from triage.store.workers import beat
+
+log = structlog.get_logger()
+
+_IN_FLIGHT = 2  # one study is decoded or written while another is inferred
+_HEARTBEAT_S = 5.0
+_DELIVERY_POLL_S = 0.2
+_PREFECT_PAUSE_S = 2.0
+
+
+def worker_name() -> str:
+    """Return the name of this machine's worker: the same after a restart."""
+    return f"{os.environ.get('TRIAGE_WORKER_NAME') or 'worker'}@{socket.gethostname()}"
+
+
+def run_worker(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    database = Database(settings.database_url)
+    database.check_schema()
+    hosts = ModelHosts(settings.worker)
+    step = Step(
+        worker=worker_name(),
+        settings=settings,
+        database=database,
+        files=InstanceFiles(settings.data_directory),
+        hosts=hosts,
+    )
+    worker = Worker(step)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    try:
+        await worker.work()
+    finally:
+        hosts.close()
+        database.close()
+
+
+class Worker:
+    """Watches the queue, the outbox and the leases, each in a loop of its own."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._stopping = asyncio.Event()
+        self._flows: set[asyncio.Task[None]] = set()
+        self._unclaimed = 0
+        self._prefect_error = ""
+
+    def stop(self) -> None:
+        """Claim nothing more; what is being worked on is finished first."""
+        self._stopping.set()
+
+    async def work(self) -> None:
+        """Work until `stop` is called."""
+        step = self._step
+        await self._recover(
+            lambda session: runs.release_worker(
+                session,
+                step.worker,
+                maximum_attempts=step.settings.worker.maximum_attempts,
+                now=step.clock(),
+            )
+        )
+        if step.settings.worker.warm_models:
+            await self._warm_models()
+        log.info("worker.ready", worker=step.worker, models=list(step.hosts.process_ids()))
+        loops = [
+            asyncio.create_task(self._guarded(once, pause))
+            for once, pause in (
+                (self._start_flows, step.settings.worker.poll_interval_s),
+                (self._deliver, _DELIVERY_POLL_S),
+                (self._beat, _HEARTBEAT_S),
+                (self._recover_expired, _HEARTBEAT_S),
+            )
+        ]
+        await self._stopping.wait()
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await asyncio.gather(*self._flows, return_exceptions=True)
+
+    async def _guarded(self, once: Callable[[], Awaitable[None]], pause_s: float) -> None:
+        """Call `once` for ever; what goes wrong is logged and tried again."""
+        while True:
+            try:
+                await once()
+            except Exception as error:  # noqa: BLE001 - a loop of the worker must never end
+                log.error("worker.loop_failed", loop=repr(once), error=repr(error))
+                await asyncio.sleep(1.0)
+            await asyncio.sleep(pause_s)
+
+    async def _start_flows(self) -> None:
+        if len(self._flows) >= _IN_FLIGHT:
+            return
+        waiting = await asyncio.to_thread(self._count_claimable) - self._unclaimed
+        for _ in range(min(waiting, _IN_FLIGHT - len(self._flows))):
+            task = asyncio.create_task(self._call_flow())
+            self._flows.add(task)
+            task.add_done_callback(self._flows.discard)
+
+    def _count_claimable(self) -> int:
+        with self._step.database.reading() as session:
+            return runs.count_claimable(session, self._step.clock())
+
+    async def _call_flow(self) -> None:
+        claimed = False
+
+        def on_claim() -> None:
+            nonlocal claimed
+            if not claimed:
+                claimed = True
+                self._unclaimed -= 1
+
+        self._unclaimed += 1
+        self._step.with_claim_callback(on_claim).become_worker()
+        try:
+            await analyse_study(return_state=True)
+            self._prefect_error = ""
+        except Exception as error:  # noqa: BLE001 - Prefect raises whatever its client met
+            await self._wait_for_prefect(error)
+        finally:
+            on_claim()
+
+    async def _wait_for_prefect(self, error: Exception) -> None:
+        """Hold this place for a while: the runs stay pending, and nothing is lost."""
+        self._prefect_error = f"{type(error).__name__}: {error}"[:300]
+        log.warning("worker.flow_not_recorded", error=self._prefect_error)
+        with contextlib.suppress(TimeoutError):
+            pause = random.uniform(0.5, 1.0) * _PREFECT_PAUSE_S  # noqa: S311
+            await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _deliver(self) -> None:
+        step = self._step
+        while await asyncio.to_thread(
+            deliver_next, step.database, step.settings, step.files, step.clock, random.random
+        ):
+            pass
+
+    async def _beat(self) -> None:
+        def write() -> None:
+            with self._step.database.transaction() as session:
+                beat(
+                    session,
+                    self._step.worker,
+                    device=self._step.settings.worker.device,
+                    warm_models=", ".join(self._step.hosts.process_ids()),
+                    prefect_error=self._prefect_error,
+                    now=self._step.clock(),
+                )
+
+        await asyncio.to_thread(write)
+
+    async def _recover_expired(self) -> None:
+        step = self._step
+        await self._recover(
+            lambda session: runs.recover_expired_leases(
+                session,
+                maximum_attempts=step.settings.worker.maximum_attempts,
+                now=step.clock(),
+            )
+        )
+
+    async def _recover(self, put_back: Callable[..., list[runs.AbandonedRun]]) -> None:
+        """Put runs of dead workers back, and say so on their Prefect flow runs."""
+
+        def write() -> list[runs.AbandonedRun]:
+            with self._step.database.transaction() as session:
+                return put_back(session)
+
+        for abandoned in await asyncio.to_thread(write):
+            log.warning("run.abandoned", run=abandoned.run_id)
+            if abandoned.flow_run_id:
+                await _mark_crashed(abandoned.flow_run_id)
+
+    async def _warm_models(self) -> None:
+        """Load the models of production and shadow before the first study comes."""
+        with self._step.database.reading() as session:
+            rows = session.scalars(select(ModelRow).where(ModelRow.stage != "retired")).all()
+        for row in rows:
+            try:
+                package = registered_package(row.package_path, row.package_sha256)
+                await self._step.hosts.warm(package)
+            except (PackageError, AnalysisFailedError, OSError) as error:
+                # A study of a model that is not there states this reason; others go on.
+                log.error("worker.model_unavailable", model=row.name, error=str(error))
+
+
+async def _mark_crashed(flow_run_id: str) -> None:
+    """Tell Prefect that nobody carries this flow run any more; it is only a record."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(5), get_client() as client:
+            await client.set_flow_run_state(
+                flow_run_id, Crashed(message="the worker stopped"), force=True
+            )

@@ -1,0 +1,191 @@
+"""The `triage` command. Thin: it parses, calls and reports.
+
+What a command needs is imported when it runs: `triage --help` must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from triage.core.errors import TriageError
+from triage.logs import configure_logs
+from triage.prefect_server import prefect_environment
+from triage.settings import Settings, load_settings
+
+out = Console()
+
+
+class CommandError(click.ClickException):
+    """A command could not do its work; the message says why and what to do."""
+
+    def show(self, file: Any = None) -> None:
+        """Print every line of the message."""
+        del file
+        for line in self.message.splitlines():
+            click.secho(f"triage: {line}", fg="red", err=True)
+
+
+class _Commands(click.Group):
+    """A group whose commands report what a person can mend as a message, not as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from sqlalchemy.exc import OperationalError
+
+        try:
+            return super().invoke(ctx)
+        except TriageError as error:
+            raise CommandError(str(error)) from error
+        except OperationalError as error:
+            raise CommandError(f"the database cannot be used: {error.orig}") from error
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="triage")
+def main() -> None:
+    """Reorder the reading worklist by what deep-learning models find in each study."""
+
+
+@main.command()
+def up() -> None:
+    """Run all of Triage on this machine until Ctrl-C."""
+    from triage.supervisor import up as run_up
+
+    settings = load_settings()
+    configure_logs(for_people=True)
+    _prepare(settings)
+    run_up(settings)
+
+
+@main.command()
+def prepare() -> None:
+    """Bring the database to this version and register the models of the registry."""
+    _prepare(load_settings())
+
+
+def _prepare(settings: Settings) -> None:
+    """Migrate the database and register what lies in the model registry."""
+    from triage.models.registry import register_all
+    from triage.store.database import Database
+
+    settings.data_directory.mkdir(parents=True, exist_ok=True)
+    store = Database(settings.database_url)
+    store.migrate()
+    with store.transaction() as session:
+        problems = register_all(session, settings.model_registry, now=datetime.now(UTC))
+    store.close()
+    for problem in problems:
+        # One broken package must not keep the receiver from starting.
+        click.secho(f"triage: {problem}", fg="yellow", err=True)
+
+
+@main.command()
+@click.option("--exit", "exit_when_done", is_flag=True, help="End by itself when all is analysed.")
+def demo(*, exit_when_done: bool) -> None:
+    """Play a small hospital on simulated studies and show what was read first."""
+    from triage.demo import run_demo
+
+    sys.exit(run_demo(exit_when_done=exit_when_done, console=out))
+
+
+@main.command()
+def receive() -> None:
+    """Take in studies over DICOM."""
+    from triage.receiver.server import run_receiver
+
+    configure_logs()
+    run_receiver(load_settings())
+
+
+@main.command()
+def work() -> None:
+    """Analyse studies and deliver results, with warm models."""
+    settings = load_settings()
+    configure_logs()
+    os.environ.update(prefect_environment(settings))
+    from flows.worker import run_worker  # after the environment: Prefect reads it on import
+
+    run_worker(settings)
+
+
+@main.command()
+def web() -> None:
+    """Serve the worklist, the study pages and the API."""
+    from triage.web.app import run_web
+
+    configure_logs()
+    run_web(load_settings())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+def doctor(*, as_json: bool) -> None:
+    """Check every part, and say what to do about what is wrong."""
+    from triage.doctor import examine
+
+    configure_logs()
+    checks = list(examine(load_settings()))
+    if as_json:
+        click.echo(json.dumps([{"name": c.name, "ok": c.is_ok, "text": c.text} for c in checks]))
+    else:
+        for check in checks:
+            mark = "[green]ok   [/]" if check.is_ok else "[red]wrong[/]"
+            out.print(f"{mark} {check.name}: {check.text}", highlight=False)
+    sys.exit(0 if all(c.is_ok for c in checks) else 1)
+
+
+@main.group()
+def models() -> None:
+    """Register, try and evaluate model packages."""
+
+
+@models.command("register")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--stage", type=click.Choice(["production", "shadow", "retired"]), default="shadow")
+def register_model(folder: Path, stage: Literal["production", "shadow", "retired"]) -> None:
+    """Register the package in FOLDER; one that is registered keeps its stage."""
+    from triage.models.packages import load_package
+    from triage.models.registry import register_package
+    from triage.store.database import Database
+
+    package = load_package(folder)
+    store = Database(load_settings().database_url)
+    store.check_schema()
+    with store.transaction() as session:
+        row = register_package(session, package, stage=stage, now=datetime.now(UTC))
+        out.print(f"{package.manifest.identity} is registered as {row.stage}")
+    store.close()
+
+
+@models.command("list")
+def list_models() -> None:
+    """Show the registered models."""
+    from sqlalchemy import select
+
+    from triage.store.database import Database
+    from triage.store.tables import ModelRow
+
+    store = Database(load_settings().database_url)
+    store.check_schema()
+    table = Table("model", "version", "stage", "title", "notice")
+    with store.reading() as session:
+        for row in session.scalars(select(ModelRow).order_by(ModelRow.name, ModelRow.version)):
+            manifest = row.manifest
+            table.add_row(row.name, row.version, row.stage, manifest["title"], manifest["notice"])
+    store.close()
+    out.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Structured logs: one JSON line per event, with identifiers of studies and runs, never names."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logs(*, for_people: bool = False) -> None:
+    """Send log lines to standard error, as JSON, or as coloured text `for_people`."""
+    renderer = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if for_people
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # pydicom and pynetdicom quote values of attributes in their messages.
+    for noisy in ("pydicom", "pynetdicom", "highdicom", "monai"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
