@@ -18,7 +18,7 @@ from triage.results.build import BuiltObject, store_results
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.outbox import add_result_objects
-from triage.store.runs import ClaimedRun, claim_most_urgent, complete_run
+from triage.store.runs import ClaimedRun, claim_most_urgent, complete_run, record_findings
 from triage.store.studies import ReceivedInstance, complete_study, find_study, record_instance
 from triage.store.tables import DeliveryRow, ModelRow, StudyEventRow
 
@@ -86,14 +86,9 @@ def finish(
     """Complete the run and put its objects into the outbox, in one transaction."""
     objects = store_results(files, built)
     with database.transaction() as session:
-        complete_run(
-            session,
-            run,
-            analysis.findings,
-            input_sha256=analysis.input_sha256,
-            timings_s={},
-            now=clock(),
-        )
+        digest = analysis.input_sha256
+        record_findings(session, run, analysis.findings, input_sha256=digest)
+        complete_run(session, run, "done", timings_s={}, now=clock())
         add_result_objects(
             session,
             run_id=run.run_id,
