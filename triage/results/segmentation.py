@@ -31,7 +31,7 @@ def build_segmentation(context: ResultContext) -> Dataset | None:
     BINARY is one bit a voxel and uncompressed (highdicom compresses none of it); LABELMAP is one
     byte a voxel, compressed by RLE. Frames without any voxel are left out.
     """
-    outlined = context.outlined_findings()
+    outlined = context.outlined_findings
     if not outlined:
         return None
     kind = SegmentationTypeValues(context.settings.segmentation_type)
