@@ -161,8 +161,22 @@ def test_two_present_findings_are_two_segments(head: Analysis) -> None:
     assert numbers == [1, 2]
 
 
-def test_an_absent_finding_leaves_no_segmentation(head_files: tuple[Path, ...]) -> None:
-    built = build(head_analysis(head_files, is_present=False), head_manifest())
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_an_absent_finding_leaves_a_segmentation_without_a_voxel(
+    head_files: tuple[Path, ...], tmp_path: Path, kind: str
+) -> None:
+    analysis = head_analysis(head_files, is_present=False)
+    saved = save(build(analysis, head_manifest(), segmentation_type=kind), tmp_path)
+    segmentation = segread(saved["seg"])
+    assert set(saved) == {"seg", "sr"}
+    assert not segmentation.pixel_array.any()
+    assert HEMORRHAGE.meaning in {segment.SegmentLabel for segment in segmentation.SegmentSequence}
+    assert run_tool("dciodvfy", "-new", saved["seg"]).errors() == []
+
+
+def test_an_empty_segmentation_can_be_left_out(head_files: tuple[Path, ...]) -> None:
+    analysis = head_analysis(head_files, is_present=False)
+    built = build(analysis, head_manifest(), empty_segmentations=False)
     assert [each.role for each in built] == ["sr"]
 
 

@@ -48,8 +48,8 @@ def build_results(
 ) -> tuple[BuiltObject, ...]:
     """Return the objects that `manifest.results` asks for, in order of delivery.
 
-    The SEG comes before the SR that refers to it. A SEG and a heat map are only made where
-    something is present; the SR is always made, because "analysed, nothing found" is a result.
+    The SEG comes before the SR that refers to it. The SR is always made, because "analysed,
+    nothing found" is a result; a heat map only where something is present.
     Series and SOP Instance UIDs depend on study, model, version and input only.
 
     Raises:

@@ -161,6 +161,17 @@ class ResultContext:
         """The present findings that have voxels, in order of their segments."""
         return outlined_findings(self.analysis, self.manifest)
 
+    @property
+    def examined_segments(self) -> tuple[OutlinedFinding, ...]:
+        """A segment for everything that the model outlines when it is there, found or not."""
+        keyed = {finding.key: finding for finding in self.analysis.findings}
+        outlining = [spec for spec in self.manifest.findings if spec.segment and spec.key in keyed]
+        return tuple(
+            OutlinedFinding(keyed[spec.key], spec, number, spec.segment.label)
+            for number, spec in enumerate(outlining, start=1)
+            if spec.segment
+        )
+
     def mask_of(self, outlined: OutlinedFinding) -> NDArray[np.bool_]:
         """Return where `outlined` is, of shape (slices, rows, columns)."""
         mask = self.analysis.segmentation
