@@ -107,7 +107,10 @@ def _index_as_instance(
     session: Session, study_id: int, new: NewResultObject, now: datetime
 ) -> None:
     series = session.scalar(
-        select(SeriesRow).where(SeriesRow.series_instance_uid == new.series_instance_uid)
+        select(SeriesRow).where(
+            SeriesRow.study_id == study_id,
+            SeriesRow.series_instance_uid == new.series_instance_uid,
+        )
     )
     if series is None:
         series = SeriesRow(

@@ -191,7 +191,10 @@ def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
 
 def _series_of(session: Session, study: StudyRow, received: ReceivedInstance) -> SeriesRow:
     series = session.scalar(
-        select(SeriesRow).where(SeriesRow.series_instance_uid == received.series_instance_uid)
+        select(SeriesRow).where(
+            SeriesRow.study_id == study.id,
+            SeriesRow.series_instance_uid == received.series_instance_uid,
+        )
     )
     if series is None:
         series = SeriesRow(
