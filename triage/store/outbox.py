@@ -209,10 +209,17 @@ def mark_not_delivered(
     retry_after: timedelta | None,
     now: datetime,
 ) -> None:
-    """Note why the attempt failed; with `retry_after` None it was the last one."""
-    row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == due.delivery_id)).one()
+    """Note why the attempt failed; with `retry_after` None it was the last one.
+
+    What was withdrawn during the attempt stays withdrawn.
+    """
+    row = session.scalars(
+        select(DeliveryRow).where(DeliveryRow.id == due.delivery_id).with_for_update(of=DeliveryRow)
+    ).one()
     row.last_error = error
     row.lease_until = None
+    if row.state is DeliveryState.WITHDRAWN:
+        return
     if retry_after is not None:
         row.state = DeliveryState.WAITING
         row.next_attempt_at = now + retry_after
@@ -223,13 +230,16 @@ def mark_not_delivered(
 
 
 def withdraw_unsent(session: Session, run_id: int) -> None:
-    """Keep back what a superseded run has not delivered yet."""
+    """Keep back what a superseded run has not delivered yet.
+
+    An attempt that is under way may still end as delivered; if it fails, it is not tried again.
+    """
     unsent = session.scalars(
         select(DeliveryRow)
         .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
         .where(
             ResultObjectRow.run_id == run_id,
-            DeliveryRow.state.in_((DeliveryState.WAITING, DeliveryState.DEAD)),
+            DeliveryRow.state != DeliveryState.DELIVERED,
         )
     )
     for row in unsent.all():
