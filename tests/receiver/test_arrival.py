@@ -181,7 +181,7 @@ def test_one_instance_that_cannot_be_indexed_does_not_harm_its_batch(
 
 
 def test_waiting_instances_share_a_commit(sqlite_database: Database, clock: ManualClock) -> None:
-    from sqlalchemy import event  # noqa: PLC0415
+    from sqlalchemy import event
 
     commits: list[object] = []
     event.listen(sqlite_database.engine, "commit", commits.append)
@@ -281,7 +281,7 @@ def test_process_stops_gracefully(sqlite_url: str, tmp_path: Path, number: int) 
 def test_killed_receiver_loses_nothing_that_it_acknowledged(
     database_url: str, tmp_path: Path
 ) -> None:
-    from pynetdicom import AE  # noqa: PLC0415
+    from pynetdicom import AE
 
     port = find_free_port()
     process = start_process(tmp_path, database_url, port)
@@ -321,7 +321,7 @@ def test_killed_receiver_loses_nothing_that_it_acknowledged(
 def test_receiver_can_be_stopped_while_an_association_is_open(
     sqlite_database: Database, tmp_path: Path, files: InstanceFiles
 ) -> None:
-    from triage.receiver import Receiver  # noqa: PLC0415
+    from triage.receiver import Receiver
 
     receiver = Receiver(receiver_settings(tmp_path / "data"), sqlite_database, files)
     receiver.start()

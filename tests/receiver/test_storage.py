@@ -167,9 +167,9 @@ def send_encoded(
     receiver: Receiver, dataset: pydicom.Dataset, encoded: bytes, **command: str
 ) -> int:
     """Send the bytes `encoded` as they are under the UIDs of `dataset`; return the status."""
-    from io import BytesIO  # noqa: PLC0415
+    from io import BytesIO
 
-    from pynetdicom.dimse_primitives import C_STORE  # noqa: PLC0415
+    from pynetdicom.dimse_primitives import C_STORE
 
     association = associate(receiver, dataset)
     assert association.is_established
@@ -215,7 +215,7 @@ def test_a_standard_transfer_syntax_is_preferred_to_a_private_one(
     sqlite_database: Database, start_receiver: StartReceiver
 ) -> None:
     receiver = start_receiver(sqlite_database)
-    from pynetdicom import AE  # noqa: PLC0415
+    from pynetdicom import AE
 
     entity = AE()
     private = "1.2.826.0.1.3680043.9.9999.2"
@@ -294,7 +294,7 @@ def test_data_set_of_another_instance_or_class_than_announced_is_refused(
 
 def encode(dataset: pydicom.Dataset) -> bytes:
     """Return `dataset` encoded in explicit VR little endian."""
-    from pynetdicom.dsutils import encode as encode_dataset  # noqa: PLC0415
+    from pynetdicom.dsutils import encode as encode_dataset
 
     encoded = encode_dataset(dataset, False, True)
     assert encoded is not None
@@ -317,7 +317,7 @@ def test_garbage_is_refused_and_the_receiver_goes_on(
 def test_bytes_that_are_no_dicom_do_not_stop_the_receiver(
     sqlite_database: Database, start_receiver: StartReceiver
 ) -> None:
-    import socket  # noqa: PLC0415
+    import socket
 
     receiver = start_receiver(sqlite_database)
     for nonsense in (

@@ -340,7 +340,7 @@ def test_ai_raises_a_study_and_never_lowers_it(database: Database, clock: Manual
 def test_finding_quiet_studies_does_not_ask_once_per_receiving_study(
     database: Database, clock: ManualClock, receiving: int
 ) -> None:
-    from sqlalchemy import event  # noqa: PLC0415
+    from sqlalchemy import event
 
     with database.transaction() as session:
         for n in range(receiving):
