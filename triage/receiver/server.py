@@ -63,10 +63,9 @@ class Receiver:
         self._database = database
         self.name = receiver_name(settings.receiver)
         self._open = OpenAssociations()
-        self._indexer = Indexer(database, self.name, clock)
         self._intake = Intake(
             files,
-            self._indexer,
+            Indexer(database, self.name, clock),
             clock,
             minimum_free_bytes=settings.receiver.minimum_free_mb * 1024 * 1024,
         )
@@ -86,7 +85,6 @@ class Receiver:
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._server = self._listen()
-        self._indexer.start()
         self._rounds.start()
         threading.Thread(
             target=self._server.serve_forever, name="triage-receiver", daemon=True
@@ -138,7 +136,6 @@ class Receiver:
         for association in remaining:
             association.join(_LONGEST_STORE_S)
         self._rounds.stop()
-        self._indexer.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._server = None
