@@ -82,13 +82,14 @@ class Receiver:
         Raises:
             ReceiverError: the address is in use or not this machine's.
         """
+        # In this order: where a receiver of this name runs, the port is taken, and what it holds
+        # open must not be freed. Connections wait until the server begins to serve.
+        server = self._listen()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
-        self._server = self._listen()
+        self._server = server
         self._rounds.start()
-        threading.Thread(
-            target=self._server.serve_forever, name="triage-receiver", daemon=True
-        ).start()
+        threading.Thread(target=server.serve_forever, name="triage-receiver", daemon=True).start()
         log.info("receiver listens", receiver=self.name)
 
     def _listen(self) -> StorageServer:
