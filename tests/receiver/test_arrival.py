@@ -139,8 +139,6 @@ def test_receivers_of_one_database_meet_on_new_studies_without_an_error(
     # Each receiver has connections of its own, as processes on two machines have.
     databases = [Database(database_url) for _ in range(3)]
     indexers = [Indexer(d, f"r{n}", system_clock) for n, d in enumerate(databases)]
-    for indexer in indexers:
-        indexer.start()
     together = threading.Barrier(6)
 
     def record(worker: int) -> None:
@@ -152,8 +150,6 @@ def test_receivers_of_one_database_meet_on_new_studies_without_an_error(
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(record, range(6)))
-    for indexer in indexers:
-        indexer.stop()
     with databases[0].reading() as session:
         assert len(session.scalars(select(InstanceRow)).all()) == 180
         assert len(session.scalars(select(StudyRow)).all()) == 30
@@ -170,11 +166,10 @@ def test_one_instance_that_cannot_be_indexed_does_not_harm_its_batch(
     good = [received(clock(), number=n) for n in range(3)]
     bad = received(clock(), number=9, headers={"Rows": object()})
     with ThreadPoolExecutor(4) as pool:
-        outcomes = [pool.submit(indexer.record, one, "a") for one in (good[0], bad, *good[1:])]
-        time.sleep(0.2)  # all four wait together
-        indexer.start()
+        with indexer._committing:
+            outcomes = [pool.submit(indexer.record, one, "a") for one in (good[0], bad, *good[1:])]
+            time.sleep(0.2)  # all four wait together
         errors = [outcome.exception() for outcome in outcomes]
-    indexer.stop()
     assert [error is None for error in errors] == [True, False, True, True]
     with sqlite_database.reading() as session:
         assert len(session.scalars(select(InstanceRow)).all()) == 3
@@ -186,12 +181,10 @@ def test_waiting_instances_share_a_commit(sqlite_database: Database, clock: Manu
     commits: list[object] = []
     event.listen(sqlite_database.engine, "commit", commits.append)
     indexer = Indexer(sqlite_database, "r", clock)
-    with ThreadPoolExecutor(10) as pool:
+    with ThreadPoolExecutor(10) as pool, indexer._committing:
         for n in range(10):
             pool.submit(indexer.record, received(clock(), number=n), "a")
         time.sleep(0.3)
-        indexer.start()
-    indexer.stop()
     assert len(commits) == 1
 
 

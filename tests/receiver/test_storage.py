@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,20 @@ import pydicom
 import pytest
 from pydicom.data import __file__ as pydicom_data
 from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import encode as encode_dataset
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from tests.datasets import ct_slice
 from tests.receiver.conftest import StartReceiver, associate, port_of, receiver_settings, send
-from tests.tools import missing, require_tool, wait_until
+from tests.tools import require_tool, wait_until
 from triage.receiver import Receiver, ReceiverError
 from triage.receiver.part10 import file_header
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
-from triage.store.tables import InstanceRow, SeriesRow, StudyEventRow, StudyRow
+from triage.store.tables import InstanceRow, OpenAssociationRow, SeriesRow, StudyEventRow, StudyRow
 
 NODELAY = {**os.environ, "TCP_NODELAY": "1"}
 
@@ -36,8 +41,6 @@ def stored(database: Database) -> dict[str, InstanceRow]:
 def data_set_bytes(path: Path) -> bytes:
     """Return the encoded data set of a DICOM file, without preamble and file meta."""
     with path.open("rb") as file:
-        meta = pydicom.filereader.read_file_meta_info(path)
-        del meta
         pydicom.filereader.read_preamble(file, False)
         pydicom.filereader._read_file_meta_info(file)
         return file.read()
@@ -85,12 +88,9 @@ def test_every_transfer_syntax_is_stored_byte_for_byte(
 ) -> None:
     receiver = start_receiver(sqlite_database)
     paths = sorted((shared_data / "dicom" / "transfer-syntaxes").glob("*.dcm"))
-    sent = {}
-    for path in paths:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        encoded = data_set_bytes(path)
-        assert send_encoded(receiver, dataset, encoded) == 0, path.name
-        sent[encoded] = dataset.file_meta.TransferSyntaxUID
+    pairs = [(pydicom.dcmread(p, stop_before_pixels=True), data_set_bytes(p)) for p in paths]
+    assert send_all_encoded(receiver, pairs) == [0] * len(paths)
+    sent = {encoded: dataset.file_meta.TransferSyntaxUID for dataset, encoded in pairs}
     rows = all_instances(sqlite_database)
     assert {encoded_of(files, row): row.transfer_syntax_uid for row in rows} == sent
     assert len(set(sent.values())) > 5
@@ -142,12 +142,9 @@ def test_objects_of_many_kinds_are_stored_byte_for_byte(
     receiver = start_receiver(sqlite_database, maximum_pdu_bytes=16384)
     paths = sendable_test_files()
     assert len(paths) > 40
-    sent = {}
-    for path in paths:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True)
-        encoded = data_set_bytes(path)
-        assert send_encoded(receiver, dataset, encoded) == 0, path.name
-        sent[encoded] = dataset.file_meta.TransferSyntaxUID
+    pairs = [(pydicom.dcmread(p, stop_before_pixels=True), data_set_bytes(p)) for p in paths]
+    assert send_all_encoded(receiver, pairs) == [0] * len(paths)
+    sent = {encoded: dataset.file_meta.TransferSyntaxUID for dataset, encoded in pairs}
     rows = all_instances(sqlite_database)
     assert {encoded_of(files, row): row.transfer_syntax_uid for row in rows} == sent
 
@@ -163,32 +160,38 @@ def encoded_of(files: InstanceFiles, row: InstanceRow) -> bytes:
     return data_set_bytes(files.absolute(row.path))
 
 
-def send_encoded(
-    receiver: Receiver, dataset: pydicom.Dataset, encoded: bytes, **command: str
-) -> int:
+def send_encoded(receiver: Receiver, dataset: pydicom.Dataset, encoded: bytes) -> int:
     """Send the bytes `encoded` as they are under the UIDs of `dataset`; return the status."""
-    from io import BytesIO
+    return send_all_encoded(receiver, [(dataset, encoded)])[0]
 
-    from pynetdicom.dimse_primitives import C_STORE
 
-    association = associate(receiver, dataset)
+def send_all_encoded(receiver: Receiver, pairs: list[tuple[pydicom.Dataset, bytes]]) -> list[int]:
+    """Send each pair's bytes as they are under the UIDs of its data set; return the statuses."""
+    association = associate(receiver, *(dataset for dataset, _ in pairs))
     assert association.is_established
-    request = C_STORE()
-    request.MessageID = 1
-    request.Priority = 2
-    request.AffectedSOPClassUID = dataset.SOPClassUID
-    request.AffectedSOPInstanceUID = command.get("sop_instance_uid", dataset.SOPInstanceUID)
-    request.DataSet = BytesIO(encoded)
-    context = next(
-        c for c in association.accepted_contexts if c.abstract_syntax == dataset.SOPClassUID
-    )
+    statuses = []
     association._reactor_checkpoint.clear()
-    association.dimse.send_msg(request, context.context_id)
-    _, response = association.dimse.get_msg(block=True)
+    wait_until(lambda: association._is_paused, "the association's own thread pauses")
+    for dataset, encoded in pairs:
+        request = C_STORE()
+        request.MessageID = 1
+        request.Priority = 2
+        request.AffectedSOPClassUID = dataset.SOPClassUID
+        request.AffectedSOPInstanceUID = dataset.SOPInstanceUID
+        request.DataSet = BytesIO(encoded)
+        wanted = (dataset.SOPClassUID, [dataset.file_meta.TransferSyntaxUID])
+        (context,) = [
+            c
+            for c in association.accepted_contexts
+            if (c.abstract_syntax, c.transfer_syntax) == wanted
+        ]
+        association.dimse.send_msg(request, context.context_id)
+        _, response = association.dimse.get_msg(block=True)
+        assert response is not None
+        statuses.append(int(response.Status))
     association._reactor_checkpoint.set()
     association.release()
-    assert response is not None
-    return int(response.Status)
+    return statuses
 
 
 def test_unknown_and_private_sop_classes_are_stored(
@@ -215,8 +218,6 @@ def test_a_standard_transfer_syntax_is_preferred_to_a_private_one(
     sqlite_database: Database, start_receiver: StartReceiver
 ) -> None:
     receiver = start_receiver(sqlite_database)
-    from pynetdicom import AE
-
     entity = AE()
     private = "1.2.826.0.1.3680043.9.9999.2"
     entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2", [private, ExplicitVRLittleEndian])
@@ -294,8 +295,6 @@ def test_data_set_of_another_instance_or_class_than_announced_is_refused(
 
 def encode(dataset: pydicom.Dataset) -> bytes:
     """Return `dataset` encoded in explicit VR little endian."""
-    from pynetdicom.dsutils import encode as encode_dataset
-
     encoded = encode_dataset(dataset, False, True)
     assert encoded is not None
     return encoded
@@ -317,8 +316,6 @@ def test_garbage_is_refused_and_the_receiver_goes_on(
 def test_bytes_that_are_no_dicom_do_not_stop_the_receiver(
     sqlite_database: Database, start_receiver: StartReceiver
 ) -> None:
-    import socket
-
     receiver = start_receiver(sqlite_database)
     for nonsense in (
         b"GET / HTTP/1.1\r\n\r\n",
@@ -439,9 +436,16 @@ def test_port_in_use_is_said_in_words(
     sqlite_database: Database, start_receiver: StartReceiver, tmp_path: Path, files: InstanceFiles
 ) -> None:
     receiver = start_receiver(sqlite_database)
+    one = ct_slice()
+    association = associate(receiver, one)
+    association.send_c_store(one)
     settings = receiver_settings(tmp_path / "data", port=port_of(receiver))
     with pytest.raises(ReceiverError, match=r"is in use by another program.*receiver\.port"):
         Receiver(settings, sqlite_database, files).start()
+    # The one that runs still holds its study open, though both have the same name.
+    with sqlite_database.reading() as session:
+        assert len(session.scalars(select(OpenAssociationRow)).all()) == 1
+    association.release()
 
 
 def test_text_is_decoded_with_the_character_set_of_the_object(
@@ -499,8 +503,6 @@ def test_series_uid_that_two_studies_share_does_not_mix_them(
 
 def test_file_header_is_read_by_dcmtk(tmp_path: Path) -> None:
     dcmdump = require_tool("dcmdump")
-    if not dcmdump:
-        missing("dcmdump")
     dataset = ct_slice()
     meta = file_header(
         sop_class_uid=dataset.SOPClassUID,

@@ -63,10 +63,9 @@ class Receiver:
         self._database = database
         self.name = receiver_name(settings.receiver)
         self._open = OpenAssociations()
-        self._indexer = Indexer(database, self.name, clock)
         self._intake = Intake(
             files,
-            self._indexer,
+            Indexer(database, self.name, clock),
             clock,
             minimum_free_bytes=settings.receiver.minimum_free_mb * 1024 * 1024,
         )
@@ -83,14 +82,14 @@ class Receiver:
         Raises:
             ReceiverError: the address is in use or not this machine's.
         """
+        # In this order: where a receiver of this name runs, the port is taken, and what it holds
+        # open must not be freed. Connections wait until the server begins to serve.
+        server = self._listen()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
-        self._server = self._listen()
-        self._indexer.start()
+        self._server = server
         self._rounds.start()
-        threading.Thread(
-            target=self._server.serve_forever, name="triage-receiver", daemon=True
-        ).start()
+        threading.Thread(target=server.serve_forever, name="triage-receiver", daemon=True).start()
         log.info("receiver listens", receiver=self.name)
 
     def _listen(self) -> StorageServer:
@@ -138,7 +137,6 @@ class Receiver:
         for association in remaining:
             association.join(_LONGEST_STORE_S)
         self._rounds.stop()
-        self._indexer.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._server = None

@@ -13,6 +13,7 @@ import queue
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from socketserver import BaseServer
 from typing import Any
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 # Timers (ARTIM, network timeout) and a kill are looked at this often.
 _LONGEST_SLEEP_S = 0.05
+_POLL_S = 0.001
 # Far above any PDU length that is negotiated; a longer one is an attack or not DICOM.
 _LONGEST_PDU_BYTES = 64 * 1024 * 1024
 _LARGEST_READ_BYTES = 1024 * 1024
@@ -163,6 +165,7 @@ class _StorageSocket(AssociationSocket):
     def ready(self) -> bool:
         """Whether the peer has sent something; waits a little for it."""
         if self.socket is None or not self._is_connected:
+            time.sleep(_POLL_S)  # the connection is gone, but a handler of it may still be storing
             return False
         is_closing = self._assoc.dul.state_machine.current_state == "Sta13"
         try:
