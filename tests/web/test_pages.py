@@ -139,6 +139,15 @@ def test_changes_from_other_sites_are_refused(
     assert client.get("/api/v1/worklist").json()["counts"]["total"] == 1
 
 
+def test_next_study_is_the_one_to_be_read_next(client: TestClient, hospital: Hospital) -> None:
+    first = hospital.receive(*hospital.head_ct(slices=1))
+    assert client.get(f"/next?after={first}").headers["location"] == "/"
+    urgent = hospital.receive(*hospital.head_ct(slices=1, RequestedProcedurePriority="STAT"))
+    assert client.get(f"/next?after={first}").headers["location"] == f"/studies/{urgent}"
+    assert client.get(f"/next?after={urgent}").headers["location"] == f"/studies/{first}"
+    assert client.get("/next?after=//evil.example").status_code == 422
+
+
 def test_redirect_never_leaves_the_site(client: TestClient, hospital: Hospital) -> None:
     uid = hospital.receive(*hospital.head_ct())
     away = {"Referer": "http://127.0.0.1//evil.example/"}

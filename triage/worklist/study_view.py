@@ -26,7 +26,13 @@ from triage.store.tables import (
 from triage.worklist.queue import analyses_of, is_flagged
 from triage.worklist.stacks import SeriesView, series_view
 from triage.worklist.status import StudyStatus, status_of
-from triage.worklist.wording import calendar_date, clock_time, patient_identifier, person_name
+from triage.worklist.wording import (
+    calendar_date,
+    clock_time,
+    patient_identifier,
+    person_name,
+    without_series_uids,
+)
 
 _NEWEST_EVENTS = 200
 _SOURCES = {"ai": "the AI", "order": "the order"}
@@ -332,7 +338,10 @@ def _events(session: Session, study: StudyRow) -> tuple[EventView, ...]:
         .where(PriorityEventRow.study_id == study.id)
         .order_by(PriorityEventRow.id)
     ).all()
-    lines = [EventView(at=row.at, kind=row.kind, text=row.text) for row in reversed(rows)]
+    lines = [
+        EventView(at=row.at, kind=row.kind, text=without_series_uids(row.text))
+        for row in reversed(rows)
+    ]
     lines += [
         EventView(
             at=row.at,
