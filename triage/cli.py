@@ -1,23 +1,27 @@
-"""The `triage` command. Thin: it parses, calls and reports."""
+"""The `triage` command. Thin: it parses, calls and reports.
+
+What a command needs is imported when it runs: `triage --help` must not wait for torch.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
+from triage.core.errors import TriageError
 from triage.logs import configure_logs
 from triage.prefect_server import prefect_environment
-from triage.settings import Settings, SettingsError, load_settings
+from triage.settings import Settings, load_settings
 
 out = Console()
 
@@ -32,129 +36,44 @@ class CommandError(click.ClickException):
             click.secho(f"triage: {line}", fg="red", err=True)
 
 
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except SettingsError as error:
-        raise CommandError(str(error)) from None
+class _Commands(click.Group):
+    """A group whose commands report what a person can mend as a message, not as a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from sqlalchemy.exc import OperationalError
+
+        try:
+            return super().invoke(ctx)
+        except TriageError as error:
+            raise CommandError(str(error)) from error
+        except OperationalError as error:
+            raise CommandError(f"the database cannot be used: {error.orig}") from error
 
 
-def command_errors(*kinds: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Report the named exceptions, "module:Name", as a message instead of a traceback.
-
-    They are named and not imported, because `triage --help` must not wait for torch.
-    """
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return function(*args, **kwargs)
-            except Exception as error:
-                names = {f"{t.__module__}:{t.__name__}" for t in type(error).__mro__}
-                if names & set(kinds):
-                    raise CommandError(str(error)) from error
-                raise
-
-        return call
-
-    return decorate
-
-
-_DATABASE_ERRORS = ("triage.store.database:DatabaseError", "sqlalchemy.exc:OperationalError")
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="triage")
 def main() -> None:
     """Reorder the reading worklist by what deep-learning models find in each study."""
 
 
 @main.command()
-@command_errors("triage.supervisor:StartError", *_DATABASE_ERRORS)
 def up() -> None:
     """Run all of Triage on this machine until Ctrl-C."""
     from triage.supervisor import up as run_up
 
-    settings = _settings()
+    settings = load_settings()
     configure_logs(for_people=True)
     _prepare(settings)
     run_up(settings)
 
 
 @main.command()
-@click.option("--exit", "exit_when_done", is_flag=True, help="End by itself when all is analysed.")
-@command_errors("triage.supervisor:StartError", "triage.demo:DemoError")
-def demo(*, exit_when_done: bool) -> None:
-    """Play a small hospital on simulated studies and show what was read first."""
-    from triage.demo import run_demo
-
-    sys.exit(run_demo(exit_when_done=exit_when_done, console=out))
-
-
-@main.command()
-@command_errors("triage.receiver.server:ReceiverError", *_DATABASE_ERRORS)
-def receive() -> None:
-    """Take in studies over DICOM."""
-    from triage.receiver.server import run_receiver
-
-    configure_logs()
-    run_receiver(_settings())
-
-
-@main.command()
-@command_errors(*_DATABASE_ERRORS)
-def work() -> None:
-    """Analyse studies and deliver results, with warm models."""
-    settings = _settings()
-    configure_logs()
-    os.environ.update(prefect_environment(settings))
-    from flows.worker import run_worker  # after the environment: Prefect reads it on import
-
-    run_worker(settings)
-
-
-@main.command()
-@command_errors("triage.web.app:WebError", *_DATABASE_ERRORS)
-def web() -> None:
-    """Serve the worklist, the study pages and the API."""
-    from triage.web.app import run_web
-
-    configure_logs()
-    run_web(_settings())
-
-
-@main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
-def doctor(*, as_json: bool) -> None:
-    """Check every part, and say what to do about what is wrong."""
-    from triage.doctor import examine
-
-    configure_logs()
-    checks = list(examine(_settings()))
-    if as_json:
-        click.echo(json.dumps([{"name": c.name, "ok": c.is_ok, "text": c.text} for c in checks]))
-    else:
-        for check in checks:
-            mark = "[green]ok   [/]" if check.is_ok else "[red]wrong[/]"
-            out.print(f"{mark} {check.name}: {check.text}", highlight=False)
-    sys.exit(0 if all(c.is_ok for c in checks) else 1)
-
-
-@main.group()
-def database() -> None:
-    """The database and its schema."""
-
-
-@database.command()
-@command_errors(*_DATABASE_ERRORS)
-def migrate() -> None:
-    """Bring the schema to the version that this Triage needs."""
-    from triage.store.database import Database
-
-    store = Database(_settings().database_url)
-    store.migrate()
-    store.close()
+def prepare() -> None:
+    """Bring the database to this version and register the models of the registry."""
+    _prepare(load_settings())
 
 
 def _prepare(settings: Settings) -> None:
@@ -173,41 +92,85 @@ def _prepare(settings: Settings) -> None:
         click.secho(f"triage: {problem}", fg="yellow", err=True)
 
 
+@main.command()
+@click.option("--exit", "exit_when_done", is_flag=True, help="End by itself when all is analysed.")
+def demo(*, exit_when_done: bool) -> None:
+    """Play a small hospital on simulated studies and show what was read first."""
+    from triage.demo import run_demo
+
+    sys.exit(run_demo(exit_when_done=exit_when_done, console=out))
+
+
+@main.command()
+def receive() -> None:
+    """Take in studies over DICOM."""
+    from triage.receiver.server import run_receiver
+
+    configure_logs()
+    run_receiver(load_settings())
+
+
+@main.command()
+def work() -> None:
+    """Analyse studies and deliver results, with warm models."""
+    settings = load_settings()
+    configure_logs()
+    os.environ.update(prefect_environment(settings))
+    from flows.worker import run_worker  # after the environment: Prefect reads it on import
+
+    run_worker(settings)
+
+
+@main.command()
+def web() -> None:
+    """Serve the worklist, the study pages and the API."""
+    from triage.web.app import run_web
+
+    configure_logs()
+    run_web(load_settings())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+def doctor(*, as_json: bool) -> None:
+    """Check every part, and say what to do about what is wrong."""
+    from triage.doctor import examine
+
+    configure_logs()
+    checks = list(examine(load_settings()))
+    if as_json:
+        click.echo(json.dumps([{"name": c.name, "ok": c.is_ok, "text": c.text} for c in checks]))
+    else:
+        for check in checks:
+            mark = "[green]ok   [/]" if check.is_ok else "[red]wrong[/]"
+            out.print(f"{mark} {check.name}: {check.text}", highlight=False)
+    sys.exit(0 if all(c.is_ok for c in checks) else 1)
+
+
 @main.group()
 def models() -> None:
     """Register, try and evaluate model packages."""
 
 
-_MODEL_ERRORS = (
-    "triage.models.packages:PackageError",
-    "triage.core.analysis:InputRefusedError",
-    "triage.core.analysis:AnalysisFailedError",
-    "triage.models.evaluate:EvaluationError",
-    *_DATABASE_ERRORS,
-)
-
-
 @models.command("register")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--stage", type=click.Choice(["production", "shadow", "retired"]), default="shadow")
-@command_errors(*_MODEL_ERRORS)
-def register_model(folder: Path, stage: str) -> None:
-    """Register the package in FOLDER, or change the stage of one that is registered."""
+def register_model(folder: Path, stage: Literal["production", "shadow", "retired"]) -> None:
+    """Register the package in FOLDER; one that is registered keeps its stage."""
     from triage.models.packages import load_package
     from triage.models.registry import register_package
     from triage.store.database import Database
 
     package = load_package(folder)
-    store = Database(_settings().database_url)
+    store = Database(load_settings().database_url)
     store.check_schema()
     with store.transaction() as session:
-        register_package(session, package, stage=stage, now=datetime.now(UTC))
+        row = register_package(session, package, stage=stage, now=datetime.now(UTC))
+        out.print(f"{package.manifest.identity} is registered as {row.stage}")
     store.close()
-    out.print(f"{package.manifest.identity} is registered as {stage}")
 
 
 @models.command("list")
-@command_errors(*_MODEL_ERRORS)
 def list_models() -> None:
     """Show the registered models."""
     from sqlalchemy import select
@@ -215,7 +178,7 @@ def list_models() -> None:
     from triage.store.database import Database
     from triage.store.tables import ModelRow
 
-    store = Database(_settings().database_url)
+    store = Database(load_settings().database_url)
     store.check_schema()
     table = Table("model", "version", "stage", "title", "notice")
     with store.reading() as session:
@@ -224,3 +187,75 @@ def list_models() -> None:
             table.add_row(row.name, row.version, row.stage, manifest["title"], manifest["notice"])
     store.close()
     out.print(table)
+
+
+@models.command("try")
+@click.argument("model")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--out",
+    "destination",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder that gets findings.json, the DICOM objects and the preview pictures.",
+)
+def try_model(model: str, folder: Path, destination: Path) -> None:
+    """Run MODEL on the DICOM files in FOLDER, outside the queue.
+
+    MODEL is a package's folder, or the name of a model in the registry, "name" or "name/version".
+    """
+    from triage.trial import try_on_folder
+
+    configure_logs(for_people=True, least=logging.WARNING)
+    trial = try_on_folder(model, folder, destination, load_settings())
+    for line in trial.lines:
+        out.print(line, highlight=False)
+
+
+@models.command("evaluate")
+@click.argument("model")
+@click.option(
+    "--labels",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A table of labels in the form of NIH ChestX-ray14.",
+)
+@click.option(
+    "--images",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder of PNG or DICOM files.",
+)
+@click.option("--held-out-only", is_flag=True, help="Only patients that training never saw.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write figures."
+)
+def evaluate(
+    model: str, labels: Path, images: Path, *, held_out_only: bool, json_file: Path | None
+) -> None:
+    """Compare what MODEL says about IMAGES with LABELS: figures with 95 % intervals."""
+    from triage.models.evaluate import evaluate_model
+    from triage.models.registry import package_named
+
+    settings = load_settings()
+    configure_logs(for_people=True, least=logging.WARNING)
+    package = package_named(model, settings.model_registry)
+    with Progress(console=out, transient=True) as progress:
+        task = progress.add_task(package.manifest.identity, total=None)
+        figures = evaluate_model(
+            package,
+            labels,
+            images,
+            held_out_only=held_out_only,
+            worker=settings.worker,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    for name, value in figures.items():
+        shown = f"{value:.3f}" if isinstance(value, float) else str(value)
+        out.print(f"{name:<44} {shown}", highlight=False)
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

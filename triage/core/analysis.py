@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from triage.core.errors import TriageError
 from triage.core.findings import Finding
 
 
-class InputRefusedError(Exception):
+class InputRefusedError(TriageError):
     """The images are not what the model may be used on; the message is the stated reason.
 
     No retry can help: the run ends as "not analysed, because …".
     """
 
 
-class AnalysisFailedError(Exception):
+class AnalysisFailedError(TriageError):
     """The model could not be run, or said something impossible; the message says what.
 
     Another attempt may help (a crashed host, a full memory), so the run is tried again.
@@ -40,6 +41,8 @@ class Analysis:
         heat_maps: for each finding key a float32 array of shape (rows, columns) from 0 to 1 on
             the source pixels; empty for models that draw none.
         timings_s: seconds for each step: "decode", "infer", "interpret".
+        remarks: what a reader should know of the input, such as a tilted gantry, slices at
+            uneven distances, or images that were left out.
     """
 
     findings: tuple[Finding, ...]
@@ -49,3 +52,4 @@ class Analysis:
     segmentation: NDArray[np.uint8] | None = None
     heat_maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()

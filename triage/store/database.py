@@ -15,10 +15,12 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+from triage.core.errors import TriageError
+
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
 
 
-class DatabaseError(Exception):
+class DatabaseError(TriageError):
     """The database cannot be used; the message says why and what to do."""
 
 
@@ -75,7 +77,7 @@ class Database:
         if found != wanted:
             raise DatabaseError(
                 f"the database schema is at {found or 'nothing'}, this version needs {wanted}; "
-                "run `triage database migrate`"
+                "run `triage prepare`"
             )
 
     def close(self) -> None:
@@ -90,10 +92,13 @@ def _alembic_config() -> Config:
 
 
 def _create_engine(url: str) -> Engine:
-    # Parameters of a failed statement would carry names and birth dates into the log.
+    # hide_parameters: the values of a failed statement are patients' names, and errors are logged.
     if url.startswith("sqlite"):
-        timeout = {"timeout": _SQLITE_BUSY_TIMEOUT_MS / 1000}
-        engine = create_engine(url, connect_args=timeout, hide_parameters=True)
+        engine = create_engine(
+            url,
+            connect_args={"timeout": _SQLITE_BUSY_TIMEOUT_MS / 1000},
+            hide_parameters=True,
+        )
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
