@@ -209,9 +209,9 @@ def test_overlay_lies_on_the_images_it_was_made_from(
     assert overlay["error"] == ""
     assert overlay["model"] == "head-ct-hemorrhage 1.0.0"
     assert [s["label"] for s in overlay["segments"]] == ["Lesion 1", "Lesion 2"]
-    assert {i["sop_instance_uid"] for i in overlay["images"]} == {
-        images[1].SOPInstanceUID,
-        images[2].SOPInstanceUID,
+    assert {i["sop_instance_uid"]: i["segments"] for i in overlay["images"]} == {
+        images[1].SOPInstanceUID: [1],
+        images[2].SOPInstanceUID: [1, 2],
     }
     for index, image in enumerate(images):
         answer = client.get(
@@ -224,6 +224,22 @@ def test_overlay_lies_on_the_images_it_was_made_from(
             packed = np.frombuffer(answer.content[place * each : (place + 1) * each], np.uint8)
             bits = np.unpackbits(packed, bitorder="little")[: 63 * 63].reshape(63, 63)
             np.testing.assert_array_equal(bits, masks[index] == number)
+
+
+def test_segmentation_that_outlines_nothing_marks_no_image(
+    client: TestClient, hospital: Hospital
+) -> None:
+    images = hospital.head_ct(slices=2)
+    hospital.register_model()
+    uid = hospital.receive(*images)
+    hospital.complete(uid)
+    masks = np.zeros((2, 64, 64), np.uint8)
+    masks[0, 5, 5] = 1
+    seg = segmentation(images, masks)
+    seg.PixelData = bytes(len(seg.PixelData))
+    hospital.finish(hospital.claim(), hemorrhage(present=False), objects=[seg])
+    (overlay,) = client.get(f"/studies/{uid}/overlays").json()
+    assert (overlay["error"], overlay["images"]) == ("", [])
 
 
 def test_segmentation_of_superseded_or_shadow_runs_is_not_laid_over(

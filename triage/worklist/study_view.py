@@ -149,7 +149,7 @@ class StudyView(_View):
     series: tuple[SeriesView, ...]
     findings: tuple[FindingView, ...]
     runs: tuple[RunView, ...]
-    events: tuple[EventView, ...]
+    history: tuple[EventView, ...]
 
 
 def study_view(session: Session, study_instance_uid: str, now: datetime) -> StudyView | None:
@@ -185,7 +185,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         series=_series(session, study, runs),
         findings=_findings(runs, study),
         runs=tuple(_run_view(run, study) for run in runs),
-        events=_events(session, study),
+        history=_history(session, study),
     )
 
 
@@ -325,7 +325,7 @@ def _numbers(timings: Mapping[str, object]) -> dict[str, float]:
     return {k: float(v) for k, v in timings.items() if isinstance(v, (int, float))}
 
 
-def _events(session: Session, study: StudyRow) -> tuple[EventView, ...]:
+def _history(session: Session, study: StudyRow) -> tuple[EventView, ...]:
     """Return the newest lines of the history, oldest first, with the order's own priority."""
     rows = session.scalars(
         select(StudyEventRow)
