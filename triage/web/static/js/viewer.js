@@ -161,7 +161,8 @@ export class Viewer {
       context.drawImage(this.picture, 0, 0);
       if (this.isOverlayOn && this.layers.length) context.drawImage(this.overlay, 0, 0);
     }
-    this.drawn += 1;
+    if (this.frame && !this.drawn) performance.mark("first-image");
+    if (this.frame) this.drawn += 1;
     canvas.dataset.drawn = this.frame ? String(this.drawn) : "";
     this.#writeCorners();
     this.onChange();
