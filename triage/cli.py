@@ -10,7 +10,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -69,6 +69,28 @@ def up() -> None:
 
 
 @main.command()
+def prepare() -> None:
+    """Bring the database to this version and register the models of the registry."""
+    _prepare(load_settings())
+
+
+def _prepare(settings: Settings) -> None:
+    """Migrate the database and register what lies in the model registry."""
+    from triage.models.registry import register_all
+    from triage.store.database import Database
+
+    settings.data_directory.mkdir(parents=True, exist_ok=True)
+    store = Database(settings.database_url)
+    store.migrate()
+    with store.transaction() as session:
+        registration = register_all(session, settings.model_registry, now=datetime.now(UTC))
+    store.close()
+    for problem in registration.problems.values():
+        # One broken package must not keep the receiver from starting.
+        click.secho(f"triage: {problem}", fg="yellow", err=True)
+
+
+@main.command()
 @click.option("--exit", "exit_when_done", is_flag=True, help="End by itself when all is analysed.")
 def demo(*, exit_when_done: bool) -> None:
     """Play a small hospital on simulated studies and show what was read first."""
@@ -124,37 +146,6 @@ def doctor(*, as_json: bool) -> None:
 
 
 @main.group()
-def database() -> None:
-    """The database and its schema."""
-
-
-@database.command()
-def migrate() -> None:
-    """Bring the schema to the version that this Triage needs."""
-    from triage.store.database import Database
-
-    store = Database(load_settings().database_url)
-    store.migrate()
-    store.close()
-
-
-def _prepare(settings: Settings) -> None:
-    """Migrate the database and register what lies in the model registry."""
-    from triage.models.registry import register_all
-    from triage.store.database import Database
-
-    settings.data_directory.mkdir(parents=True, exist_ok=True)
-    store = Database(settings.database_url)
-    store.migrate()
-    with store.transaction() as session:
-        problems = register_all(session, settings.model_registry, now=datetime.now(UTC))
-    store.close()
-    for problem in problems:
-        # One broken package must not keep the receiver from starting.
-        click.secho(f"triage: {problem}", fg="yellow", err=True)
-
-
-@main.group()
 def models() -> None:
     """Register, try and evaluate model packages."""
 
@@ -162,8 +153,8 @@ def models() -> None:
 @models.command("register")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--stage", type=click.Choice(["production", "shadow", "retired"]), default="shadow")
-def register_model(folder: Path, stage: str) -> None:
-    """Register the package in FOLDER, or change the stage of one that is registered."""
+def register_model(folder: Path, stage: Literal["production", "shadow", "retired"]) -> None:
+    """Register the package in FOLDER; one that is registered keeps its stage."""
     from triage.models.packages import load_package
     from triage.models.registry import register_package
     from triage.store.database import Database
@@ -172,9 +163,9 @@ def register_model(folder: Path, stage: str) -> None:
     store = Database(load_settings().database_url)
     store.check_schema()
     with store.transaction() as session:
-        register_package(session, package, stage=stage, now=datetime.now(UTC))
+        row = register_package(session, package, stage=stage, now=datetime.now(UTC))
+        out.print(f"{package.manifest.identity} is registered as {row.stage}")
     store.close()
-    out.print(f"{package.manifest.identity} is registered as {stage}")
 
 
 @models.command("list")

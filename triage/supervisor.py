@@ -57,12 +57,22 @@ def up(settings: Settings) -> None:
         _Supervisor(settings).run()
 
 
+def check_can_start(settings: Settings) -> None:
+    """Raise StartError if `up` could not start now."""
+    if settings.data_directory.is_dir():
+        with _only_one(settings.data_directory):
+            pass
+    _require_free_ports(settings)
+
+
 class _Supervisor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopping = False
         self._logs = settings.data_directory / "log"
         self._logs.mkdir(exist_ok=True)
+        self._pids = settings.data_directory / "run"
+        self._pids.mkdir(exist_ok=True)
         self._environment = {**os.environ, **prefect_environment(settings)}
         triage = [sys.executable, "-m", "triage.cli"]
         self._parts = [
@@ -101,6 +111,7 @@ class _Supervisor:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads are running here
             )
         part.started_at = time.monotonic()
+        (self._pids / f"{part.name}.pid").write_text(str(part.process.pid), encoding="ascii")
         log.info("part.started", part=part.name, pid=part.process.pid)
 
     def _keep_running(self, part: Part) -> None:

@@ -1,0 +1,121 @@
+"""The registry: which model versions this installation knows, and in which stage each is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from triage.models.packages import MANIFEST_NAME, ModelPackage, PackageError, load_package
+from triage.store.tables import ModelRow
+
+Stage = Literal["production", "shadow", "retired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What `register_all` found: the models that are registered, and why others are not."""
+
+    models: tuple[ModelRow, ...]
+    problems: Mapping[Path, str] = field(default_factory=dict)
+
+
+def register_package(
+    session: Session,
+    package: ModelPackage,
+    *,
+    stage: Stage = "production",
+    now: datetime,
+    replace: bool = False,
+) -> ModelRow:
+    """Register `package`, or find it registered already; a second call changes nothing.
+
+    A version that is registered keeps the stage that an administrator gave it. `replace` lets the
+    content of a version change, for development only: the runs of the old content would no longer
+    say which model they came from.
+
+    Raises:
+        PackageError: the same name and version is registered with other content.
+    """
+    manifest = package.manifest
+    row = session.scalar(
+        select(ModelRow).where(ModelRow.name == manifest.name, ModelRow.version == manifest.version)
+    )
+    if row is None:
+        row = ModelRow(name=manifest.name, version=manifest.version, stage=stage, registered_at=now)
+        session.add(row)
+    elif row.package_sha256 != package.sha256 and not replace:
+        raise PackageError(
+            f"{package.path / MANIFEST_NAME}: version: {manifest.identity} is registered with "
+            "other content, and a registered version never changes; raise the version"
+        )
+    row.manifest = manifest.model_dump(mode="json")
+    row.package_path = str(package.path)
+    row.package_sha256 = package.sha256
+    session.flush()
+    return row
+
+
+def register_all(
+    session: Session,
+    registry_folder: Path,
+    now: datetime,
+    *,
+    stage: Stage = "production",
+    replace: bool = False,
+) -> Registration:
+    """Register every package `NAME/VERSION/` below `registry_folder`.
+
+    A broken package is reported with its reason and does not keep the others out.
+    """
+    models: list[ModelRow] = []
+    problems: dict[Path, str] = {}
+    for path in sorted(registry_folder.glob(f"*/*/{MANIFEST_NAME}")):
+        try:
+            package = load_package(path.parent)
+            models.append(register_package(session, package, stage=stage, now=now, replace=replace))
+        except PackageError as error:
+            problems[path.parent] = str(error)
+    return Registration(tuple(models), problems)
+
+
+def find_package(session: Session, name: str, version: str | None = None) -> ModelPackage:
+    """Return a registered package; without a version the newest one that is not retired.
+
+    Raises:
+        PackageError: there is none of that name and version, or its folder changed since.
+    """
+    rows = session.scalars(select(ModelRow).order_by(ModelRow.name, ModelRow.version)).all()
+    named = [row for row in rows if row.name == name]
+    if version is None:
+        fitting = [row for row in named if row.stage != "retired"]
+    else:
+        fitting = [row for row in named if row.version == version]
+    if not fitting:
+        known = ", ".join(f"{row.name} {row.version}" for row in named or rows) or "none"
+        wanted = f"{name} {version}" if version else name
+        raise PackageError(f"no model {wanted} is registered; registered are: {known}")
+    newest = max(fitting, key=lambda row: tuple(map(int, row.version.split("."))))
+    return registered_package(newest.package_path, newest.package_sha256)
+
+
+@lru_cache(maxsize=64)
+def registered_package(package_path: str, package_sha256: str) -> ModelPackage:
+    """Return the package that a row of the registry points to, checked once in this process.
+
+    Raises:
+        PackageError: what lies in the folder is not what was registered.
+    """
+    package = load_package(Path(package_path))
+    if package.sha256 != package_sha256:
+        raise PackageError(
+            f"{package_path}: the content changed since {package.manifest.identity} was "
+            "registered; restore it, or register it as a new version"
+        )
+    return package
