@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import structlog
-from triage.models.engine import analyse
 
 from triage.core.analysis import Analysis, AnalysisFailedError, InputRefusedError
 from triage.core.policy import ai_priority
+from triage.models.engine import analyse
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
 from triage.models.registry import registered_package

@@ -22,6 +22,7 @@ from sqlalchemy import select
 
 from flows.analysis import analyse_study
 from flows.steps import Step
+from triage.core.analysis import AnalysisFailedError
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
 from triage.models.registry import registered_package
@@ -213,14 +214,13 @@ class Worker:
         """Load the models of production and shadow before the first study comes."""
         with self._step.database.reading() as session:
             rows = session.scalars(select(ModelRow).where(ModelRow.stage != "retired")).all()
-        packages = []
         for row in rows:
             try:
-                packages.append(registered_package(row.package_path, row.package_sha256))
-            except (PackageError, OSError) as error:
+                package = registered_package(row.package_path, row.package_sha256)
+                await self._step.hosts.warm(package)
+            except (PackageError, AnalysisFailedError, OSError) as error:
                 # A study of a model that is not there states this reason; others go on.
                 log.error("worker.model_unavailable", model=row.name, error=str(error))
-        await asyncio.to_thread(self._step.hosts.warm, packages)
 
 
 async def _mark_crashed(flow_run_id: str) -> None:

@@ -83,9 +83,9 @@ def _prepare(settings: Settings) -> None:
     store = Database(settings.database_url)
     store.migrate()
     with store.transaction() as session:
-        registration = register_all(session, settings.model_registry, now=datetime.now(UTC))
+        problems = register_all(session, settings.model_registry, now=datetime.now(UTC))
     store.close()
-    for problem in registration.problems.values():
+    for problem in problems:
         # One broken package must not keep the receiver from starting.
         click.secho(f"triage: {problem}", fg="yellow", err=True)
 

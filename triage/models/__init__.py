@@ -1,1 +1,1 @@
-"""Registered model packages: loaded, warm in their own processes, and run from files to findings."""
+"""Registered model packages: kept warm, and run from image files to findings."""

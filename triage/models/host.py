@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import structlog
 import triage
 from triage.core.analysis import AnalysisFailedError
 from triage.models.channel import Array, Message, channel_pair, receive, send
-from triage.models.packages import ModelPackage
+from triage.models.packages import ModelPackage, PackageError
 from triage.models.tensors import ModelInput, ModelOutput
 from triage.settings import WorkerSettings
 
@@ -82,21 +81,27 @@ class ModelHosts:
             finally:
                 self._evict(keep=host)
 
-    def warm(self, packages: Iterable[ModelPackage]) -> None:
-        """Load the models of `packages` now, so that no study waits for it.
+    async def warm(self, package: ModelPackage) -> None:
+        """Load the model without blocking the event loop; otherwise as `warm_now`."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, self.warm_now, package)
 
-        A model that cannot be loaded is logged; its runs will say the same.
+    def warm_now(self, package: ModelPackage) -> None:
+        """Load the model and run it once on made-up images, so that no study waits for it.
+
+        Raises:
+            PackageError: the model cannot be loaded.
         """
-        hosts = [self._host_of(package) for package in packages]
-        for loading in [self._threads.submit(_load_or_log, host) for host in hosts]:
-            loading.result()
-        for host in hosts:
-            if not host.is_alive:
-                self._discard(host)
-        self._evict(keep=None)
+        host = self._host_of(package)
+        try:
+            host.warm_up()
+        except (_HostGoneError, AnalysisFailedError) as error:
+            self._discard(host)
+            raise PackageError(f"{package.path}: cannot be loaded: {error}") from error
+        self._evict(keep=host)
 
     def process_ids(self) -> dict[str, int]:
-        """Return the process of each live host by its model's identity, least recently used first."""
+        """Return the process of each live host by model, the least recently used first."""
         with self._lock:
             hosts = list(self._hosts.values())
         return {host.identity: host.pid for host in hosts if host.pid is not None and host.is_alive}
@@ -124,7 +129,7 @@ class ModelHosts:
                 del self._hosts[host.sha256]
         host.kill()
 
-    def _evict(self, keep: _Host | None) -> None:
+    def _evict(self, keep: _Host) -> None:
         """End idle hosts, the least recently used first, until the others fit the budget."""
         with self._lock:
             used = {host: host.resident_bytes() for host in self._hosts.values()}
@@ -283,12 +288,3 @@ class _Host:
         name = signal.Signals(-status).name
         hint = ", perhaps for want of memory" if -status == signal.SIGKILL else ""
         return f"its process was ended by {name}{hint}"
-
-
-def _load_or_log(host: _Host) -> None:
-    try:
-        host.warm_up()
-    except _HostGoneError:
-        return
-    except AnalysisFailedError as error:
-        log.warning("model not loaded", model=host.identity, reason=str(error))

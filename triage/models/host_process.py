@@ -66,7 +66,7 @@ def _end_with_worker(descriptor: int) -> None:
 
 def _load(message: Message) -> tuple[Runner, str]:
     """Return the loaded model, and why its trial run failed ("" if it did not)."""
-    from triage.models.runners import load_runner  # the import that takes seconds
+    from triage.models.runners import load_runner  # noqa: PLC0415 - the import that takes seconds
 
     package = load_package(Path(message.content["package"]))
     if package.sha256 != message.content["sha256"]:

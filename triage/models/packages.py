@@ -8,13 +8,14 @@ from pathlib import Path
 
 import yaml
 
+from triage.core.errors import TriageError
 from triage.core.manifest import ImageInput, ManifestError, ModelManifest, parse_manifest
 
 MANIFEST_NAME = "model.yaml"
 _CHUNK = 1 << 20
 
 
-class PackageError(Exception):
+class PackageError(TriageError):
     """A model package cannot be used; the message names the file or key, and the fix."""
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,46 +12,45 @@ from sqlalchemy.orm import Session
 from triage.models.packages import MANIFEST_NAME, ModelPackage, PackageError, load_package
 from triage.store.tables import ModelRow
 
-Stage = Literal["production", "shadow", "retired"]
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """What `register_all` found: the models that are registered, and why others are not."""
-
-    models: tuple[ModelRow, ...]
-    problems: Mapping[Path, str] = field(default_factory=dict)
+STAGES = ("production", "shadow", "retired")
 
 
 def register_package(
     session: Session,
     package: ModelPackage,
     *,
-    stage: Stage = "production",
+    stage: str | None = None,
     now: datetime,
     replace: bool = False,
 ) -> ModelRow:
     """Register `package`, or find it registered already; a second call changes nothing.
 
-    A version that is registered keeps the stage that an administrator gave it. `replace` lets the
-    content of a version change, for development only: the runs of the old content would no longer
-    say which model they came from.
+    A `stage` that is given is set. Without one, a new version goes to production and a registered
+    one keeps the stage that an administrator gave it. `replace` lets the content of a version
+    change, for development only: the runs of the old content would no longer say which model they
+    came from.
 
     Raises:
-        PackageError: the same name and version is registered with other content.
+        PackageError: the same name and version is registered with other content, or there is no
+            such stage.
     """
     manifest = package.manifest
+    if stage is not None and stage not in STAGES:
+        raise PackageError(f"stage {stage!r} is unknown; use one of {', '.join(STAGES)}")
     row = session.scalar(
         select(ModelRow).where(ModelRow.name == manifest.name, ModelRow.version == manifest.version)
     )
     if row is None:
-        row = ModelRow(name=manifest.name, version=manifest.version, stage=stage, registered_at=now)
+        row = ModelRow(
+            name=manifest.name, version=manifest.version, stage=STAGES[0], registered_at=now
+        )
         session.add(row)
     elif row.package_sha256 != package.sha256 and not replace:
         raise PackageError(
             f"{package.path / MANIFEST_NAME}: version: {manifest.identity} is registered with "
             "other content, and a registered version never changes; raise the version"
         )
+    row.stage = stage or row.stage
     row.manifest = manifest.model_dump(mode="json")
     row.package_path = str(package.path)
     row.package_sha256 = package.sha256
@@ -63,26 +59,19 @@ def register_package(
 
 
 def register_all(
-    session: Session,
-    registry_folder: Path,
-    now: datetime,
-    *,
-    stage: Stage = "production",
-    replace: bool = False,
-) -> Registration:
-    """Register every package `NAME/VERSION/` below `registry_folder`.
+    session: Session, registry_folder: Path, now: datetime, *, replace: bool = False
+) -> tuple[str, ...]:
+    """Register every package `NAME/VERSION/` below `registry_folder`; return what is wrong.
 
     A broken package is reported with its reason and does not keep the others out.
     """
-    models: list[ModelRow] = []
-    problems: dict[Path, str] = {}
+    problems: list[str] = []
     for path in sorted(registry_folder.glob(f"*/*/{MANIFEST_NAME}")):
         try:
-            package = load_package(path.parent)
-            models.append(register_package(session, package, stage=stage, now=now, replace=replace))
+            register_package(session, load_package(path.parent), now=now, replace=replace)
         except PackageError as error:
-            problems[path.parent] = str(error)
-    return Registration(tuple(models), problems)
+            problems.append(str(error))
+    return tuple(problems)
 
 
 def find_package(session: Session, name: str, version: str | None = None) -> ModelPackage:

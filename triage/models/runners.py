@@ -1,4 +1,4 @@
-"""The two ways in which a package's network is run. Only model hosts import this: it needs torch."""
+"""The two ways in which a package's network is run. Only hosts import this: it needs torch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
-from monai.data import MetaTensor
+from monai.bundle.config_parser import ConfigParser
+from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
+from torch.export.passes import move_to_device_pass
 
 from triage.models.packages import ModelPackage
 from triage.models.tensors import ModelInput, ModelOutput
@@ -49,7 +50,7 @@ def load_runner(package: ModelPackage, device: str) -> Runner:
 
 
 class MonaiBundleRunner:
-    """A MONAI bundle's own preprocessing, network, inferer and postprocessing, on a volume in memory.
+    """A MONAI bundle's own preprocessing, network and postprocessing, on a volume in memory.
 
     `configs/inference.json` is read as MONAI's bundles define it, with the keys "image" and
     "pred". Transforms that load or save files are left out: the volume comes as a MetaTensor of
@@ -73,7 +74,8 @@ class MonaiBundleRunner:
             raise RunnerError(
                 f"{package.weights}: not a state dict of network_def: {error}"
             ) from None
-        self._network.to(device).eval()
+        # With the channels last, the CPU kernels of a 3D network take half the time.
+        self._network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def run(self, model_input: ModelInput) -> ModelOutput:
@@ -83,7 +85,7 @@ class MonaiBundleRunner:
             RunnerError: the prediction is not on the grid of the input.
         """
         data: dict[str, Any] = self._preprocessing({_IMAGE: _as_monai_loads(model_input)})
-        batch = data[_IMAGE][None].to(self._device)
+        batch = data[_IMAGE][None].to(self._device, memory_format=torch.channels_last_3d)
         data[_PREDICTION] = self._inferer(batch, self._network)[0]
         data = self._postprocessing(data)
         prediction = torch.as_tensor(data[_PREDICTION]).cpu()
@@ -110,8 +112,6 @@ class TorchExportRunner:
         self._device = device
         program = torch.export.load(package.weights)
         if device.type != "cpu":
-            from torch.export.passes import move_to_device_pass
-
             program = move_to_device_pass(program, device)
         self._module = program.module()
 
@@ -156,7 +156,7 @@ def _is_about_files(step: Any) -> bool:
 
 def _as_monai_loads(model_input: ModelInput) -> MetaTensor:
     assert model_input.affine is not None, "a volume needs its affine"
-    values = torch.from_numpy(np.ascontiguousarray(model_input.values.transpose(2, 1, 0)))
+    values = torch.from_numpy(model_input.values).permute(2, 1, 0)
     affine = torch.from_numpy(_LPS_TO_RAS @ model_input.affine)
     return MetaTensor(values, affine=affine, meta={"original_channel_dim": "no_channel"})
 
@@ -165,7 +165,8 @@ def _segmentation(prediction: NDArray[Any]) -> ModelOutput:
     # A bundle that ends in AsDiscreted gives labels as floating-point numbers.
     if prediction.dtype.kind in "biu" or _is_whole(prediction):
         return ModelOutput(labels=_labels(prediction))
-    return ModelOutput(probabilities=np.ascontiguousarray(prediction, dtype=np.float32))
+    # Not made contiguous here: it is copied once, into the memory that the worker maps.
+    return ModelOutput(probabilities=prediction.astype(np.float32, copy=False))
 
 
 def _is_whole(values: NDArray[Any]) -> bool:
@@ -179,7 +180,7 @@ def _labels(prediction: NDArray[Any]) -> NDArray[np.uint8]:
     if low < 0 or high > 255:
         raise RunnerError(f"labels from {low:g} to {high:g}; a label map has 0 to 255")
     if len(prediction) == 1:
-        return np.ascontiguousarray(prediction[0], dtype=np.uint8)
+        return prediction[0].astype(np.uint8)
     labels = np.zeros(prediction.shape[1:], np.uint8)
     # One channel for each label. Where the first is the background it is 1 wherever no other is.
     has_background = bool((prediction.astype(bool).sum(axis=0) == 1).all())
