@@ -59,7 +59,7 @@ def test_model_says_of_its_samples_what_is_expected(name: str) -> None:
     (wanted,) = EXPECTED[name]["findings"].values()
     tolerance = EXPECTED[name]["tolerance"]
 
-    assert said["called_positive"] is wanted["present"]
+    assert said["present"] is wanted["present"]
     assert said["confidence"] == pytest.approx(wanted["confidence"], abs=tolerance["confidence"])
     assert said["volume_ml"] == pytest.approx(
         wanted["volume_ml"], rel=tolerance["volume_ml_relative"], abs=tolerance["volume_ml"]
