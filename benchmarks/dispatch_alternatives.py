@@ -1,7 +1,8 @@
 """The naive ways from "something is due" to the first line of code, one by one, through Prefect.
 
-`python benchmarks/dispatch_alternatives.py WAY COUNT` prints seconds, one number a line. Prefect's address
-comes from the environment; each way runs in a process of its own, as a user of Prefect would write it.
+`python benchmarks/dispatch_alternatives.py WAY COUNT` prints seconds, one number a line. The
+address of Prefect comes from the environment; each way runs in a process of its own, as a user of
+Prefect would write it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from triage.models.engine import analyse
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
 from triage.models.registry import registered_package
-from triage.results.build import build_results, store_results
+from triage.results.build import build_results, number_segments, store_results
 from triage.settings import Settings
 from triage.store import runs
 from triage.store.clock import Clock, system_clock
@@ -115,7 +115,7 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
     except (PackageError, OSError) as error:
         raise AnalysisFailedError(f"model unavailable: {error}") from error
     sources = [(i.sop_instance_uid, step.files.absolute(i.path)) for i in run.series.instances]
-    return await analyse(step.hosts, package, sources)
+    return number_segments(await analyse(step.hosts, package, sources), run.manifest)
 
 
 async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str:

@@ -145,6 +145,8 @@ class ResultSettings(_Section):
 
     segmentation_type: Literal["BINARY", "LABELMAP"] = "BINARY"
     """`BINARY` is what every viewer shows; `LABELMAP` is smaller and newer."""
+    empty_segmentations: bool = True
+    """Write a SEG without a voxel where a segmenting model found nothing."""
     maximum_delivery_attempts: Annotated[int, Field(ge=1)] = 20
     """Attempts before a delivery becomes a dead letter."""
     first_retry_s: Seconds = 2.0

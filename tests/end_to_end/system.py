@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,16 @@ class RunningSystem:
     def kill(self, part: str) -> None:
         """Kill a part outright, as a crash of the machine would."""
         os.kill(self.pid_of(part), signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def paused(self, part: str) -> Iterator[None]:
+        """Stop a part for the time of the block: it is there and does not answer."""
+        process = self.pid_of(part)
+        os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process, signal.SIGCONT)
 
     def pid_of(self, part: str) -> int:
         """Return the process of a part."""

@@ -215,6 +215,8 @@ class FindingSpec(_Part):
         site: where in the body.
         segment: the label in a segmentation output.
         channel: the index in a classification output, from 0.
+        labels: names in a labels table any of which makes an image positive, for evaluations;
+            without them the name that equals `key`.
         threshold: confidence from which on the finding is present.
         minimum_volume_ml: for a segment: connected components smaller than this are dropped.
         priority: reading priority that a present finding asks for.
@@ -225,6 +227,7 @@ class FindingSpec(_Part):
     site: Code | None = None
     segment: SegmentSpec | None = None
     channel: Annotated[int, Field(ge=0)] | None = None
+    labels: tuple[str, ...] = ()
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     minimum_volume_ml: Annotated[float, Field(ge=0)] = 0.0
     priority: PriorityName = Priority.ROUTINE

@@ -74,6 +74,33 @@ def register_all(
     return tuple(problems)
 
 
+def package_named(model: str, registry_folder: Path) -> ModelPackage:
+    """Return the package that a person means by `model`, registered or not.
+
+    `model` is a package's folder, or the name of one in `registry_folder`, alone (its newest
+    version) or with a version: "head-ct-hemorrhage", "head-ct-hemorrhage/1.0.0".
+
+    Raises:
+        PackageError: there is no such package, or it is broken.
+    """
+    if (Path(model) / MANIFEST_NAME).is_file():
+        return load_package(Path(model))
+    name, _, version = model.partition("/")
+    manifests = registry_folder.glob(f"{name}/{version or '*'}/{MANIFEST_NAME}")
+    folders = sorted((m.parent for m in manifests), key=lambda f: _version_key(f.name))
+    if not folders:
+        known = sorted({m.parent.parent.name for m in registry_folder.glob(f"*/*/{MANIFEST_NAME}")})
+        raise PackageError(
+            f"{model} is neither the folder of a package nor a model in {registry_folder}; "
+            f"there are: {', '.join(known) or 'none'}"
+        )
+    return load_package(folders[-1])
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+
+
 def find_package(session: Session, name: str, version: str | None = None) -> ModelPackage:
     """Return a registered package; without a version the newest one that is not retired.
 

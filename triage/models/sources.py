@@ -11,11 +11,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
+import gdcm  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import JPEGExtended12Bit
 
 from triage.core.analysis import InputRefusedError
 
@@ -97,10 +99,12 @@ def decode(instance: ReadInstance) -> NDArray[Any]:
         InputRefusedError: names the instance, and says why its pixel data cannot be decoded.
     """
     try:
-        pixels = instance.dataset.pixel_array
+        pixels = (
+            _decode_12_bit_jpeg(instance) if _is_12_bit_jpeg(instance) else _decode_any(instance)
+        )
     except Exception as error:
         # Each decoder has errors of its own kind, and a broken file brings out all of them.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        reason = " ".join(str(error).split()) or repr(error)
         raise InputRefusedError(
             f"pixel data of instance {instance.sop_instance_uid} cannot be decoded: {reason}"
         ) from error
@@ -111,6 +115,32 @@ def decode(instance: ReadInstance) -> NDArray[Any]:
             f"have the shape {pixels.shape}"
         )
     return pixels
+
+
+def _decode_any(instance: ReadInstance) -> NDArray[Any]:
+    return np.asarray(instance.dataset.pixel_array)
+
+
+def _is_12_bit_jpeg(instance: ReadInstance) -> bool:
+    dataset = instance.dataset
+    return (
+        dataset.file_meta.TransferSyntaxUID == JPEGExtended12Bit
+        and int(dataset.BitsAllocated) == 16
+        and int(dataset.BitsStored) > 8
+    )
+
+
+def _decode_12_bit_jpeg(instance: ReadInstance) -> NDArray[Any]:
+    # pydicom has no decoder for these and does not ask GDCM, whose own reader can do it.
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(instance.path))
+    if not reader.Read():
+        raise ValueError("GDCM cannot read it")
+    kind = np.int16 if int(instance.dataset.get("PixelRepresentation", 0)) else np.uint16
+    # GDCM hands bytes over as a string with surrogates.
+    content = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
+    values = np.frombuffer(content, kind)
+    return values.reshape(int(instance.dataset.Rows), int(instance.dataset.Columns))
 
 
 def padding_mask(instance: ReadInstance, stored: NDArray[Any]) -> NDArray[np.bool_] | None:

@@ -324,13 +324,13 @@ def _decoded(images: Sequence[ReadInstance]) -> NDArray[np.float32]:
     values = np.empty((len(images), int(first.Rows), int(first.Columns)), np.float32)
 
     def fill(index: int) -> None:
-        values[index] = _rescaled(images[index])
+        values[index] = rescaled(images[index])
 
     in_parallel(fill, range(len(images)))
     return values
 
 
-def _rescaled(image: ReadInstance) -> NDArray[np.float32]:
+def rescaled(image: ReadInstance) -> NDArray[np.float32]:
     """Return slope and intercept applied (PS3.3 C.11.1); what is padding becomes air."""
     stored = decode(image)
     slope = image.floats("RescaleSlope", 1)

@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 _LARGEST_BATCH = 128
 _ATTEMPTS = 5
+_MOST_REMEMBERED_HOLDS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Indexer:
         self._receiver_name = receiver_name
         self._clock = clock
         self._waiting: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        # Which associations are known to hold which studies open: asked once, not for each image.
+        self._held: set[tuple[int, str]] = set()
         self._thread = threading.Thread(target=self._run, name="triage-indexer", daemon=True)
 
     def start(self) -> None:
@@ -115,14 +118,16 @@ class Indexer:
             return
 
     def _commit(self, batch: Sequence[_Pending]) -> list[Recorded]:
+        if len(self._held) > _MOST_REMEMBERED_HOLDS:
+            self._held.clear()
+        new_holds: set[tuple[int, str]] = set()
         with self._database.transaction() as session:
             outcomes = []
-            held: set[tuple[int, str]] = set()
             for pending in batch:
                 recorded = record_instance(session, pending.received)
                 hold = (recorded.study_id, pending.association)
-                if hold not in held:
-                    held.add(hold)
+                if hold not in self._held and hold not in new_holds:
+                    new_holds.add(hold)
                     hold_open(
                         session,
                         recorded.study_id,
@@ -131,7 +136,8 @@ class Indexer:
                         now=self._clock(),
                     )
                 outcomes.append(recorded)
-            return outcomes
+        self._held |= new_holds
+        return outcomes
 
 
 def _is_worth_another_attempt(error: Exception) -> bool:

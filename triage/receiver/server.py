@@ -40,7 +40,8 @@ _config.UNRESTRICTED_STORAGE_SERVICE = True
 _config.LOG_HANDLER_LEVEL = "none"
 
 _VERIFICATION_SOP_CLASS_UID = "1.2.840.10008.1.1"
-_GRACE_S = 10.0
+_GRACE_S = 2.0
+_LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
 
 
@@ -129,10 +130,13 @@ class Receiver:
         deadline = time.monotonic() + _GRACE_S
         while self._ae.active_associations and time.monotonic() < deadline:
             time.sleep(0.02)
-        for association in self._ae.active_associations:
-            association.abort()
-        for association in self._ae.active_associations:
-            association.join(timeout=1.0)
+        # An abort does not cut off a handler: what is being stored is stored, and only the answer
+        # may be lost, so that the sender sends it again.
+        remaining = self._ae.active_associations
+        for association in remaining:
+            association.abort(block=False)
+        for association in remaining:
+            association.join(_LONGEST_STORE_S)
         self._rounds.stop()
         self._indexer.stop()
         with self._database.transaction() as session:

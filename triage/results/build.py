@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
 
@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from triage.core.analysis import Analysis
 from triage.core.manifest import ModelManifest, ResultKind
-from triage.results.context import ResultContext
+from triage.results.context import ResultContext, outlined_findings
 from triage.results.errors import ResultError
 from triage.results.heat_map import build_heat_map
 from triage.results.report import build_report
@@ -48,8 +48,8 @@ def build_results(
 ) -> tuple[BuiltObject, ...]:
     """Return the objects that `manifest.results` asks for, in order of delivery.
 
-    The SEG comes before the SR that refers to it. A SEG and a heat map are only made where
-    something is present; the SR is always made, because "analysed, nothing found" is a result.
+    The SEG comes before the SR that refers to it. The SR is always made, because "analysed,
+    nothing found" is a result; a heat map only where something is present.
     Series and SOP Instance UIDs depend on study, model, version and input only.
 
     Raises:
@@ -97,6 +97,16 @@ def _is_ascii(analysis: Analysis, manifest: ModelManifest) -> bool:
     texts = [manifest.notice, *(f.model_dump_json() for f in analysis.findings)]
     texts += [spec.segment.model_dump_json() for spec in manifest.findings if spec.segment]
     return all(text.isascii() for text in texts)
+
+
+def number_segments(analysis: Analysis, manifest: ModelManifest) -> Analysis:
+    """Return `analysis` with each finding's `segment_number` as the SEG numbers it, or None."""
+    numbers = {o.finding.key: o.segment_number for o in outlined_findings(analysis, manifest)}
+    findings = tuple(
+        finding.model_copy(update={"segment_number": numbers.get(finding.key)})
+        for finding in analysis.findings
+    )
+    return replace(analysis, findings=findings)
 
 
 def store_results(files: InstanceFiles, objects: Sequence[BuiltObject]) -> list[NewResultObject]:

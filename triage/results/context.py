@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -155,29 +156,20 @@ class ResultContext:
         present = [f for f in self.analysis.findings if f.present]
         return sorted(present, key=lambda f: (-f.priority, -f.confidence, f.key))
 
-    def spec_of(self, finding: Finding) -> FindingSpec:
-        """Return what the manifest says of `finding`."""
-        return next(spec for spec in self.manifest.findings if spec.key == finding.key)
-
+    @cached_property
     def outlined_findings(self) -> tuple[OutlinedFinding, ...]:
-        """Return the present findings that have voxels, numbered from 1 in order of their labels.
+        """The present findings that have voxels, in order of their segments."""
+        return outlined_findings(self.analysis, self.manifest)
 
-        A BINARY segmentation's numbers begin at 1 and increase by 1 (DICOM PS3.3 C.8.20.2), so
-        they cannot be the labels where an absent finding leaves a gap.
-        """
-        mask = self.analysis.segmentation
-        if mask is None:
-            return ()
-        labels = set(np.unique(mask).tolist())
-        outlined: list[tuple[int, Finding, FindingSpec]] = []
-        for finding in self.analysis.findings:
-            segment = self.spec_of(finding).segment
-            if finding.present and segment is not None and segment.label in labels:
-                outlined.append((segment.label, finding, self.spec_of(finding)))
-        outlined.sort(key=lambda each: each[0])
+    @property
+    def examined_segments(self) -> tuple[OutlinedFinding, ...]:
+        """A segment for everything that the model outlines when it is there, found or not."""
+        keyed = {finding.key: finding for finding in self.analysis.findings}
+        outlining = [spec for spec in self.manifest.findings if spec.segment and spec.key in keyed]
         return tuple(
-            OutlinedFinding(finding, spec, number, label)
-            for number, (label, finding, spec) in enumerate(outlined, start=1)
+            OutlinedFinding(keyed[spec.key], spec, number, spec.segment.label)
+            for number, spec in enumerate(outlining, start=1)
+            if spec.segment
         )
 
     def mask_of(self, outlined: OutlinedFinding) -> NDArray[np.bool_]:
@@ -208,6 +200,31 @@ class ResultContext:
         return self.produced_at.astimezone().replace(tzinfo=None)
 
 
+def outlined_findings(analysis: Analysis, manifest: ModelManifest) -> tuple[OutlinedFinding, ...]:
+    """Return the present findings that have voxels, numbered from 1 in order of their labels.
+
+    A BINARY segmentation's numbers begin at 1 and increase by 1 (DICOM PS3.3 C.8.20.2), so they
+    cannot be the labels, nor places in the manifest, where an absent finding leaves a gap.
+    """
+    mask = analysis.segmentation
+    if mask is None:
+        return ()
+    outlined: list[tuple[int, Finding, FindingSpec]] = []
+    for finding in analysis.findings:
+        spec = _spec_of(finding, manifest)
+        if finding.present and spec.segment is not None and np.any(mask == spec.segment.label):
+            outlined.append((spec.segment.label, finding, spec))
+    outlined.sort(key=lambda each: each[0])
+    return tuple(
+        OutlinedFinding(finding, spec, number, label)
+        for number, (label, finding, spec) in enumerate(outlined, start=1)
+    )
+
+
+def _spec_of(finding: Finding, manifest: ModelManifest) -> FindingSpec:
+    return next(spec for spec in manifest.findings if spec.key == finding.key)
+
+
 def coded(code: Code) -> CodedConcept:
     """Return `code` as highdicom writes it."""
     return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
@@ -218,6 +235,9 @@ def stamp(dataset: Dataset, moment: datetime) -> None:
     for keyword in ("InstanceCreation", "Series", "Content"):
         setattr(dataset, f"{keyword}Date", moment.strftime("%Y%m%d"))
         setattr(dataset, f"{keyword}Time", moment.strftime("%H%M%S.%f"))
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in equipment:
+            equipment.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
 
 
 def _own_version() -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from triage.core.analysis import AnalysisFailedError
+from triage.core.errors import TriageError
 
-class ResultError(Exception):
+
+class ResultError(AnalysisFailedError):
     """The result objects of an analysis cannot be made; the message says of which and why."""
 
 
-class DeliveryError(Exception):
+class DeliveryError(TriageError):
     """A destination did not take an object.
 
     Attributes:

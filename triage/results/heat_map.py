@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import DA, TM
 
 from triage.core.codes import Code
 from triage.core.findings import Finding
@@ -93,7 +94,8 @@ def _describe(dataset: SCImage, context: ResultContext, source: Dataset, overlay
     # The constructor insists on an orientation. It is the source's, or unknown, which the standard
     # lets an image say by an empty value (type 2C, DICOM PS3.3 C.7.6.1.1.1).
     dataset.PatientOrientation = source.get("PatientOrientation")
-    dataset.Laterality = source.get("Laterality") or source.get("ImageLaterality")
+    sides = (str(source.get(k) or "") for k in ("Laterality", "ImageLaterality"))
+    dataset.Laterality = next((side for side in sides if side in ("L", "R")), "")
     dataset.copy_patient_and_study_information(context.reference)
     dataset.BurnedInAnnotation = "YES"
     dataset.ImageComments = context.notice
@@ -111,13 +113,13 @@ def _describe(dataset: SCImage, context: ResultContext, source: Dataset, overlay
     reference.PurposeOfReferenceCodeSequence = [coded(_SOURCE_IMAGE)]
     dataset.SourceImageSequence = [reference]
     moment = context.local_time
-    dataset.DateOfSecondaryCapture = moment.strftime("%Y%m%d")
-    dataset.TimeOfSecondaryCapture = moment.strftime("%H%M%S.%f")
+    dataset.DateOfSecondaryCapture = DA(moment.date())
+    dataset.TimeOfSecondaryCapture = TM(moment.time())
     stamp(dataset, moment)
 
 
 def _choose_overlay(context: ResultContext) -> _Overlay | None:
-    outlined = {each.finding.key: each for each in context.outlined_findings()}
+    outlined = {each.finding.key: each for each in context.outlined_findings}
     for finding in context.present_by_urgency:
         heat = context.analysis.heat_maps.get(finding.key)
         if heat is not None:

@@ -146,7 +146,7 @@ def _procedures_reported(reference: Dataset) -> list[CodedConcept]:
 
 
 def _groups(context: ResultContext, segmentation: Dataset | None) -> list[_Group]:
-    outlined = {each.finding.key: each for each in context.outlined_findings()}
+    outlined = {each.finding.key: each for each in context.outlined_findings}
     groups: list[_Group] = []
     for finding in context.analysis.findings:
         if segmentation is not None and finding.key in outlined:

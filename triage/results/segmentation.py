@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
@@ -30,15 +32,24 @@ def build_segmentation(context: ResultContext) -> Dataset | None:
 
     BINARY is one bit a voxel and uncompressed (highdicom compresses none of it); LABELMAP is one
     byte a voxel, compressed by RLE. Frames without any voxel are left out.
+
+    Where nothing was outlined and `results.empty_segmentations` is set, the SEG has the segments
+    that were looked for and one frame without a voxel, on the middle image: the archive then
+    shows that the study was segmented, and an absence is not mistaken for a failure.
     """
-    outlined = context.outlined_findings()
+    outlined = context.outlined_findings
+    sources, mask = context.sources, _numbered(context, outlined)
     if not outlined:
-        return None
+        outlined = context.examined_segments
+        if not context.settings.empty_segmentations or not outlined:
+            return None
+        sources, mask = _one_empty_frame(context)
     kind = SegmentationTypeValues(context.settings.segmentation_type)
     is_binary = kind is SegmentationTypeValues.BINARY
     dataset = Segmentation(
-        source_images=context.sources,
-        pixel_array=_numbered(context, outlined),
+        source_images=sources,
+        pixel_array=mask,
+        omit_empty_frames=bool(context.outlined_findings),
         segmentation_type=kind,
         segment_descriptions=[_describe(context, each) for each in outlined],
         series_instance_uid=context.series_uid("seg"),
@@ -65,6 +76,15 @@ def _numbered(context: ResultContext, outlined: tuple[OutlinedFinding, ...]) -> 
     for each in outlined:
         numbered[context.mask_of(each)] = each.segment_number
     return numbered
+
+
+def _one_empty_frame(
+    context: ResultContext,
+) -> tuple[Sequence[Dataset], NDArray[np.uint8]]:
+    slices, rows, columns = context.expected_shape
+    if context.is_multi_frame:  # its frames cannot be referred to one by one as images
+        return context.sources, np.zeros((slices, rows, columns), dtype=np.uint8)
+    return [context.sources[slices // 2]], np.zeros((1, rows, columns), dtype=np.uint8)
 
 
 def _describe(context: ResultContext, outlined: OutlinedFinding) -> SegmentDescription:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from triage.core.runs import DeliveryState
+from triage.core.runs import DeliveryState, RunState
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.tables import (
@@ -107,7 +107,10 @@ def _index_as_instance(
     session: Session, study_id: int, new: NewResultObject, now: datetime
 ) -> None:
     series = session.scalar(
-        select(SeriesRow).where(SeriesRow.series_instance_uid == new.series_instance_uid)
+        select(SeriesRow).where(
+            SeriesRow.study_id == study_id,
+            SeriesRow.series_instance_uid == new.series_instance_uid,
+        )
     )
     if series is None:
         series = SeriesRow(
@@ -156,7 +159,9 @@ def claim_due_delivery(session: Session, *, lease: timedelta, now: datetime) -> 
     row = session.scalars(
         select(DeliveryRow)
         .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
+        .join(AnalysisRunRow, AnalysisRunRow.id == ResultObjectRow.run_id)
         .where(
+            AnalysisRunRow.state != RunState.SUPERSEDED,
             or_(
                 (DeliveryRow.state == DeliveryState.WAITING) & (DeliveryRow.next_attempt_at <= now),
                 (DeliveryRow.state == DeliveryState.SENDING) & (DeliveryRow.lease_until < now),
@@ -206,10 +211,21 @@ def mark_not_delivered(
     retry_after: timedelta | None,
     now: datetime,
 ) -> None:
-    """Note why the attempt failed; with `retry_after` None it was the last one."""
-    row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == due.delivery_id)).one()
+    """Note why the attempt failed; with `retry_after` None it was the last one.
+
+    Nothing changes if the lease ran out and another attempt has begun: that one decides. What was
+    on its way while its run was superseded is kept back like the rest of the run.
+    """
+    row = session.scalars(
+        select(DeliveryRow).where(DeliveryRow.id == due.delivery_id).with_for_update(of=DeliveryRow)
+    ).one()
+    if row.state is not DeliveryState.SENDING or row.attempts != due.attempt:
+        return
     row.last_error = error
     row.lease_until = None
+    if row.result_object.run.state is RunState.SUPERSEDED:
+        row.state = DeliveryState.WITHDRAWN
+        return
     if retry_after is not None:
         row.state = DeliveryState.WAITING
         row.next_attempt_at = now + retry_after
@@ -220,13 +236,16 @@ def mark_not_delivered(
 
 
 def withdraw_unsent(session: Session, run_id: int) -> None:
-    """Keep back what a superseded run has not delivered yet."""
+    """Keep back what a superseded run has not delivered yet.
+
+    An attempt that is under way may still end as delivered; if it fails, it is not tried again.
+    """
     unsent = session.scalars(
         select(DeliveryRow)
         .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
         .where(
             ResultObjectRow.run_id == run_id,
-            DeliveryRow.state.in_((DeliveryState.WAITING, DeliveryState.DEAD)),
+            DeliveryRow.state != DeliveryState.DELIVERED,
         )
     )
     for row in unsent.all():

@@ -232,7 +232,7 @@ def _find_segmentations(session: Session, study_uid: str) -> list[_StoredSegment
             InstanceRow.sop_class_uid.in_(SEGMENTATION_SOP_CLASS_UIDS),
         )
         .order_by(InstanceRow.id)
-    ).tuples()
+    )
     found = []
     for instance, series_uid, run in rows:
         if run is not None and (
@@ -259,7 +259,7 @@ def _positions(session: Session, study_uid: str) -> dict[str, Position]:
         .join(StudyRow, StudyRow.id == SeriesRow.study_id)
         .where(StudyRow.study_instance_uid == study_uid, SeriesRow.is_result.is_(False))
         .order_by(InstanceRow.id)
-    ).tuples()
+    )
     found: dict[str, Position] = {}
     for uid, headers in rows:
         value = headers.get("ImagePositionPatient")

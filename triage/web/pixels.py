@@ -59,7 +59,7 @@ def read_frame(path: Path, number: int) -> Frame:
     try:
         header = dcmread(path, stop_before_pixels=True)
     except Exception as error:
-        raise PixelError(f"the file cannot be read: {error}") from error
+        raise PixelError(f"the file cannot be read: {why(error)}") from error
     frames = int(header.get("NumberOfFrames") or 1)
     if not 1 <= number <= frames:
         raise PixelError(f"there is no frame {number}; the image has {frames}")
@@ -69,7 +69,18 @@ def read_frame(path: Path, number: int) -> Frame:
             return _colour(stored, header)
         return _greyscale(stored, header, number)
     except Exception as error:
-        raise PixelError(f"{_name_of_encoding(header)} cannot be decoded: {error}") from error
+        raise PixelError(f"{_name_of_encoding(header)} cannot be decoded: {why(error)}") from error
+
+
+def why(error: Exception) -> str:
+    """Return the reason of a decoder's error as one plain sentence.
+
+    pydicom strings together what each of its plugins said, which helps nobody at a viewer.
+    """
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "all available plugins" in said:
+        return "no decoder could make sense of it; the file may be damaged"
+    return said.rstrip(" :.")
 
 
 def _is_palette(header: Dataset) -> bool:

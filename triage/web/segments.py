@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
-from triage.web.pixels import PixelError
+from triage.web.pixels import PixelError, why
 
 _SAME_PLACE_MM = 0.05
 _COLOURS = ((255, 82, 82), (64, 196, 255), (255, 202, 40), (102, 187, 106), (186, 104, 200))
@@ -112,7 +112,7 @@ def read_segmentation(path: Path) -> Segmentation:
             frames=tuple(_frames(header)),
         )
     except Exception as error:
-        raise PixelError(f"the segmentation cannot be read: {error}") from error
+        raise PixelError(f"the segmentation cannot be read: {why(error)}") from error
 
 
 def _segments(header: Dataset) -> Iterator[Segment]:
@@ -191,7 +191,7 @@ def _pixels(path: Path, index: int) -> NDArray[Any]:
     try:
         return np.asarray(pixel_array(path, index=index))
     except Exception as error:
-        raise PixelError(f"the segmentation cannot be decoded: {error}") from error
+        raise PixelError(f"the segmentation cannot be decoded: {why(error)}") from error
 
 
 def _rgb_of_cielab(scaled: Sequence[int]) -> tuple[int, int, int]:

@@ -37,15 +37,11 @@ class Change:
 def change_token(session: Session) -> ChangeToken:
     """Return the present token; cheap enough to be asked several times a second."""
     newest_of_all = select(func.coalesce(func.max(StudyEventRow.id), 0)).scalar_subquery()
-    newest, lines = (
-        session.execute(
-            select(func.max(StudyEventRow.id), func.count()).where(
-                StudyEventRow.id > newest_of_all - _WINDOW
-            )
+    newest, lines = session.execute(
+        select(func.max(StudyEventRow.id), func.count()).where(
+            StudyEventRow.id > newest_of_all - _WINDOW
         )
-        .tuples()
-        .one()
-    )
+    ).one()
     return ChangeToken(newest or 0, lines)
 
 
@@ -61,5 +57,5 @@ def recent_changes(session: Session, token: ChangeToken, last: ChangeToken) -> l
         .join(StudyRow, StudyRow.id == StudyEventRow.study_id)
         .where(StudyEventRow.id > floor)
         .order_by(StudyEventRow.id)
-    ).tuples()
+    )
     return [Change(*row) for row in rows]

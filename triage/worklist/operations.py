@@ -88,7 +88,7 @@ def operations(session: Session, now: datetime) -> Operations:
     """Return the state of the whole, the newest first in every list."""
     runs = count_by_state(session)
     counted = select(DeliveryRow.state, func.count()).group_by(DeliveryRow.state)
-    deliveries = {row[0]: row[1] for row in session.execute(counted).tuples()}
+    deliveries = {row[0]: row[1] for row in session.execute(counted)}
     receiving = session.scalars(
         select(func.count()).select_from(StudyRow).where(StudyRow.state == "receiving")
     ).one()
@@ -127,7 +127,7 @@ def resend(session: Session, delivery_id: int, *, now: datetime) -> None:
     ).first()
     if row is None:
         raise DeliveryNotDeadError(f"there is no delivery {delivery_id}")
-    state, destination, role, study_id = row.tuple()
+    state, destination, role, study_id = row
     if state is not DeliveryState.DEAD:
         raise DeliveryNotDeadError(
             f"delivery {delivery_id} is {state.value}; only a dead one is sent again by hand"
@@ -150,7 +150,7 @@ def _stuck(session: Session) -> tuple[StuckDelivery, ...]:
         )
         .order_by(DeliveryRow.state, DeliveryRow.id.desc())  # "dead" sorts before the others
         .limit(_SHOWN)
-    ).tuples()
+    )
     return tuple(
         StuckDelivery(delivery=delivery_view(delivery), role=role, study_instance_uid=uid)
         for delivery, role, uid in rows
@@ -168,7 +168,7 @@ def _problems(session: Session, now: datetime) -> tuple[ProblemRun, ...]:
         )
         .order_by(AnalysisRunRow.id.desc())
         .limit(_SHOWN)
-    ).tuples()
+    )
     return tuple(
         ProblemRun(
             run_id=run.id,
@@ -188,7 +188,7 @@ def _newest_events(session: Session) -> tuple[RecentEvent, ...]:
         .join(StudyRow, StudyRow.id == StudyEventRow.study_id)
         .order_by(StudyEventRow.id.desc())
         .limit(_SHOWN)
-    ).tuples()
+    )
     return tuple(
         RecentEvent(at=row.at, kind=row.kind, text=row.text, study_instance_uid=uid)
         for row, uid in rows

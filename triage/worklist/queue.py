@@ -113,7 +113,7 @@ def count_worklist(session: Session, now: datetime) -> WorklistCounts:
         select(StudyRow.priority, flagged, func.count())
         .where(StudyRow.read_at.is_(None))
         .group_by(StudyRow.priority, flagged)
-    ).tuples()
+    )
     by_priority = {priority.name.lower(): 0 for priority in reversed(Priority)}
     flags = 0
     for priority, is_flagged, count in rows:
@@ -147,7 +147,7 @@ def changes_after_reading(session: Session, now: datetime) -> Mapping[int, str]:
             ),
         )
         .order_by(StudyRow.id)
-    ).tuples()
+    )
     return {
         study_id: "images arrived after it was read" if images else "flagged after it was read"
         for study_id, images in rows
@@ -217,7 +217,7 @@ def analyses_of(session: Session, studies: Sequence[StudyRow]) -> dict[int, Stud
         )
         .where(AnalysisRunRow.study_id.in_(ids))
         .order_by(AnalysisRunRow.id)
-    ).tuples()
+    )
     by_study: dict[int, list[_Run]] = defaultdict(list)
     for study_id, run_id, model_id, generation, state, reason in runs:
         by_study[study_id].append(_Run(run_id, model_id, generation, state, reason))
@@ -289,7 +289,7 @@ def _present_findings(session: Session, study_ids: Sequence[int]) -> dict[int, t
         .join(AnalysisRunRow, AnalysisRunRow.id == FindingRow.run_id)
         .where(AnalysisRunRow.study_id.in_(study_ids), FindingRow.present.is_(True))
         .order_by(FindingRow.id)
-    ).tuples()
+    )
     found: dict[int, list[str]] = defaultdict(list)
     for run_id, content in rows:
         found[run_id].append(Finding.model_validate(content).in_words())
@@ -305,7 +305,7 @@ def _refusals(session: Session, studies: Sequence[StudyRow]) -> dict[int, list[s
         select(StudyEventRow.study_id, StudyEventRow.text, StudyEventRow.at)
         .where(StudyEventRow.study_id.in_(list(completed_at)), StudyEventRow.kind == "not-routed")
         .order_by(StudyEventRow.id)
-    ).tuples()
+    )
     for study_id, text, at in rows:
         if at >= completed_at[study_id]:  # those of earlier generations no longer hold
             refusals[study_id].append(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -58,6 +59,7 @@ class StudyFacts:
     refusals: Sequence[str] = ()
 
 
+_SERIES_UID = re.compile(r"series \d+(?:\.\d+){3,}")
 _NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
 
 
@@ -71,11 +73,16 @@ def status_of(study: StudyFacts) -> StudyStatus:
     if study.state is StudyState.RECEIVING:
         return StudyStatus(kind=StatusKind.RECEIVING, text="receiving")
     if not study.runs:
-        reason = "; ".join(study.refusals) or "no model is registered"
+        reason = "; ".join(map(_without_uids, study.refusals)) or "no model is registered"
         return StudyStatus(
             kind=StatusKind.NOT_WANTED, text=f"no model wants it: {reason}", detail=reason
         )
     return _while_analysing(study.runs) or _when_analysed(study.runs)
+
+
+def _without_uids(refusal: str) -> str:
+    """Return the refusal without the UIDs that stand for series which have no description."""
+    return _SERIES_UID.sub("unnamed series", refusal)
 
 
 def _still_to_come(study: StudyFacts) -> str:

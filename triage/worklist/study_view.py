@@ -29,6 +29,7 @@ from triage.worklist.status import StudyStatus, status_of
 from triage.worklist.wording import calendar_date, clock_time, patient_identifier, person_name
 
 _NEWEST_EVENTS = 200
+_SOURCES = {"ai": "the AI", "order": "the order"}
 
 
 class _View(BaseModel):
@@ -336,7 +337,8 @@ def _events(session: Session, study: StudyRow) -> tuple[EventView, ...]:
         EventView(
             at=row.at,
             kind="priority",
-            text=f"priority {row.before.label} to {row.after.label} ({row.source}): {row.reason}",
+            text=f"{row.before.label} to {row.after.label}, by "
+            f"{_SOURCES.get(row.source, row.source)}",
         )
         for row in changes
         if row.before is not row.after

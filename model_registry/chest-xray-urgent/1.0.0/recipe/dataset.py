@@ -32,6 +32,9 @@ AUXILIARY = (
     "Fibrosis",
     "Pleural_Thickening",
     "No Finding",
+    "AP view",
+    "Age 55 or more",
+    "Female",
 )
 TARGETS = (*FINDINGS, URGENT, *AUXILIARY)
 FOLDS = 5
@@ -78,10 +81,16 @@ def preprocess(pixels: NDArray[np.generic], size: int) -> Tensor:
     return resized[0].clamp(0.0, 1.0)
 
 
-def _targets(finding_labels: str) -> list[float]:
-    present = set(finding_labels.split("|"))
+def _targets(row: dict[str, str]) -> list[float]:
+    present = set(row["finding_labels"].split("|"))
     if present & set(URGENT_FINDINGS):
         present.add(URGENT)
+    if row["view_position"] == "AP":
+        present.add("AP view")
+    if int(row["age"]) >= 55:
+        present.add("Age 55 or more")
+    if row["sex"] == "F":
+        present.add("Female")
     return [float(target in present) for target in TARGETS]
 
 
@@ -97,7 +106,7 @@ def load(folder: Path, size: int) -> Radiographs:
         names=tuple(row["image"] for row in rows),
         patients=tuple(row["patient_id"] for row in rows),
         pixels=torch.stack(images),
-        targets=torch.tensor([_targets(row["finding_labels"]) for row in rows]),
+        targets=torch.tensor([_targets(row) for row in rows]),
     )
 
 

@@ -71,7 +71,7 @@ class InvertedResidual(nn.Module):
         self._bn2 = _norm(out)
 
     def forward(self, features: Tensor) -> Tensor:
-        hidden = features
+        hidden: Tensor = features
         if self.expands:
             hidden = functional.relu6(self._bn0(self._expand_conv(hidden)))
         hidden = functional.relu6(self._bn1(self._depthwise_conv(hidden)))
