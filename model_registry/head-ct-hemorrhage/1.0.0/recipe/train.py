@@ -157,8 +157,8 @@ def stamp_manifest(point: OperatingPoint) -> None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--studies", type=int, default=360)
-    arguments.add_argument("--steps", type=int, default=950)
+    arguments.add_argument("--studies", type=int, default=600)
+    arguments.add_argument("--steps", type=int, default=2400)
     arguments.add_argument("--validation", type=int, default=120)
     options = arguments.parse_args()
     torch.set_num_threads(2)
