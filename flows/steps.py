@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
-from triage.models.engine import analyse
-from triage.models.host import ModelHosts
-from triage.models.packages import ModelPackage, PackageError, load_package
-from triage.results.build import build_results, store_results
 
 from triage.core.analysis import Analysis, AnalysisFailedError, InputRefusedError
 from triage.core.policy import ai_priority
+from triage.models.engine import analyse
+from triage.models.host import ModelHosts
+from triage.models.packages import PackageError
+from triage.models.registry import registered_package
+from triage.results.build import build_results, number_segments, store_results
 from triage.settings import Settings
 from triage.store import runs
 from triage.store.clock import Clock, system_clock
@@ -43,7 +43,6 @@ class Step:
     files: InstanceFiles
     hosts: ModelHosts
     clock: Clock = system_clock
-    packages: dict[str, ModelPackage] = field(default_factory=dict)
     on_claim: Callable[[], None] = lambda: None
 
     @staticmethod
@@ -84,26 +83,6 @@ class Step:
         with self.database.transaction() as session:
             runs.renew_lease(session, run, lease=self.lease, now=self.clock())
 
-    def package_of(self, run: ClaimedRun) -> ModelPackage:
-        """Return the package of the run's model, checked once against its registered digest.
-
-        Raises:
-            AnalysisFailedError: the package is gone, broken, or not the one that was registered.
-        """
-        known = self.packages.get(run.package_sha256)
-        if known is None:
-            try:
-                known = load_package(Path(run.package_path))
-            except (PackageError, OSError) as error:
-                raise AnalysisFailedError(f"model unavailable: {error}") from error
-            if known.sha256 != run.package_sha256:
-                raise AnalysisFailedError(
-                    f"model unavailable: the package of {run.manifest.identity} was changed after "
-                    "it was registered; give it a new version"
-                )
-            self.packages[run.package_sha256] = known
-        return known
-
 
 async def claim_most_urgent_run(step: Step, *, flow_run_id: str) -> ClaimedRun | None:
     """Claim the most urgent pending run for this worker, or return None."""
@@ -131,9 +110,12 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
         InputRefusedError: the images are out of the model's scope.
         AnalysisFailedError: the model could not be run; another attempt may help.
     """
-    package = await asyncio.to_thread(step.package_of, run)
+    try:
+        package = await asyncio.to_thread(registered_package, run.package_path, run.package_sha256)
+    except (PackageError, OSError) as error:
+        raise AnalysisFailedError(f"model unavailable: {error}") from error
     sources = [(i.sop_instance_uid, step.files.absolute(i.path)) for i in run.series.instances]
-    return await analyse(step.hosts, package, sources)
+    return number_segments(await analyse(step.hosts, package, sources), run.manifest)
 
 
 async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str:

@@ -14,22 +14,24 @@ import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import structlog
 from prefect import get_client
 from prefect.states import Crashed
-from triage.models.host import ModelHosts
-from triage.models.packages import PackageError, load_package
-from triage.models.registry import registered_packages
-from triage.results.delivery import deliver_next
+from sqlalchemy import select
 
 from flows.analysis import analyse_study
 from flows.steps import Step
+from triage.core.analysis import AnalysisFailedError
+from triage.models.host import ModelHosts
+from triage.models.packages import PackageError
+from triage.models.registry import registered_package
+from triage.results.delivery import deliver_next
 from triage.settings import Settings
 from triage.store import runs
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.tables import ModelRow
 from triage.store.workers import beat
 
 log = structlog.get_logger()
@@ -81,7 +83,6 @@ class Worker:
         self._flows: set[asyncio.Task[None]] = set()
         self._unclaimed = 0
         self._prefect_error = ""
-        self._warm = ""
 
     def stop(self) -> None:
         """Claim nothing more; what is being worked on is finished first."""
@@ -100,7 +101,7 @@ class Worker:
         )
         if step.settings.worker.warm_models:
             await self._warm_models()
-        log.info("worker.ready", worker=step.worker, models=self._warm)
+        log.info("worker.ready", worker=step.worker, models=list(step.hosts.process_ids()))
         loops = [
             asyncio.create_task(self._guarded(once, pause))
             for once, pause in (
@@ -169,7 +170,7 @@ class Worker:
     async def _deliver(self) -> None:
         step = self._step
         while await asyncio.to_thread(
-            deliver_next, step.database, step.settings, step.files, step.clock
+            deliver_next, step.database, step.settings, step.files, step.clock, random.random
         ):
             pass
 
@@ -179,8 +180,8 @@ class Worker:
                 beat(
                     session,
                     self._step.worker,
-                    device=self._step.hosts.device,
-                    warm_models=self._warm,
+                    device=self._step.settings.worker.device,
+                    warm_models=", ".join(self._step.hosts.process_ids()),
                     prefect_error=self._prefect_error,
                     now=self._step.clock(),
                 )
@@ -212,17 +213,14 @@ class Worker:
     async def _warm_models(self) -> None:
         """Load the models of production and shadow before the first study comes."""
         with self._step.database.reading() as session:
-            paths = registered_packages(session)
-        warm = []
-        for path in paths:
+            rows = session.scalars(select(ModelRow).where(ModelRow.stage != "retired")).all()
+        for row in rows:
             try:
-                package = await asyncio.to_thread(load_package, Path(path))
+                package = registered_package(row.package_path, row.package_sha256)
                 await self._step.hosts.warm(package)
-                warm.append(package.manifest.identity)
-            except (PackageError, OSError, RuntimeError) as error:
-                # The study of a model that cannot be loaded states this reason; others go on.
-                log.error("worker.model_not_warm", package=path, error=str(error))
-        self._warm = ", ".join(warm)
+            except (PackageError, AnalysisFailedError, OSError) as error:
+                # A study of a model that is not there states this reason; others go on.
+                log.error("worker.model_unavailable", model=row.name, error=str(error))
 
 
 async def _mark_crashed(flow_run_id: str) -> None:

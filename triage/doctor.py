@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 from pynetdicom import AE
-from pynetdicom.sop_class import Verification
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,6 +22,7 @@ from triage.store.files import InstanceFiles
 from triage.store.tables import DeliveryRow, ModelRow
 from triage.store.workers import alive_workers
 
+_VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 _LOW_DISK_BYTES = 2 * 1024**3
 
 
@@ -55,9 +56,7 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("deliveries", lambda: _deliveries(database))
         yield _guarded("web", lambda: _web(settings))
         for archive in settings.destinations:
-            yield _guarded(
-                f"archive {archive.name}", lambda archive=archive: _archive(settings, archive)
-            )
+            yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
     finally:
         database.close()
 
@@ -119,7 +118,7 @@ def _echo(host: str, port: int, called: str, *, calling: str) -> None:
     entity = AE(ae_title=calling)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 5
     entity.connection_timeout = 5
-    entity.add_requested_context(Verification)
+    entity.add_requested_context(_VERIFICATION_SOP_CLASS)
     association = entity.associate(host, port, ae_title=called)
     if not association.is_established:
         why = "refused the association" if association.is_rejected else "does not answer"

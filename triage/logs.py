@@ -8,8 +8,8 @@ import sys
 import structlog
 
 
-def configure_logs(*, for_people: bool = False) -> None:
-    """Send log lines to standard error, as JSON, or as coloured text `for_people`."""
+def configure_logs(*, for_people: bool = False, least: int = logging.INFO) -> None:
+    """Send log lines of level `least` and above to standard error: JSON, or text `for_people`."""
     renderer = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if for_people
@@ -23,7 +23,7 @@ def configure_logs(*, for_people: bool = False) -> None:
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

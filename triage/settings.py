@@ -8,12 +8,15 @@ Every key can also be set as an environment variable: `TRIAGE_RECEIVER__PORT=111
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -33,28 +36,41 @@ class SettingsError(TriageError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ReceiverSettings(_Section):
     """`[receiver]`: the DICOM storage SCP and completeness of studies."""
 
     ae_title: AETitle = "TRIAGE"
+    """The AE title that senders call."""
     host: str = "127.0.0.1"
+    """The address to listen on; `0.0.0.0` is every interface."""
     port: Port = 11112
+    """The DICOM port."""
     allowed_calling_ae_titles: tuple[AETitle, ...] = ()
+    """The AE titles that may send; empty lets everybody."""
     require_called_ae_title: bool = False
+    """Refuse associations that call another AE title than ours."""
     maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 64
+    """Associations at once; the next one is refused as transient."""
     maximum_pdu_bytes: Annotated[int, Field(ge=4096, le=16 * 1024 * 1024)] = 262144
+    """The largest PDU that we ask for."""
     network_timeout_s: Seconds = 60.0
+    """Seconds without a sign of the sender before its association is aborted."""
+    minimum_free_mb: Annotated[int, Field(ge=0)] = 512
+    """Free disk space, in MB, below which instances are answered with 0xA700."""
     quiet_period_s: Seconds = 30.0
+    """Seconds without a new image before a study counts as complete."""
     quiet_period_by_modality_s: dict[str, Seconds] = {"CT": 5.0, "MR": 10.0, "DX": 2.0, "CR": 2.0}
+    """The same for single modalities; the longest of a study's modalities counts."""
 
 
 class DatabaseSettings(_Section):
     """`[database]`: where the truth is kept; empty means SQLite in the data directory."""
 
     url: str = ""
+    """`sqlite:///…` or `postgresql+psycopg://…`; empty is SQLite in the data directory."""
 
     @field_validator("url")
     @classmethod
@@ -68,58 +84,94 @@ class PrefectSettings(_Section):
     """`[prefect]`: where flows are recorded; empty `api_url` starts a server of our own."""
 
     api_url: str = ""
+    """The API of a Prefect server; empty starts one of our own."""
     host: str = "127.0.0.1"
+    """The address that our own server listens on."""
     port: Port = 4200
+    """The port of our own server."""
 
 
 class WorkerSettings(_Section):
     """`[worker]`: how runs are claimed and models are hosted."""
 
     device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one."""
     lease_s: Seconds = 30.0
+    """Seconds after which another worker may take over from one that has died."""
     maximum_attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """How often a run is tried before it counts as failed."""
     poll_interval_s: Seconds = 0.05
+    """Seconds between two looks at the queue."""
     warm_models: bool = True
+    """Load the models before the first study comes."""
     host_memory_mb: Annotated[int, Field(ge=256)] = 4096
+    """Memory for warm models; beyond it the least recently used one ends."""
 
 
 class WebSettings(_Section):
-    """`[web]`: pages and API."""
+    """`[web]`: pages and API.
+
+    `allowed_hosts` are the names under which browsers reach the pages when `host` is not the
+    loopback address; a request that names another host is refused (DNS rebinding).
+    """
 
     host: str = "127.0.0.1"
+    """The address that the pages listen on."""
     port: Port = 8080
+    """Their port."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names of this server in browsers, beside loopback; other Host headers are refused."""
 
 
 class ArchiveSettings(_Section):
     """`[[destinations]]`: an archive that results are delivered to by C-STORE."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    """What the pages and the history call it."""
     kind: Literal["dicom"] = "dicom"
+    """How it takes objects: `dicom` is C-STORE."""
     ae_title: AETitle
+    """Its AE title."""
     host: str
+    """Its address."""
     port: Port
+    """Its DICOM port."""
     timeout_s: Seconds = 30.0
+    """Seconds that it may take to answer."""
 
 
 class ResultSettings(_Section):
     """`[results]`: how result objects are written and delivered."""
 
     segmentation_type: Literal["BINARY", "LABELMAP"] = "BINARY"
+    """`BINARY` is what every viewer shows; `LABELMAP` is smaller and newer."""
+    empty_segmentations: bool = True
+    """Write a SEG without a voxel where a segmenting model found nothing."""
     maximum_delivery_attempts: Annotated[int, Field(ge=1)] = 20
+    """Attempts before a delivery becomes a dead letter."""
     first_retry_s: Seconds = 2.0
+    """The pause after the first failed attempt; it doubles with each."""
     longest_retry_s: Seconds = 600.0
+    """The longest pause between two attempts."""
     device_uid: str = ""
+    """Device Observer UID in the reports; empty derives one."""
 
 
 class Settings(BaseSettings):
     """All settings of Triage. Unknown keys are errors."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TRIAGE_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="TRIAGE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     data_directory: Path = Path("var")
+    """Where the database, the instances and the logs are."""
     model_registry: Path = Path("model_registry")
+    """The folder of model packages that `up` and `prepare` register."""
     receiver: ReceiverSettings = ReceiverSettings()
     database: DatabaseSettings = DatabaseSettings()
     prefect: PrefectSettings = PrefectSettings()
@@ -209,3 +261,31 @@ def _keys_beside(path: list[str]) -> list[str]:
             continue
         model = ArchiveSettings if part == "destinations" else model.model_fields[part].annotation
     return sorted(model.model_fields)
+
+
+def settings_reference() -> str:
+    """Return all settings as a Markdown table for each section of the file."""
+    sections = [("", Settings.model_fields)]
+    for name, field in Settings.model_fields.items():
+        section = ArchiveSettings if name == "destinations" else field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            heading = "[[destinations]]" if name == "destinations" else f"[{name}]"
+            sections.append((heading, section.model_fields))
+    return "\n\n".join(_section_reference(heading, fields) for heading, fields in sections)
+
+
+def _section_reference(heading: str, fields: Mapping[str, FieldInfo]) -> str:
+    title = f"## `{heading}`" if heading else "## At the top"
+    rows = [
+        f"| `{name}` | {_default(field)} | {field.description} |"
+        for name, field in fields.items()
+        if field.description
+    ]
+    return "\n".join([title, "", "| key | default | meaning |", "|---|---|---|", *rows])
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = str(field.default) if isinstance(field.default, Path) else field.default
+    return f"`{json.dumps(default)}`"

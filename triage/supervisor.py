@@ -71,6 +71,8 @@ class _Supervisor:
         self._stopping = False
         self._logs = settings.data_directory / "log"
         self._logs.mkdir(exist_ok=True)
+        self._pids = settings.data_directory / "run"
+        self._pids.mkdir(exist_ok=True)
         self._environment = {**os.environ, **prefect_environment(settings)}
         triage = [sys.executable, "-m", "triage.cli"]
         self._parts = [
@@ -109,6 +111,7 @@ class _Supervisor:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads are running here
             )
         part.started_at = time.monotonic()
+        (self._pids / f"{part.name}.pid").write_text(str(part.process.pid), encoding="ascii")
         log.info("part.started", part=part.name, pid=part.process.pid)
 
     def _keep_running(self, part: Part) -> None:

@@ -41,6 +41,8 @@ class Analysis:
         heat_maps: for each finding key a float32 array of shape (rows, columns) from 0 to 1 on
             the source pixels; empty for models that draw none.
         timings_s: seconds for each step: "decode", "infer", "interpret".
+        remarks: what a reader should know of the input, such as a tilted gantry, slices at
+            uneven distances, or images that were left out.
     """
 
     findings: tuple[Finding, ...]
@@ -50,3 +52,4 @@ class Analysis:
     segmentation: NDArray[np.uint8] | None = None
     heat_maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()

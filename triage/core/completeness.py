@@ -24,6 +24,11 @@ class QuietPeriods:
         named = [self.by_modality_s.get(m, self.default_s) for m in modalities]
         return timedelta(seconds=max(named, default=self.default_s))
 
+    @property
+    def shortest(self) -> timedelta:
+        """The shortest quiet period: no study is complete sooner after its last image."""
+        return timedelta(seconds=min([self.default_s, *self.by_modality_s.values()]))
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:

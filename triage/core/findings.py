@@ -66,6 +66,6 @@ class Finding(BaseModel):
         'Hemorrhage, 12.3 mL, confidence 0.97'
         """
         if not self.present:
-            return f"No {self.code.meaning.lower()} found, confidence {self.confidence:.2f}"
+            return f"No {self.code.meaning.lower()} found"
         numbers = [f"{m.value:.3g} {m.unit.value}" for m in self.measurements]
         return ", ".join([self.code.meaning, *numbers, f"confidence {self.confidence:.2f}"])

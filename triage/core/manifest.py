@@ -36,6 +36,7 @@ __all__ = [
     "ResultSpec",
     "RunnerSpec",
     "SegmentSpec",
+    "TissueGate",
     "VolumeInput",
     "parse_manifest",
 ]
@@ -121,10 +122,32 @@ class InputSpec(_Part):
         return pattern
 
 
+class TissueGate(_Part):
+    """A plausibility check on the pixels: how much of a tissue the volume must show at least.
+
+    It refuses what no header betrays, such as a phantom: an empty skull has next to no volume
+    with the density of brain. Values are averaged over 3 by 3 pixels first, against noise.
+
+    Attributes:
+        name: the tissue in words, for the stated reason.
+        values: rescaled values of that tissue, for CT in HU.
+        minimum_ml: the volume that must lie in that range.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    values: Range
+    minimum_ml: Annotated[float, Field(gt=0)]
+
+
 class VolumeInput(_Part):
-    """The runner gets a volume (slices, rows, columns) of rescaled values, for CT in HU."""
+    """The runner gets a volume (slices, rows, columns) of rescaled values, for CT in HU.
+
+    Attributes:
+        must_show: tissues without which the volume is refused.
+    """
 
     kind: Literal["volume"] = "volume"
+    must_show: tuple[TissueGate, ...] = ()
 
 
 class ImageInput(_Part):
@@ -192,6 +215,8 @@ class FindingSpec(_Part):
         site: where in the body.
         segment: the label in a segmentation output.
         channel: the index in a classification output, from 0.
+        labels: names in a labels table any of which makes an image positive, for evaluations;
+            without them the name that equals `key`.
         threshold: confidence from which on the finding is present.
         minimum_volume_ml: for a segment: connected components smaller than this are dropped.
         priority: reading priority that a present finding asks for.
@@ -202,6 +227,7 @@ class FindingSpec(_Part):
     site: Code | None = None
     segment: SegmentSpec | None = None
     channel: Annotated[int, Field(ge=0)] | None = None
+    labels: tuple[str, ...] = ()
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     minimum_volume_ml: Annotated[float, Field(ge=0)] = 0.0
     priority: PriorityName = Priority.ROUTINE

@@ -1,0 +1,1 @@
+"""Registered model packages: kept warm, and run from image files to findings."""

@@ -1,0 +1,1 @@
+"""Simulated studies with known findings: for training recipes, tests and the demo."""

@@ -92,10 +92,13 @@ def _alembic_config() -> Config:
 
 
 def _create_engine(url: str) -> Engine:
-    # Parameters of a failed statement would carry names and birth dates into the log.
+    # hide_parameters: the values of a failed statement are patients' names, and errors are logged.
     if url.startswith("sqlite"):
-        timeout = {"timeout": _SQLITE_BUSY_TIMEOUT_MS / 1000}
-        engine = create_engine(url, connect_args=timeout, hide_parameters=True)
+        engine = create_engine(
+            url,
+            connect_args={"timeout": _SQLITE_BUSY_TIMEOUT_MS / 1000},
+            hide_parameters=True,
+        )
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine

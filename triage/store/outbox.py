@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from triage.core.runs import DeliveryState
+from triage.core.runs import DeliveryState, RunState
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.tables import (
@@ -156,7 +156,9 @@ def claim_due_delivery(session: Session, *, lease: timedelta, now: datetime) -> 
     row = session.scalars(
         select(DeliveryRow)
         .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
+        .join(AnalysisRunRow, AnalysisRunRow.id == ResultObjectRow.run_id)
         .where(
+            AnalysisRunRow.state != RunState.SUPERSEDED,
             or_(
                 (DeliveryRow.state == DeliveryState.WAITING) & (DeliveryRow.next_attempt_at <= now),
                 (DeliveryRow.state == DeliveryState.SENDING) & (DeliveryRow.lease_until < now),
@@ -206,10 +208,19 @@ def mark_not_delivered(
     retry_after: timedelta | None,
     now: datetime,
 ) -> None:
-    """Note why the attempt failed; with `retry_after` None it was the last one."""
+    """Note why the attempt failed; with `retry_after` None it was the last one.
+
+    Nothing changes if the lease ran out and another attempt has begun: that one decides. What was
+    on its way while its run was superseded is kept back like the rest of the run.
+    """
     row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == due.delivery_id)).one()
+    if row.state is not DeliveryState.SENDING or row.attempts != due.attempt:
+        return
     row.last_error = error
     row.lease_until = None
+    if row.result_object.run.state is RunState.SUPERSEDED:
+        row.state = DeliveryState.WITHDRAWN
+        return
     if retry_after is not None:
         row.state = DeliveryState.WAITING
         row.next_attempt_at = now + retry_after

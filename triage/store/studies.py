@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from triage.core.completeness import Arrival, QuietPeriods, completion_reason
@@ -121,8 +121,12 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
 
 
 def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
+    # Locked, because the study may be becoming complete at this moment: without the lock, an image
+    # that is committed just after would belong to a complete study that nothing reopens.
     study = session.scalar(
-        select(StudyRow).where(StudyRow.study_instance_uid == received.study_instance_uid)
+        select(StudyRow)
+        .where(StudyRow.study_instance_uid == received.study_instance_uid)
+        .with_for_update(key_share=True, of=StudyRow)
     )
     if study is not None:
         modalities = set(filter(None, study.modalities.split("\\"))) | {received.modality}
@@ -251,25 +255,47 @@ def complete_quiet_studies(session: Session, quiet: QuietPeriods, now: datetime)
         )
     )
     completed = []
-    receiving = session.scalars(
+    candidates = session.scalars(
         select(StudyRow)
-        .where(StudyRow.state == StudyState.RECEIVING)
-        .with_for_update(skip_locked=True, of=StudyRow)
+        .where(_may_be_complete(quiet, now))
+        .order_by(StudyRow.last_instance_at, StudyRow.id)
+        .with_for_update(skip_locked=True, key_share=True, of=StudyRow)
     )
-    for study in receiving.all():
+    for study in candidates.all():
+        # Asked again, now that the study is locked: an association may have come since.
         open_associations = session.scalars(
-            select(OpenAssociationRow.id).where(OpenAssociationRow.study_id == study.id)
-        ).all()
+            select(func.count()).where(OpenAssociationRow.study_id == study.id)
+        ).one()
         arrival = Arrival(
             modalities=frozenset(filter(None, study.modalities.split("\\"))),
             last_instance_at=study.last_instance_at,
-            open_associations=len(open_associations),
+            open_associations=open_associations,
         )
         reason = completion_reason(arrival, quiet, now)
         if reason is not None:
             complete_study(session, study, reason, now)
             completed.append(study.id)
     return completed
+
+
+def has_quiet_studies(session: Session, quiet: QuietPeriods, now: datetime) -> bool:
+    """Return whether `complete_quiet_studies` might find one; a cheap read without any lock."""
+    candidate = select(StudyRow.id).where(_may_be_complete(quiet, now)).limit(1)
+    return session.scalars(candidate).first() is not None
+
+
+def _may_be_complete(quiet: QuietPeriods, now: datetime) -> ColumnElement[bool]:
+    is_held_open = exists(
+        select(OpenAssociationRow.id).where(
+            OpenAssociationRow.study_id == StudyRow.id,
+            OpenAssociationRow.alive_at >= now - _ASSOCIATION_IS_DEAD_AFTER,
+        )
+    )
+    return and_(
+        StudyRow.state == StudyState.RECEIVING,
+        StudyRow.last_instance_at <= now - quiet.shortest,
+        ~is_held_open,
+    )
 
 
 def complete_study(session: Session, study: StudyRow, reason: str, now: datetime) -> None:

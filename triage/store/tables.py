@@ -345,8 +345,8 @@ class StudyEventRow(Table):
     """A line in a study's history: what became of it, and why. Rows are only ever added.
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
-    failed, superseded, flagged, delivered, undeliverable, conflict. The newest `id` is what open
-    worklists follow.
+    failed, superseded, flagged, delivered, undeliverable, resent, conflict, read, unread. The
+    newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"

@@ -1,0 +1,135 @@
+"""Fixtures that all tests share: databases, real DICOM files, ports and the time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tools import (
+    ManualClock,
+    PostgresqlCluster,
+    find_free_port,
+    missing,
+    shared_data_directory,
+)
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real DICOM files; tests that need it are skipped where it is absent."""
+    folder = shared_data_directory()
+    if folder is None:
+        missing("there is no folder of test data; name one with TRIAGE_SHARED_DATA")
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nothing listens on."""
+    return find_free_port()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands still until the test moves it."""
+    return ManualClock()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> InstanceFiles:
+    """An empty folder of instances."""
+    return InstanceFiles(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlCluster]:
+    """A private PostgreSQL cluster (each pytest-xdist worker has its own)."""
+    cluster = PostgresqlCluster()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgresql(postgresql: PostgresqlCluster) -> str:
+    """The name of a database with the newest schema, to be copied for each test."""
+    name = postgresql.create_database()
+    database = Database(postgresql.url(name))
+    database.migrate()
+    database.close()
+    return name
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with the newest schema, to be copied for each test."""
+    file = tmp_path_factory.mktemp("sqlite") / "triage.sqlite"
+    database = Database(f"sqlite:///{file}")
+    database.migrate()
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    return file
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    """The address of a fresh SQLite database with the newest schema."""
+    shutil.copyfile(migrated_sqlite, tmp_path / "triage.sqlite")
+    return f"sqlite:///{tmp_path / 'triage.sqlite'}"
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgresqlCluster, migrated_postgresql: str) -> Iterator[str]:
+    """The address of a fresh PostgreSQL database with the newest schema."""
+    name = postgresql.create_database(template=migrated_postgresql)
+    yield postgresql.url(name)
+    postgresql.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty database without any schema, on each kind in turn."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.sqlite'}"
+        return
+    cluster: PostgresqlCluster = request.getfixturevalue("postgresql")
+    name = cluster.create_database()
+    yield cluster.url(name)
+    cluster.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The address of a fresh database with the newest schema, on each kind in turn."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A fresh database with the newest schema, on SQLite and on PostgreSQL in turn."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def sqlite_database(sqlite_url: str) -> Iterator[Database]:
+    """A fresh SQLite database, for tests whose outcome does not depend on the database."""
+    database = Database(sqlite_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def postgresql_database(postgresql_url: str) -> Iterator[Database]:
+    """A fresh PostgreSQL database."""
+    database = Database(postgresql_url)
+    yield database
+    database.close()

@@ -1,0 +1,61 @@
+"""Settings: errors that name the key, and a reference that is true."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.tools import PROJECT
+from triage.settings import SettingsError, load_settings, settings_reference
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty configuration file that `load_settings` reads."""
+    file = tmp_path / "triage.toml"
+    file.touch()
+    monkeypatch.setenv("TRIAGE_CONFIG", str(file))
+    return file
+
+
+def test_file_and_environment_set_the_same_keys(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('[receiver]\nport = 104\nae_title = "FROM_FILE"\n')
+    monkeypatch.setenv("TRIAGE_RECEIVER__PORT", "11113")
+
+    receiver = load_settings().receiver
+
+    assert (receiver.port, receiver.ae_title) == (11113, "FROM_FILE")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[receiver]\nprot = 104\n", "receiver.prot: unknown key; did you mean 'port'?"),
+        ("[receiver]\nport = 99999\n", "receiver.port: "),
+        ("[reciever]\nport = 104\n", "did you mean 'receiver'?"),
+        ('[database]\nurl = "mysql://x"\n', "must begin with sqlite:/// or postgresql+psycopg://"),
+        ('[[destinations]]\nname = "a"\nhost = "h"\nport = 1\n', "destinations.0.ae_title"),
+        ("[receiver\n", "not valid TOML"),
+    ],
+)
+def test_wrong_configuration_names_the_key_and_the_fix(
+    config: Path, content: str, words: str
+) -> None:
+    config.write_text(content)
+
+    with pytest.raises(SettingsError) as raised:
+        load_settings()
+
+    assert words in str(raised.value)
+
+
+def test_config_file_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIAGE_CONFIG", "/nowhere/triage.toml")
+
+    with pytest.raises(SettingsError, match="TRIAGE_CONFIG names /nowhere"):
+        load_settings()
+
+
+def test_reference_in_the_documentation_is_true() -> None:
+    assert settings_reference() in (PROJECT / "docs" / "configuration.md").read_text()

@@ -1,0 +1,160 @@
+"""Packages on disk and in the registry."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from sqlalchemy import select
+
+from tests.models.tiny import make_segmentation
+from tests.tools import ManualClock
+from triage.models.packages import ModelPackage, PackageError, load_package, package_sha256
+from triage.models.registry import (
+    find_package,
+    register_all,
+    register_package,
+    registered_packages,
+)
+from triage.store.database import Database
+from triage.store.tables import ModelRow
+
+
+@pytest.fixture
+def folder(segmentation: ModelPackage, tmp_path: Path) -> Path:
+    """A copy of the package that a test may spoil."""
+    return Path(shutil.copytree(segmentation.path, tmp_path / "tiny" / "1.0.0"))
+
+
+def change_manifest(folder: Path, **changes: object) -> None:
+    path = folder / "model.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+
+
+def test_package_has_its_manifest_weights_and_digest(folder: Path) -> None:
+    package = load_package(folder)
+    assert package.manifest.identity == "tiny-segmentation 1.0.0"
+    assert package.weights.is_file()
+    assert package.sha256 == package_sha256(folder)
+
+
+def test_digest_is_of_names_and_contents_but_not_of_caches(folder: Path) -> None:
+    before = package_sha256(folder)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "recipe.pyc").write_bytes(b"cache")
+    assert package_sha256(folder) == before
+    (folder / "configs" / "inference.json").rename(folder / "configs" / "other.json")
+    renamed = package_sha256(folder)
+    assert renamed != before
+    (folder / "models" / "model.pt").write_bytes(b"other")
+    assert package_sha256(folder) not in {before, renamed}
+
+
+def test_other_weights_than_the_manifest_names_are_refused(folder: Path) -> None:
+    (folder / "models" / "model.pt").write_bytes(b"other")
+    with pytest.raises(PackageError, match=r"runner\.weights_sha256: models/model\.pt has the"):
+        load_package(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "model.yaml").unlink(), "there is no such file"),
+        (lambda f: (f / "model.yaml").write_text("a: [1"), "not valid YAML"),
+        (lambda f: (f / "model.yaml").write_text("- a"), "expected a mapping"),
+        (lambda f: (f / "configs" / "inference.json").unlink(), "a monai-bundle needs it"),
+        (lambda f: (f / "models" / "model.pt").unlink(), r"runner\.weights: there is no file"),
+        (lambda f: change_manifest(f, titel="Typo"), "titel: this key is unknown"),
+        (lambda f: change_manifest(f, licence=None), "licence: "),
+    ],
+)
+def test_broken_package_says_what_to_mend(folder: Path, spoil: object, message: str) -> None:
+    spoil(folder)  # type: ignore[operator]
+    with pytest.raises(PackageError, match=message):
+        load_package(folder)
+
+
+def test_bundle_is_given_volumes_only(segmentation: ModelPackage, folder: Path) -> None:
+    runner = segmentation.manifest.runner.model_dump(mode="json")
+    change_manifest(folder, runner=runner | {"input": {"kind": "image", "size": 64}})
+    with pytest.raises(PackageError, match=r"runner\.input\.kind: a monai-bundle is given volumes"):
+        load_package(folder)
+
+
+def test_registering_twice_changes_nothing(
+    database: Database, segmentation: ModelPackage, clock: ManualClock
+) -> None:
+    for _ in range(2):
+        with database.transaction() as session:
+            register_package(session, segmentation, now=clock())
+    with database.reading() as session:
+        (row,) = session.scalars(select(ModelRow)).all()
+        assert (row.stage, row.package_sha256) == ("production", segmentation.sha256)
+        assert registered_packages(session) == (str(segmentation.path),)
+
+
+def test_registered_version_never_changes(
+    sqlite_database: Database, folder: Path, clock: ManualClock
+) -> None:
+    with sqlite_database.transaction() as session:
+        register_package(session, load_package(folder), now=clock())
+    (folder / "README.md").write_text("changed")
+    changed = load_package(folder)
+    with (
+        sqlite_database.transaction() as session,
+        pytest.raises(PackageError, match=r"tiny-segmentation 1\.0\.0 is registered with other"),
+    ):
+        register_package(session, changed, now=clock())
+    with sqlite_database.transaction() as session:
+        register_package(session, changed, now=clock(), replace=True)
+        assert find_package(session, "tiny-segmentation").sha256 == changed.sha256
+
+
+def test_stage_that_an_administrator_set_survives_a_restart(
+    sqlite_database: Database, folder: Path, clock: ManualClock
+) -> None:
+    registry = folder.parents[1]
+    with sqlite_database.transaction() as session:
+        assert register_all(session, registry, now=clock()) == ()
+        register_package(session, load_package(folder), stage="retired", now=clock())
+        assert register_all(session, registry, now=clock()) == ()
+        assert session.scalars(select(ModelRow)).one().stage == "retired"
+        assert registered_packages(session) == ()
+        with pytest.raises(PackageError, match="stage 'live' is unknown"):
+            register_package(session, load_package(folder), stage="live", now=clock())
+
+
+def test_broken_package_does_not_keep_the_others_out(
+    sqlite_database: Database, folder: Path, tmp_path: Path, clock: ManualClock
+) -> None:
+    broken = Path(shutil.copytree(folder, tmp_path / "broken" / "1.0.0"))
+    (broken / "models" / "model.pt").write_bytes(b"")
+    with sqlite_database.transaction() as session:
+        (problem,) = register_all(session, tmp_path, now=clock())
+        assert str(broken) in problem
+        assert find_package(session, "tiny-segmentation", "1.0.0").path == folder
+
+
+def test_newest_version_is_found_by_number(
+    sqlite_database: Database, tmp_path: Path, clock: ManualClock
+) -> None:
+    for version in ("1.9.0", "1.10.0"):
+        make_segmentation(tmp_path / "tiny" / version, version=version)
+    with sqlite_database.transaction() as session:
+        register_all(session, tmp_path, now=clock())
+        assert find_package(session, "tiny-segmentation").manifest.version == "1.10.0"
+        assert find_package(session, "tiny-segmentation", "1.9.0").manifest.version == "1.9.0"
+        with pytest.raises(PackageError, match=r"no model other is registered; registered are: "):
+            find_package(session, "other")
+
+
+def test_package_that_changed_after_registration_is_not_run(
+    sqlite_database: Database, folder: Path, clock: ManualClock
+) -> None:
+    with sqlite_database.transaction() as session:
+        register_package(session, load_package(folder), now=clock())
+        (folder / "README.md").write_text("changed")
+        with pytest.raises(PackageError, match="the content changed since"):
+            find_package(session, "tiny-segmentation")

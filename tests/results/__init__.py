@@ -1,0 +1,1 @@
+"""Results: the objects, what outside validators say of them, and their way to an archive."""

@@ -1,0 +1,110 @@
+"""Deliveries into a real archive."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pydicom
+
+from tests.orthanc import Orthanc
+from tests.results.outbox_scenes import claim, finish, receive, register, states
+from tests.results.scenes import build, head_analysis, head_manifest
+from tests.tools import ManualClock
+from triage.core.runs import DeliveryState
+from triage.results.build import BuiltObject
+from triage.results.delivery import deliver_next
+from triage.settings import ArchiveSettings, Settings
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+
+
+def _settings(orthanc: Orthanc) -> Settings:
+    archive = ArchiveSettings(
+        name="archive", ae_title=orthanc.ae_title, host="127.0.0.1", port=orthanc.dicom_port
+    )
+    return Settings(destinations=(archive,))
+
+
+def _put_in_outbox(
+    database: Database,
+    files: InstanceFiles,
+    clock: ManualClock,
+    head_files: tuple[Path, ...],
+    **settings: str,
+) -> tuple[BuiltObject, ...]:
+    manifest, analysis = head_manifest(), head_analysis(head_files)
+    register(database, manifest, clock)
+    receive(database, head_files[0], clock)
+    built = build(analysis, manifest, **settings)
+    finish(database, files, claim(database, clock), analysis, built, clock=clock)
+    return built
+
+
+def _uids(built: tuple[BuiltObject, ...]) -> list[str]:
+    return [str(each.dataset.SOPInstanceUID) for each in built]
+
+
+def test_results_wait_for_an_archive_that_is_down_and_arrive_once_and_in_order(
+    orthanc: Orthanc,
+    sqlite_database: Database,
+    files: InstanceFiles,
+    clock: ManualClock,
+    head_files: tuple[Path, ...],
+) -> None:
+    built = _put_in_outbox(sqlite_database, files, clock, head_files)
+    settings = _settings(orthanc)
+
+    def deliver() -> bool:
+        return deliver_next(sqlite_database, settings, files, clock, lambda: 0.5)
+
+    for _ in range(3):  # the SEG is tried in vain; the SR does not overtake it
+        assert deliver()
+        assert not deliver()
+        clock.advance(60)
+    orthanc.start()
+    while deliver():
+        pass
+    assert states(sqlite_database) == [DeliveryState.DELIVERED] * 3
+    assert orthanc.sop_instance_uids() == _uids(built)
+
+
+def test_delivered_results_are_found_by_qido_as_they_were_sent(
+    running_orthanc: Orthanc,
+    sqlite_database: Database,
+    files: InstanceFiles,
+    clock: ManualClock,
+    head_files: tuple[Path, ...],
+) -> None:
+    built = _put_in_outbox(sqlite_database, files, clock, head_files)
+    while deliver_next(sqlite_database, _settings(running_orthanc), files, clock, lambda: 0.5):
+        pass
+    study = str(built[0].dataset.StudyInstanceUID)
+    series = running_orthanc.get(f"/dicom-web/studies/{study}/series")
+    found = {each["00080060"]["Value"][0]: each["0008103E"]["Value"][0] for each in series}
+    description = "AI: Intracranial hemorrhage (head-ct-hemorrhage 1.0.0)"
+    assert found == dict.fromkeys(("SEG", "SR", "OT"), description)
+    for each in built:
+        content = running_orthanc.file_of(str(each.dataset.SOPInstanceUID))
+        stored = pydicom.dcmread(BytesIO(content))
+        assert stored.file_meta.TransferSyntaxUID == each.dataset.file_meta.TransferSyntaxUID
+        if "PixelData" in each.dataset:
+            assert np.array_equal(stored.pixel_array, each.dataset.pixel_array)
+
+
+def test_a_compressed_label_map_is_stored_as_sent(
+    orthanc: Orthanc,
+    sqlite_database: Database,
+    files: InstanceFiles,
+    clock: ManualClock,
+    head_files: tuple[Path, ...],
+) -> None:
+    built = _put_in_outbox(sqlite_database, files, clock, head_files, segmentation_type="LABELMAP")
+    orthanc.start()
+    while deliver_next(sqlite_database, _settings(orthanc), files, clock, lambda: 0.5):
+        pass
+    assert states(sqlite_database) == [DeliveryState.DELIVERED] * 3
+    stored = pydicom.dcmread(BytesIO(orthanc.file_of(_uids(built)[0])))
+    assert stored.SegmentationType == "LABELMAP"
+    assert np.array_equal(stored.pixel_array, built[0].dataset.pixel_array)

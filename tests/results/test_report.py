@@ -1,0 +1,207 @@
+"""The SR: what was found, what was not, by whom, and what it may be used for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as PydicomCode
+
+from tests.results.scenes import (
+    NOTICE,
+    build,
+    chest_analysis,
+    chest_manifest,
+    head_analysis,
+    head_manifest,
+    run_tool,
+    save,
+    write_chest,
+)
+from triage.core.analysis import Analysis
+from triage.core.codes import VOLUME, Code
+from triage.results import report
+from triage.results.build import BuiltObject
+from triage.results.context import ARTIFICIAL_INTELLIGENCE
+
+
+@pytest.fixture(scope="module")
+def saved(
+    head_results: tuple[BuiltObject, ...], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    return save(head_results, tmp_path_factory.mktemp("results"))
+
+
+def _tree(file: Path) -> str:
+    said = run_tool("dsrdump", "+Pl", file)
+    assert said.errors() == []
+    return "\n".join(said.lines)
+
+
+def test_dciodvfy_finds_no_error_in_any_object(saved: dict[str, Path]) -> None:
+    for file in saved.values():
+        assert run_tool("dciodvfy", "-new", file).errors() == []
+
+
+def test_dciodvfy_knows_no_label_maps_but_finds_no_other_error(
+    head: Analysis, tmp_path: Path
+) -> None:
+    saved = save(build(head, head_manifest(), segmentation_type="LABELMAP"), tmp_path)
+    errors = run_tool("dciodvfy", "-new", saved["sr"]).errors()
+    assert all("SOP Class that is not segmentation" in error for error in errors)
+
+
+def test_dcentvfy_finds_study_and_patient_consistent(
+    saved: dict[str, Path], head_files: tuple[Path, ...]
+) -> None:
+    assert run_tool("dcentvfy", *saved.values(), *head_files).errors() == []
+
+
+def test_dsrdump_shows_the_finding_and_the_notice(saved: dict[str, Path]) -> None:
+    tree = _tree(saved["sr"])
+    for expected in (
+        '"Observer Type")=(121007,DCM,"Device")',
+        '"Procedure reported")=(25045-6,LN,"CT unspecified body region")',
+        '"Finding")=(1386000,SCT,"Intracranial hemorrhage")',
+        '"Finding Site")=(12738006,SCT,"Brain")',
+        '"Algorithm Name")="head-ct-hemorrhage"',
+        '"Algorithm Version")="1.0.0"',
+        '"Volume")="12.345" (mL,UCUM,"milliliter")',
+        '"Intracranial hemorrhage")=(52101004,SCT,"Present")',
+        '"Fracture of bone")=(272519000,SCT,"Absent")',
+        '"Priority")=(25876001,SCT,"Emergency")',
+        "Source Series for Segmentation",
+        f'"Comment")="{NOTICE}"',
+        "Preliminary Flag    : PRELIMINARY",
+        "Completion Flag     : COMPLETE",
+        "Verification Flag   : UNVERIFIED",
+    ):
+        assert expected in tree
+
+
+def test_tid1500reader_reads_the_volume_back(saved: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "read.json"
+    said = run_tool("tid1500reader", "--inputDICOM", saved["sr"], "--outputMetadata", out)
+    assert said.errors() == []
+    [hemorrhage, fracture] = json.loads(out.read_text())["Measurements"]
+    volume = hemorrhage["measurementItems"][0]
+    assert volume["quantity"]["CodeValue"] == "118565006"
+    assert (float(volume["value"]), volume["units"]["CodeValue"]) == (12.345, "mL")
+    segmentation = pydicom.dcmread(saved["seg"], stop_before_pixels=True)
+    assert hemorrhage["segmentationSOPInstanceUID"] == segmentation.SOPInstanceUID
+    tracking = segmentation.SegmentSequence[0].TrackingUID
+    assert hemorrhage["TrackingUniqueIdentifier"] == tracking
+    assert "Finding" not in fracture
+
+
+def test_nothing_found_is_a_report_too(head_files: tuple[Path, ...], tmp_path: Path) -> None:
+    saved = save(build(head_analysis(head_files, is_present=False), head_manifest()), tmp_path)
+    assert run_tool("dciodvfy", "-new", saved["sr"]).errors() == []
+    tree = _tree(saved["sr"])
+    assert '"Intracranial hemorrhage")=(272519000,SCT,"Absent")' in tree
+    assert "No intracranial hemorrhage found" in tree
+    assert '"Finding")' not in tree
+    assert '"Priority")' not in tree
+    header = pydicom.dcmread(saved["sr"])
+    assert header.SeriesDescription == "AI: nothing found (head-ct-hemorrhage 1.0.0)"
+
+
+def test_a_radiograph_without_outline_is_reported_as_a_whole(tmp_path: Path) -> None:
+    file = write_chest(tmp_path / "in")
+    assert run_tool("dciodvfy", "-new", file).errors() == []
+    saved = save(build(chest_analysis(file), chest_manifest()), tmp_path / "out")
+    assert set(saved) == {"sr", "heat-map"}
+    for each in saved.values():
+        assert run_tool("dciodvfy", "-new", each).errors() == []
+    assert run_tool("dcentvfy", file, *saved.values()).errors() == []
+    tree = _tree(saved["sr"])
+    assert '"Finding")=(36118008,SCT,"Pneumothorax")' in tree
+    assert '"Source of Measurement")=(DX image,)' in tree
+    assert '"Certainty of Finding")="97.0" (%,UCUM,"percent")' in tree
+
+
+def test_a_source_without_type_2_attributes_gives_valid_results(tmp_path: Path) -> None:
+    file = write_chest(
+        tmp_path / "in",
+        PatientSex=None,
+        PatientBirthDate=None,
+        StudyID=None,
+        AccessionNumber=None,
+        ReferringPhysicianName=None,
+        StudyTime=None,
+        Manufacturer=None,
+        PatientIdentityRemoved="YES",
+        DeidentificationMethod="",
+        PatientName="ONLYONE",
+    )
+    saved = save(build(chest_analysis(file), chest_manifest()), tmp_path / "out")
+    for each in saved.values():
+        assert run_tool("dciodvfy", "-new", each).errors() == []
+
+
+def test_a_notice_beyond_ascii_is_kept(tmp_path: Path) -> None:
+    notice = "Vorführung zu Forschungszwecken – nicht zur klinischen Anwendung"
+    file = write_chest(
+        tmp_path / "in", SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jörg"
+    )
+    saved = save(build(chest_analysis(file), chest_manifest(notice=notice)), tmp_path / "out")
+    dataset = pydicom.dcmread(saved["sr"])
+    assert dataset.SpecificCharacterSet == "ISO_IR 192"
+    assert dataset.PatientName == "Müller^Jörg"
+    texts = [item.TextValue for item in dataset.ContentSequence if item.ValueType == "TEXT"]
+    assert notice in texts
+
+
+def test_japanese_names_survive_as_utf8(tmp_path: Path) -> None:
+    name = "Yamada^Tarou=山田^太郎"
+    file = write_chest(
+        tmp_path / "in", SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=name
+    )
+    assert "山田".encode("iso2022_jp") in file.read_bytes()
+    for each in save(build(chest_analysis(file), chest_manifest()), tmp_path / "out").values():
+        dataset = pydicom.dcmread(each)
+        assert dataset.SpecificCharacterSet == "ISO_IR 192"
+        assert dataset.PatientName == name
+        assert run_tool("dciodvfy", "-new", each).errors() == []
+
+
+def test_the_order_s_own_procedure_is_reported(tmp_path: Path) -> None:
+    procedure = pydicom.Dataset()
+    procedure.CodeValue, procedure.CodingSchemeDesignator = "RPID9998", "99LOCAL"
+    procedure.CodeMeaning = "Chest, one view"
+    file = write_chest(tmp_path / "in", ProcedureCodeSequence=[procedure])
+    saved = save(build(chest_analysis(file), chest_manifest()), tmp_path / "out")
+    assert '"Procedure reported")=(RPID9998,99LOCAL,"Chest, one view")' in _tree(saved["sr"])
+
+
+def test_the_device_is_the_configured_one_or_the_same_each_time(head: Analysis) -> None:
+    def device_of(**settings: str) -> str:
+        built = build(head, head_manifest(results={"objects": ["sr"]}), **settings)
+        return str(built[0].dataset.DeviceSerialNumber)
+
+    assert device_of() == device_of()
+    assert device_of(device_uid="1.2.840.99.1") == "1.2.840.99.1"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (report.PRESENT, codes.cid240.Present),
+        (report.ABSENT, codes.cid240.Absent),
+        (report.CERTAINTY_OF_FINDING, codes.cid6048.CertaintyOfFinding),
+        (report.PRIORITY, codes.SCT.Priority),
+        (ARTIFICIAL_INTELLIGENCE, codes.cid7162.ArtificialIntelligence),
+        (VOLUME, codes.SCT.Volume),
+    ],
+)
+def test_codes_are_those_of_the_context_groups(ours: Code, theirs: PydicomCode) -> None:
+    assert PydicomCode(ours.value, ours.scheme, ours.meaning) == theirs
+
+
+def test_procedures_are_those_of_context_group_100() -> None:
+    known = {getattr(codes.cid100, name).value for name in codes.cid100.dir()}
+    for code in (*report._PROCEDURES.values(), report._ANY_PROCEDURE):
+        assert code.value in known

@@ -1,0 +1,108 @@
+"""Migrations and transactions, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select
+from sqlalchemy.exc import StatementError
+
+from tests.tools import ManualClock
+from triage.store.database import Database, DatabaseError
+from triage.store.tables import PatientRow, StudyRow, Table
+
+
+def test_migrations_from_empty_make_exactly_the_tables_of_the_code(
+    empty_database_url: str,
+) -> None:
+    database = Database(empty_database_url)
+    database.migrate()
+    database.check_schema()
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        differences = [
+            d for d in compare_metadata(context, Table.metadata) if d[0] != "modify_default"
+        ]
+    database.close()
+    assert differences == []
+
+
+def test_migrating_twice_changes_nothing(database: Database) -> None:
+    database.migrate()
+    database.check_schema()
+
+
+def test_two_processes_may_migrate_at_once(empty_database_url: str) -> None:
+    databases = [Database(empty_database_url) for _ in range(2)]
+    errors: list[Exception] = []
+
+    def migrate(database: Database) -> None:
+        try:
+            database.migrate()
+        except Exception as error:  # noqa: BLE001 - reported below
+            errors.append(error)
+
+    threads = [threading.Thread(target=migrate, args=(d,)) for d in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    databases[0].check_schema()
+    for database in databases:
+        database.close()
+    assert errors == []
+
+
+def test_an_older_schema_is_refused_with_the_command_that_mends_it(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    with pytest.raises(DatabaseError, match="triage database migrate"):
+        database.check_schema()
+    database.close()
+
+
+def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    def write_and_fail() -> None:
+        with database.transaction() as session:
+            session.add(PatientRow(patient_id="P"))
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    with database.reading() as session:
+        assert session.scalars(select(PatientRow)).all() == []
+
+
+def test_moments_come_back_in_utc_and_need_a_time_zone(
+    database: Database, clock: ManualClock
+) -> None:
+    with database.transaction() as session:
+        patient = PatientRow(patient_id="P")
+        session.add(patient)
+        session.flush()
+        session.add(
+            StudyRow(
+                study_instance_uid="1.2",
+                patient_id=patient.id,
+                first_instance_at=clock(),
+                last_instance_at=clock(),
+            )
+        )
+    with database.reading() as session:
+        assert session.scalars(select(StudyRow.first_instance_at)).one() == clock()
+    naive = datetime(2026, 1, 1)  # noqa: DTZ001
+    at_naive = select(StudyRow).where(StudyRow.first_instance_at == naive)
+    with database.reading() as session, pytest.raises(StatementError, match="time zone"):
+        session.scalars(at_naive)
+
+
+def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
+    with database.transaction() as writer:
+        writer.add(PatientRow(patient_id="P"))
+        writer.flush()
+        with database.reading() as reader:
+            assert reader.scalars(select(PatientRow)).all() == []

@@ -1,0 +1,137 @@
+"""The registry: which model versions this installation knows, and in which stage each is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from triage.models.packages import MANIFEST_NAME, ModelPackage, PackageError, load_package
+from triage.store.tables import ModelRow
+
+STAGES = ("production", "shadow", "retired")
+
+
+def register_package(
+    session: Session,
+    package: ModelPackage,
+    *,
+    stage: str | None = None,
+    now: datetime,
+    replace: bool = False,
+) -> ModelRow:
+    """Register `package`, or find it registered already; a second call changes nothing.
+
+    A `stage` that is given is set. Without one, a new version goes to production and a registered
+    one keeps the stage that an administrator gave it. `replace` lets the content of a version
+    change, for development only: the runs of the old content would no longer say which model they
+    came from.
+
+    Raises:
+        PackageError: the same name and version is registered with other content, or there is no
+            such stage.
+    """
+    manifest = package.manifest
+    if stage is not None and stage not in STAGES:
+        raise PackageError(f"stage {stage!r} is unknown; use one of {', '.join(STAGES)}")
+    row = session.scalar(
+        select(ModelRow).where(ModelRow.name == manifest.name, ModelRow.version == manifest.version)
+    )
+    if row is None:
+        row = ModelRow(
+            name=manifest.name, version=manifest.version, stage=STAGES[0], registered_at=now
+        )
+        session.add(row)
+    elif row.package_sha256 != package.sha256 and not replace:
+        raise PackageError(
+            f"{package.path / MANIFEST_NAME}: version: {manifest.identity} is registered with "
+            "other content, and a registered version never changes; raise the version"
+        )
+    row.stage = stage or row.stage
+    row.manifest = manifest.model_dump(mode="json")
+    row.package_path = str(package.path)
+    row.package_sha256 = package.sha256
+    session.flush()
+    return row
+
+
+def register_all(
+    session: Session, registry_folder: Path, now: datetime, *, replace: bool = False
+) -> tuple[str, ...]:
+    """Register every package `NAME/VERSION/` below `registry_folder`; return what is wrong.
+
+    A broken package is reported with its reason and does not keep the others out.
+    """
+    problems: list[str] = []
+    for path in sorted(registry_folder.glob(f"*/*/{MANIFEST_NAME}")):
+        try:
+            register_package(session, load_package(path.parent), now=now, replace=replace)
+        except PackageError as error:
+            problems.append(str(error))
+    return tuple(problems)
+
+
+def package_named(model: str, registry_folder: Path) -> ModelPackage:
+    """Return the package that a person means by `model`, registered or not.
+
+    `model` is a package's folder, or the name of one in `registry_folder`, alone (its newest
+    version) or with a version: "head-ct-hemorrhage", "head-ct-hemorrhage/1.0.0".
+
+    Raises:
+        PackageError: there is no such package, or it is broken.
+    """
+    if (Path(model) / MANIFEST_NAME).is_file():
+        return load_package(Path(model))
+    name, _, version = model.partition("/")
+    manifests = registry_folder.glob(f"{name}/{version or '*'}/{MANIFEST_NAME}")
+    folders = sorted((m.parent for m in manifests), key=lambda f: _version_key(f.name))
+    if not folders:
+        known = sorted({m.parent.parent.name for m in registry_folder.glob(f"*/*/{MANIFEST_NAME}")})
+        raise PackageError(
+            f"{model} is neither the folder of a package nor a model in {registry_folder}; "
+            f"there are: {', '.join(known) or 'none'}"
+        )
+    return load_package(folders[-1])
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
+
+
+def find_package(session: Session, name: str, version: str | None = None) -> ModelPackage:
+    """Return a registered package; without a version the newest one that is not retired.
+
+    Raises:
+        PackageError: there is none of that name and version, or its folder changed since.
+    """
+    rows = session.scalars(select(ModelRow).order_by(ModelRow.name, ModelRow.version)).all()
+    named = [row for row in rows if row.name == name]
+    if version is None:
+        fitting = [row for row in named if row.stage != "retired"]
+    else:
+        fitting = [row for row in named if row.version == version]
+    if not fitting:
+        known = ", ".join(f"{row.name} {row.version}" for row in named or rows) or "none"
+        wanted = f"{name} {version}" if version else name
+        raise PackageError(f"no model {wanted} is registered; registered are: {known}")
+    newest = max(fitting, key=lambda row: tuple(map(int, row.version.split("."))))
+    return registered_package(newest.package_path, newest.package_sha256)
+
+
+@lru_cache(maxsize=64)
+def registered_package(package_path: str, package_sha256: str) -> ModelPackage:
+    """Return the package that a row of the registry points to, checked once in this process.
+
+    Raises:
+        PackageError: what lies in the folder is not what was registered.
+    """
+    package = load_package(Path(package_path))
+    if package.sha256 != package_sha256:
+        raise PackageError(
+            f"{package_path}: the content changed since {package.manifest.identity} was "
+            "registered; restore it, or register it as a new version"
+        )
+    return package

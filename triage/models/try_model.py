@@ -1,0 +1,103 @@
+"""`triage models try`: run a package on a folder of DICOM files as a worker would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+
+from triage.core.analysis import Analysis, InputRefusedError
+from triage.core.routing import select_series
+from triage.core.studies import IMAGE_HEADER_KEYWORDS, Instance, Series, Study
+from triage.models.engine import analyse
+from triage.models.host import ModelHosts
+from triage.models.packages import ModelPackage
+from triage.settings import WorkerSettings
+
+_IDENTITY = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
+
+
+def try_model(
+    package: ModelPackage, dicom_folder: Path, *, worker: WorkerSettings | None = None
+) -> Analysis:
+    """Route the study in `dicom_folder` to the model and analyse the series that fits best.
+
+    It takes the way that a received study takes, the model host included, and needs no database.
+
+    Raises:
+        InputRefusedError: there is no study, or no series that the model accepts.
+        AnalysisFailedError: the model could not be run.
+    """
+    study = read_study(dicom_folder)
+    selection = select_series(study, package.manifest.accepts)
+    if selection.series is None:
+        raise InputRefusedError(selection.reason)
+    sources = [(i.sop_instance_uid, Path(i.path)) for i in selection.series.instances]
+    hosts = ModelHosts(worker or WorkerSettings())
+    try:
+        return asyncio.run(analyse(hosts, package, sources))
+    finally:
+        hosts.close()
+
+
+def read_study(folder: Path) -> Study:
+    """Return the study whose files lie anywhere below `folder`, as routing sees it.
+
+    What is no DICOM instance is passed over.
+
+    Raises:
+        InputRefusedError: the folder has no instance, or those of several studies.
+    """
+    headers = list(_headers(sorted(p for p in folder.rglob("*") if p.is_file())))
+    studies = {str(dataset.StudyInstanceUID) for _, dataset in headers}
+    if len(studies) != 1:
+        found = f"{len(studies)} studies" if studies else "no DICOM instance"
+        raise InputRefusedError(f"{folder} has {found}; give a folder with one study")
+    series: dict[str, list[Instance]] = {}
+    modalities: dict[str, str] = {}
+    for path, dataset in headers:
+        uid = str(dataset.SeriesInstanceUID)
+        modalities.setdefault(uid, str(dataset.get("Modality", "")))
+        series.setdefault(uid, []).append(_instance(path, dataset))
+    return Study(
+        studies.pop(),
+        tuple(Series(uid, modalities[uid], tuple(found)) for uid, found in series.items()),
+    )
+
+
+def _headers(paths: Iterable[Path]) -> Iterable[tuple[Path, Dataset]]:
+    wanted: list[Any] = [*_IDENTITY, *IMAGE_HEADER_KEYWORDS]
+    for path in paths:
+        try:
+            dataset = dcmread(path, stop_before_pixels=True, specific_tags=wanted)
+        except (InvalidDicomError, OSError, EOFError):
+            continue
+        if all(dataset.get(keyword) for keyword in _IDENTITY):
+            yield path, dataset
+
+
+def _instance(path: Path, dataset: Dataset) -> Instance:
+    values = {k: _plain(dataset.get(k)) for k in IMAGE_HEADER_KEYWORDS}
+    return Instance(
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        sop_class_uid=str(dataset.SOPClassUID),
+        transfer_syntax_uid=str(dataset.file_meta.get("TransferSyntaxUID", "")),
+        path=str(path),
+        headers={k: v for k, v in values.items() if v not in (None, "", [])},
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, MultiValue):
+        return [_plain(v) for v in value]
+    if isinstance(value, int):
+        return int(value)
+    if value is None or isinstance(value, str):
+        return value
+    return float(value) if hasattr(value, "__float__") else str(value)

@@ -1,0 +1,130 @@
+"""The receiver's own rounds: released associations, heartbeats, and studies that fall quiet."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+
+import structlog
+
+from triage.core.completeness import QuietPeriods
+from triage.store.clock import Clock
+from triage.store.database import Database
+from triage.store.studies import (
+    complete_quiet_studies,
+    has_quiet_studies,
+    keep_associations_alive,
+    release_association,
+)
+
+log = structlog.get_logger(__name__)
+
+_ROUND_S = 0.25
+_HEARTBEAT = timedelta(seconds=10)
+
+
+class OpenAssociations:
+    """The associations that have sent an instance, each with the thread that serves it.
+
+    An association is over when its thread has ended, whether by release, abort, a broken
+    connection or an error: no event can be missed, and no handler of it can still be storing.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+
+    def add(self, association: str, thread: threading.Thread) -> None:
+        """Note that `association` is about to store an instance."""
+        with self._lock:
+            self._threads[association] = thread
+
+    def ended(self) -> list[str]:
+        """Return the associations that are over and not yet forgotten."""
+        with self._lock:
+            return [name for name, thread in self._threads.items() if not thread.is_alive()]
+
+    def forget(self, association: str) -> None:
+        """Drop an association that is over."""
+        with self._lock:
+            self._threads.pop(association, None)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._threads)
+
+
+class CompletenessRounds:
+    """A thread that completes quiet studies a few times a second.
+
+    Several receivers may do so on one database: each study is completed by one of them.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        receiver_name: str,
+        quiet: QuietPeriods,
+        open_associations: OpenAssociations,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._receiver_name = receiver_name
+        self._quiet = quiet
+        self._open = open_associations
+        self._clock = clock
+        self._heartbeat_at: datetime | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="triage-completeness", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the round that is under way."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        was_failing = False
+        while not self._stopping.wait(_ROUND_S):
+            try:
+                self.go_round()
+                was_failing = False
+            except Exception as error:  # noqa: BLE001 - the rounds must outlive a database outage
+                if not was_failing:
+                    log.warning("completeness cannot be judged", error=type(error).__name__)
+                was_failing = True
+
+    def go_round(self) -> list[int]:
+        """Do what is due now and return the ids of the studies that became complete."""
+        self._release_ended()
+        now = self._clock()
+        self._keep_alive(now)
+        with self._database.reading() as session:
+            if not has_quiet_studies(session, self._quiet, now):
+                return []
+        with self._database.transaction() as session:
+            completed = complete_quiet_studies(session, self._quiet, now)
+        for study_id in completed:
+            log.info("study complete", study_id=study_id)
+        return completed
+
+    def _release_ended(self) -> None:
+        ended = self._open.ended()
+        if not ended:
+            return
+        with self._database.transaction() as session:
+            for association in ended:
+                release_association(session, association)
+        for association in ended:
+            self._open.forget(association)
+
+    def _keep_alive(self, now: datetime) -> None:
+        if self._heartbeat_at is not None and now - self._heartbeat_at < _HEARTBEAT:
+            return
+        if len(self._open):
+            with self._database.transaction() as session:
+                keep_associations_alive(session, self._receiver_name, now)
+        self._heartbeat_at = now

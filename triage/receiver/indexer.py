@@ -1,0 +1,159 @@
+"""Index rows of all associations, committed together.
+
+Each commit waits for the disk, and SQLite has one writer at a time. So the handlers hand their
+instances over to one thread, which commits all that wait in one transaction; every handler
+answers its sender only after its own row is durable.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from triage.receiver.refusals import RefusedInstanceError, StorageStatus
+from triage.store.clock import Clock
+from triage.store.database import Database
+from triage.store.studies import ReceivedInstance, Recorded, hold_open, record_instance
+
+log = structlog.get_logger(__name__)
+
+_LARGEST_BATCH = 128
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    received: ReceivedInstance
+    association: str
+    recorded: Future[Recorded] = field(default_factory=Future)
+
+
+class Indexer:
+    """A thread that records received instances, many in one commit."""
+
+    def __init__(self, database: Database, receiver_name: str, clock: Clock) -> None:
+        self._database = database
+        self._receiver_name = receiver_name
+        self._clock = clock
+        self._waiting: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="triage-indexer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Record what still waits and end the thread."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def record(self, received: ReceivedInstance, association: str) -> Recorded:
+        """Return once the instance's row is committed.
+
+        The row says, in the same transaction, that `association` holds the study open.
+
+        Raises:
+            RefusedInstanceError: 0xA700 where the database is away or busy, so that the sender
+                tries again; 0x0110 where it refuses this instance.
+        """
+        pending = _Pending(received, association)
+        self._waiting.put(pending)
+        try:
+            return pending.recorded.result()
+        except SQLAlchemyError as error:
+            # Without the error's text: databases quote the row in it, and with it the patient.
+            log.warning(
+                "instance could not be indexed",
+                sop_instance_uid=received.sop_instance_uid,
+                error=type(getattr(error, "orig", None) or error).__name__,
+            )
+            raise _refusal(error) from error
+
+    def _run(self) -> None:
+        is_stopping = False
+        while not is_stopping:
+            batch: list[_Pending] = []
+            pending = self._waiting.get()
+            while pending is not None:
+                batch.append(pending)
+                if len(batch) == _LARGEST_BATCH or self._waiting.empty():
+                    break
+                pending = self._waiting.get()
+            is_stopping = pending is None
+            self._record_batch(batch)
+
+    def _record_batch(self, batch: Sequence[_Pending]) -> None:
+        # In one order everywhere, so that two receivers do not wait for each other's studies.
+        ordered = sorted(batch, key=lambda p: p.received.study_instance_uid)
+        try:
+            recorded = self._commit(ordered)
+        except Exception:  # noqa: BLE001 - found again below, for the instance that caused it
+            for pending in ordered:
+                self._record_alone(pending)
+            return
+        for pending, outcome in zip(ordered, recorded, strict=True):
+            pending.recorded.set_result(outcome)
+
+    def _record_alone(self, pending: _Pending) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                (outcome,) = self._commit([pending])
+            except Exception as error:  # noqa: BLE001 - handed to the handler that waits for it
+                # Another receiver may just have added the same study, series or patient, or
+                # crossed our locks: the next attempt sees what it committed.
+                if attempt < _ATTEMPTS and _is_worth_another_attempt(error):
+                    continue
+                pending.recorded.set_exception(error)
+                return
+            pending.recorded.set_result(outcome)
+            return
+
+    def _commit(self, batch: Sequence[_Pending]) -> list[Recorded]:
+        with self._database.transaction() as session:
+            outcomes = []
+            held: set[tuple[int, str]] = set()
+            for pending in batch:
+                recorded = record_instance(session, pending.received)
+                hold = (recorded.study_id, pending.association)
+                if hold not in held:
+                    held.add(hold)
+                    hold_open(
+                        session,
+                        recorded.study_id,
+                        association=pending.association,
+                        receiver=self._receiver_name,
+                        now=self._clock(),
+                    )
+                outcomes.append(recorded)
+            return outcomes
+
+
+def _is_worth_another_attempt(error: Exception) -> bool:
+    if isinstance(error, IntegrityError):
+        return True
+    # Class 40 of SQLSTATE is a rolled back transaction: deadlock or serialization failure.
+    sqlstate = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+    return str(sqlstate or "").startswith("40")
+
+
+def _refusal(error: SQLAlchemyError) -> RefusedInstanceError:
+    # A DataError or an unsuitable statement would fail in the same way for ever.
+    is_permanent = isinstance(error, DBAPIError) and type(error).__name__ in {
+        "DataError",
+        "IntegrityError",
+        "ProgrammingError",
+        "StatementError",
+    }
+    if is_permanent:
+        return RefusedInstanceError(
+            StorageStatus.PROCESSING_FAILURE, "the index refuses this instance"
+        )
+    return RefusedInstanceError(
+        StorageStatus.OUT_OF_RESOURCES, "the index cannot be written now, send again"
+    )

@@ -1,0 +1,1 @@
+"""Findings become DICOM objects, and the objects reach their destinations."""

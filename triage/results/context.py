@@ -1,0 +1,247 @@
+"""What the objects of one run have in common: identity, texts, source images, the moment."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+from highdicom.sr import CodedConcept
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from triage.core.analysis import Analysis
+from triage.core.codes import Code
+from triage.core.findings import Finding
+from triage.core.manifest import FindingSpec, ModelManifest, ResultKind
+from triage.core.uids import derived_uid
+from triage.results.errors import ResultError
+from triage.settings import ResultSettings
+
+MANUFACTURER = "Triage"
+PRIMARY_USE_WARNING = "AI result, not for primary diagnosis"
+ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")
+"""Algorithm family, DICOM PS3.16 CID 7162."""
+
+_FIRST_SERIES_NUMBER = 9000
+_SERIES_NUMBER_OFFSETS: dict[ResultKind, int] = {"seg": 1, "sr": 2, "heat-map": 3}
+_LONG_STRING = 64  # the VR LO, DICOM PS3.5 6.2
+
+
+@dataclass(frozen=True, slots=True)
+class OutlinedFinding:
+    """A present finding with voxels, and the number of its segment in the SEG."""
+
+    finding: Finding
+    spec: FindingSpec
+    segment_number: int
+    label: int
+
+
+@dataclass(frozen=True)
+class ResultContext:
+    """One analysis on its way to objects.
+
+    Attributes:
+        sources: the repaired headers of the source images, in the order of the analysis.
+        produced_at: when the results were made, with its time zone.
+    """
+
+    analysis: Analysis
+    manifest: ModelManifest
+    sources: Sequence[Dataset]
+    study_instance_uid: str
+    settings: ResultSettings
+    produced_at: datetime
+
+    def __post_init__(self) -> None:
+        """Refuse an analysis whose findings or shapes are not those of the manifest."""
+        known = {spec.key for spec in self.manifest.findings}
+        unknown = sorted({f.key for f in self.analysis.findings} - known)
+        if unknown:
+            raise ResultError(
+                f"{self.manifest.identity}: findings {', '.join(unknown)} are not in the manifest"
+            )
+        mask = self.analysis.segmentation
+        if mask is not None and mask.shape != self.expected_shape:
+            raise ResultError(
+                f"{self.manifest.identity}: the segmentation has shape {mask.shape}, the source "
+                f"images have {self.expected_shape}"
+            )
+
+    @property
+    def reference(self) -> Dataset:
+        """The source image that patient and study attributes are taken from."""
+        return self.sources[0]
+
+    @property
+    def is_multi_frame(self) -> bool:
+        """Whether the source is one multi-frame image."""
+        return len(self.sources) == 1 and int(self.reference.get("NumberOfFrames") or 1) > 1
+
+    @property
+    def expected_shape(self) -> tuple[int, int, int]:
+        """Slices, rows and columns of the source images."""
+        slices = int(self.reference.NumberOfFrames) if self.is_multi_frame else len(self.sources)
+        return slices, int(self.reference.Rows), int(self.reference.Columns)
+
+    def uid(self, role: str, *more: str) -> UID:
+        """Return the UID that belongs to this run and `role`, the same whenever it is asked.
+
+        The run is known by study, model, version and the digest of what went in, so that the same
+        analysis emitted twice is the same object.
+        """
+        model = (self.manifest.name, self.manifest.version)
+        return UID(
+            derived_uid(self.study_instance_uid, *model, self.analysis.input_sha256, role, *more)
+        )
+
+    def series_uid(self, role: ResultKind) -> UID:
+        """Return the Series Instance UID of the object `role`, each of which has its own series."""
+        return self.uid(role, "series")
+
+    def instance_uid(self, role: ResultKind) -> UID:
+        """Return the SOP Instance UID of the object `role`."""
+        return self.uid(role, "instance")
+
+    def tracking_uid(self, finding: Finding) -> UID:
+        """Return the Tracking Unique Identifier (112040, DCM) that SEG and SR share."""
+        return self.uid("tracking", finding.key)
+
+    def tracking_identifier(self, finding: Finding) -> str:
+        """Return the Tracking Identifier (112039, DCM), readable and unique within the model."""
+        return f"{self.manifest.name}: {finding.key}"
+
+    def series_number(self, role: ResultKind) -> int:
+        """Return the Series Number: 9001 to 9993, above what scanners use.
+
+        The last digit is the kind of object (1 SEG, 2 SR, 3 heat map); the two before it belong to
+        the model version, so that two models seldom share a number.
+        """
+        model = zlib.crc32(self.manifest.identity.encode()) % 100
+        return _FIRST_SERIES_NUMBER + 10 * model + _SERIES_NUMBER_OFFSETS[role]
+
+    @property
+    def description(self) -> str:
+        """The Series Description, for example "AI: Hemorrhage (head-ct-hemorrhage 1.0.0)"."""
+        present = self.present_by_urgency
+        said = present[0].code.meaning if present else "nothing found"
+        more = f" +{len(present) - 1}" if len(present) > 1 else ""
+        model = f" ({self.manifest.identity})"
+        if len(model) > _LONG_STRING - 20:
+            model = f"{model[: _LONG_STRING - 24]}...)"
+        room = _LONG_STRING - len(f"AI: {more}{model}")
+        return f"AI: {said[:room].strip()}{more}{model}"
+
+    @property
+    def notice(self) -> str:
+        """What every reader must know: the manifest's notice, or the general warning."""
+        return self.manifest.notice.strip() or PRIMARY_USE_WARNING
+
+    @property
+    def short_notice(self) -> str:
+        """The notice, cut to the 64 characters of a description."""
+        if len(self.notice) <= _LONG_STRING:
+            return self.notice
+        return f"{self.notice[: _LONG_STRING - 3].rsplit(' ', 1)[0]}..."
+
+    @property
+    def present_by_urgency(self) -> list[Finding]:
+        """The present findings, the most urgent and then the most certain first."""
+        present = [f for f in self.analysis.findings if f.present]
+        return sorted(present, key=lambda f: (-f.priority, -f.confidence, f.key))
+
+    @cached_property
+    def outlined_findings(self) -> tuple[OutlinedFinding, ...]:
+        """The present findings that have voxels, in order of their segments."""
+        return outlined_findings(self.analysis, self.manifest)
+
+    @property
+    def examined_segments(self) -> tuple[OutlinedFinding, ...]:
+        """A segment for everything that the model outlines when it is there, found or not."""
+        keyed = {finding.key: finding for finding in self.analysis.findings}
+        outlining = [spec for spec in self.manifest.findings if spec.segment and spec.key in keyed]
+        return tuple(
+            OutlinedFinding(keyed[spec.key], spec, number, spec.segment.label)
+            for number, spec in enumerate(outlining, start=1)
+            if spec.segment
+        )
+
+    def mask_of(self, outlined: OutlinedFinding) -> NDArray[np.bool_]:
+        """Return where `outlined` is, of shape (slices, rows, columns)."""
+        mask = self.analysis.segmentation
+        if mask is None:
+            raise ResultError(f"{self.manifest.identity}: there is no segmentation")
+        return np.equal(mask, outlined.label)
+
+    @property
+    def device_uid(self) -> str:
+        """The UID of the observing device: the configured one, or one for each model version."""
+        identity = (self.manifest.name, self.manifest.version)
+        return self.settings.device_uid or derived_uid("triage", "device", *identity)
+
+    @property
+    def software_versions(self) -> list[str]:
+        """Software Versions (0018,1020): the model's, then our own."""
+        return [self.manifest.version, f"{MANUFACTURER} {_own_version()}"]
+
+    @property
+    def local_time(self) -> datetime:
+        """When the results were made, as this machine's wall clock shows it.
+
+        Timezone Offset From UTC (0008,0201) is not written: it would speak for Study Date and Time
+        too (DICOM PS3.3 C.12.1.1.8), which are copied from images that seldom state one.
+        """
+        return self.produced_at.astimezone().replace(tzinfo=None)
+
+
+def outlined_findings(analysis: Analysis, manifest: ModelManifest) -> tuple[OutlinedFinding, ...]:
+    """Return the present findings that have voxels, numbered from 1 in order of their labels.
+
+    A BINARY segmentation's numbers begin at 1 and increase by 1 (DICOM PS3.3 C.8.20.2), so they
+    cannot be the labels, nor places in the manifest, where an absent finding leaves a gap.
+    """
+    mask = analysis.segmentation
+    if mask is None:
+        return ()
+    outlined: list[tuple[int, Finding, FindingSpec]] = []
+    for finding in analysis.findings:
+        spec = _spec_of(finding, manifest)
+        if finding.present and spec.segment is not None and np.any(mask == spec.segment.label):
+            outlined.append((spec.segment.label, finding, spec))
+    outlined.sort(key=lambda each: each[0])
+    return tuple(
+        OutlinedFinding(finding, spec, number, label)
+        for number, (label, finding, spec) in enumerate(outlined, start=1)
+    )
+
+
+def _spec_of(finding: Finding, manifest: ModelManifest) -> FindingSpec:
+    return next(spec for spec in manifest.findings if spec.key == finding.key)
+
+
+def coded(code: Code) -> CodedConcept:
+    """Return `code` as highdicom writes it."""
+    return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+
+
+def stamp(dataset: Dataset, moment: datetime) -> None:
+    """Date `dataset` as made at `moment`, not at whatever time the library ran."""
+    for keyword in ("InstanceCreation", "Series", "Content"):
+        setattr(dataset, f"{keyword}Date", moment.strftime("%Y%m%d"))
+        setattr(dataset, f"{keyword}Time", moment.strftime("%H%M%S.%f"))
+    for equipment in dataset.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in equipment:
+            equipment.ContributionDateTime = moment.strftime("%Y%m%d%H%M%S.%f")
+
+
+def _own_version() -> str:
+    try:
+        return version("triage")
+    except PackageNotFoundError:
+        return "unknown"

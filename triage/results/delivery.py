@@ -1,0 +1,237 @@
+"""Result objects on their way to an archive: C-STORE as an SCU (DICOM PS3.4 annex B)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import build_context
+
+from triage.results.errors import DeliveryError
+from triage.settings import ArchiveSettings, ResultSettings, Settings
+from triage.store.clock import Clock
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+from triage.store.outbox import (
+    DueDelivery,
+    claim_due_delivery,
+    mark_delivered,
+    mark_not_delivered,
+)
+
+Random = Callable[[], float]
+"""Where jitter comes from: a number from 0 up to but not including 1, as `random.random`."""
+
+_LEASE_MARGIN_S = 30.0
+_WAITS_OF_ONE_ATTEMPT = 4  # connect, associate, store, release
+_DUPLICATE_SOP_INSTANCE = 0x0111
+_PERMANENT_STATUSES = {
+    0x0117: "the object's UID is invalid to it",
+    0x0122: "it does not support the SOP class",
+    0x0212: "it cannot read the message",
+}
+_PASSING_STATUSES = {
+    0x0110: "processing failed",
+    0x0124: "this AE title is not authorised",
+    0x0210: "duplicate message",
+    0x0211: "it does not know C-STORE",
+}
+
+
+def deliver(
+    due: DueDelivery,
+    destination: ArchiveSettings,
+    files: InstanceFiles,
+    *,
+    calling_ae_title: str,
+) -> None:
+    """Send one object to `destination` and return once it was taken.
+
+    Exactly one presentation context is proposed: the object's SOP class in the transfer syntax of
+    its file, so nothing is transcoded. A warning status (0xB000, 0xB006, 0xB007) means that the
+    object is stored (DICOM PS3.4 B.2.3), and a duplicate that it was stored before, with the
+    answer lost.
+
+    Raises:
+        DeliveryError: the destination did not take it; the message says why. A refused
+            association is never permanent: it says something about two configurations, not about
+            the object, and a person may mend either at any time.
+    """
+    dataset = _read(files.absolute(due.path))
+    association = _associate(due, dataset, destination, calling_ae_title)
+    try:
+        answer = association.send_c_store(dataset)
+    except ValueError as error:
+        raise DeliveryError(
+            f"{destination.name}: the object cannot be encoded: {error}", is_permanent=True
+        ) from error
+    except RuntimeError as error:
+        raise DeliveryError(
+            f"{destination.name}: the association ended before the object was sent",
+            is_permanent=False,
+        ) from error
+    finally:
+        _end(association)
+    _check_status(answer, destination)
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        return dcmread(path)
+    except FileNotFoundError as error:
+        raise DeliveryError("its file is no longer in the store", is_permanent=True) from error
+    except OSError as error:
+        raise DeliveryError(f"its file cannot be read: {error}", is_permanent=False) from error
+
+
+def _associate(
+    due: DueDelivery, dataset: Dataset, destination: ArchiveSettings, calling_ae_title: str
+) -> Association:
+    transfer_syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+    entity = AE(ae_title=calling_ae_title)
+    entity.connection_timeout = destination.timeout_s
+    entity.acse_timeout = destination.timeout_s
+    entity.dimse_timeout = destination.timeout_s
+    entity.network_timeout = destination.timeout_s
+    connected: list[evt.Event] = []
+    association = entity.associate(
+        destination.host,
+        destination.port,
+        contexts=[build_context(due.sop_class_uid, transfer_syntax)],
+        ae_title=destination.ae_title,
+        evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [connected])],
+    )
+    if association.is_established:
+        return association
+    where = f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
+    if association.rejected_contexts and not association.accepted_contexts:
+        _end(association)
+        raise DeliveryError(
+            f"{where} does not accept {UID(due.sop_class_uid).name} as {transfer_syntax.name}",
+            is_permanent=True,
+        )
+    _end(association)
+    raise DeliveryError(
+        f"{where} {_why_not_established(association, bool(connected))}", is_permanent=False
+    )
+
+
+def _on_connected(event: evt.Event, connected: list[evt.Event]) -> None:
+    connected.append(event)
+    # Small PDUs would wait for the peer's delayed acknowledgement (Nagle's algorithm).
+    transport = event.assoc.dul.socket
+    if transport is not None and transport.socket is not None:
+        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _why_not_established(association: Association, is_connected: bool) -> str:
+    if association.is_rejected:
+        answer: Any = association.acceptor.primitive
+        if answer is None:
+            return "refused the association"
+        return (
+            f"refused the association: {answer.reason_str} "
+            f"({answer.result_str}, {answer.source_str})"
+        )
+    if is_connected:
+        return "did not answer the association request, or aborted it"
+    return "cannot be reached"
+
+
+def _end(association: Association) -> None:
+    if association.is_established:
+        association.release()
+    elif not (association.is_released or association.is_aborted or association.is_rejected):
+        association.abort()
+
+
+def _check_status(answer: Dataset, destination: ArchiveSettings) -> None:
+    """Raise unless `answer` says that the object is stored (DICOM PS3.4 table B.2-1)."""
+    if "Status" not in answer:
+        raise DeliveryError(
+            f"{destination.name} did not answer C-STORE within {destination.timeout_s:g} s, or "
+            "broke off",
+            is_permanent=False,
+        )
+    status = int(answer.Status)
+    if status == 0x0000 or status & 0xF000 == 0xB000 or status == _DUPLICATE_SOP_INSTANCE:
+        return
+    words, is_permanent = _in_words(status)
+    comment = str(answer.get("ErrorComment") or "").strip()
+    said = f", saying {comment!r}" if comment else ""
+    raise DeliveryError(
+        f"{destination.name} answered 0x{status:04X}: {words}{said}", is_permanent=is_permanent
+    )
+
+
+def _in_words(status: int) -> tuple[str, bool]:
+    if status in _PERMANENT_STATUSES:
+        return _PERMANENT_STATUSES[status], True
+    if status & 0xFF00 == 0xA700:
+        return "it is out of resources", False
+    if status & 0xFF00 == 0xA900:
+        return "the object does not match its SOP class, it says", True
+    if status & 0xF000 == 0xC000:
+        return "it cannot understand the object", True
+    return _PASSING_STATUSES.get(status, "failure"), False
+
+
+def retry_after(attempt: int, settings: ResultSettings, random: Random) -> timedelta:
+    """Return how long to wait after the failed `attempt`, counted from 1.
+
+    Doubles from `first_retry_s` up to `longest_retry_s`, then is scattered down to half of that, so
+    that what failed together does not come again together.
+
+    >>> retry_after(3, ResultSettings(first_retry_s=2), random=lambda: 1.0)
+    datetime.timedelta(seconds=8)
+    """
+    doublings = min(attempt - 1, 30)
+    longest = min(settings.first_retry_s * 2**doublings, settings.longest_retry_s)
+    return timedelta(seconds=longest * (0.5 + 0.5 * random()))
+
+
+def deliver_next(
+    database: Database, settings: Settings, files: InstanceFiles, clock: Clock, random: Random
+) -> bool:
+    """Send the delivery that is due and oldest; return whether there was one.
+
+    The outcome is written whatever it is: delivered, waiting for its next attempt, or dead with a
+    message for the person who can mend it.
+    """
+    longest_wait_s = max((d.timeout_s for d in settings.destinations), default=0.0)
+    lease = timedelta(seconds=_WAITS_OF_ONE_ATTEMPT * longest_wait_s + _LEASE_MARGIN_S)
+    with database.transaction() as session:
+        due = claim_due_delivery(session, lease=lease, now=clock())
+    if due is None:
+        return False
+    try:
+        destination = _destination_of(due, settings)
+        deliver(due, destination, files, calling_ae_title=settings.receiver.ae_title)
+    except DeliveryError as error:
+        is_last = error.is_permanent or due.attempt >= settings.results.maximum_delivery_attempts
+        wait = None if is_last else retry_after(due.attempt, settings.results, random)
+        with database.transaction() as session:
+            mark_not_delivered(session, due, str(error), retry_after=wait, now=clock())
+        return True
+    with database.transaction() as session:
+        mark_delivered(session, due, now=clock())
+    return True
+
+
+def _destination_of(due: DueDelivery, settings: Settings) -> ArchiveSettings:
+    for destination in settings.destinations:
+        if destination.name == due.destination:
+            return destination
+    raise DeliveryError(
+        f"no destination named {due.destination!r} is configured any more; configure it again and "
+        "resend, or leave it",
+        is_permanent=True,
+    )

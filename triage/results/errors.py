@@ -1,0 +1,23 @@
+"""What can go wrong between a finding and the archive."""
+
+from __future__ import annotations
+
+from triage.core.analysis import AnalysisFailedError
+from triage.core.errors import TriageError
+
+
+class ResultError(AnalysisFailedError):
+    """The result objects of an analysis cannot be made; the message says of which and why."""
+
+
+class DeliveryError(TriageError):
+    """A destination did not take an object.
+
+    Attributes:
+        is_permanent: whether the same object would be refused again whenever it is sent, so that
+            only a person can help.
+    """
+
+    def __init__(self, message: str, *, is_permanent: bool) -> None:
+        super().__init__(message)
+        self.is_permanent = is_permanent

@@ -1,0 +1,259 @@
+"""Structured reports: what a model said, as a TID 1500 Measurement Report (DICOM PS3.16)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodedConcept,
+    Comprehensive3DSR,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    QualitativeEvaluation,
+    ReferencedSegment,
+    RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
+    SourceSeriesForSegmentation,
+    TextContentItem,
+    TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from triage.core.codes import Code
+from triage.core.findings import Finding
+from triage.core.priority import Priority
+from triage.results.context import (
+    ARTIFICIAL_INTELLIGENCE,
+    MANUFACTURER,
+    OutlinedFinding,
+    ResultContext,
+    coded,
+    stamp,
+)
+
+# DICOM PS3.16 CID 240
+PRESENT = Code(value="52101004", scheme="SCT", meaning="Present")
+ABSENT = Code(value="272519000", scheme="SCT", meaning="Absent")
+
+CERTAINTY_OF_FINDING = Code(value="111012", scheme="DCM", meaning="Certainty of Finding")
+"""Asked in percent by DICOM PS3.16 CID 6048."""
+
+PERCENT = Code(value="%", scheme="UCUM", meaning="percent")
+PRIORITY = Code(value="260870009", scheme="SCT", meaning="Priority")
+
+_PRIORITY_VALUES = {
+    Priority.STAT: Code(value="25876001", scheme="SCT", meaning="Emergency"),
+    Priority.HIGH: Code(value="103391001", scheme="SCT", meaning="Urgency"),
+}
+"""What raises a study, as CID 3414 codes it. A finding that asks for no more than the usual place
+says nothing: the AI moves up and never down."""
+
+_PROCEDURES = {  # DICOM PS3.16 CID 100
+    "CT": Code(value="25045-6", scheme="LN", meaning="CT unspecified body region"),
+    "MR": Code(value="25056-3", scheme="LN", meaning="MRI unspecified body region"),
+    "NM": Code(value="49118-3", scheme="LN", meaning="NM unspecified body region"),
+    "PT": Code(value="44136-0", scheme="LN", meaning="PET unspecified body region"),
+    "CR": Code(value="43468-8", scheme="LN", meaning="XR unspecified body region"),
+    "DX": Code(value="43468-8", scheme="LN", meaning="XR unspecified body region"),
+    "RG": Code(value="43468-8", scheme="LN", meaning="XR unspecified body region"),
+}
+_ANY_PROCEDURE = Code(value="363679005", scheme="SCT", meaning="Imaging procedure")
+
+_Group = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
+
+
+def build_report(context: ResultContext, segmentation: Dataset | None) -> Dataset:
+    """Return the Comprehensive 3D SR of all findings, present and absent (DICOM PS3.3 A.35.13).
+
+    An outlined finding is a TID 1411 group that refers to its segment; every other finding is a
+    TID 1501 group about the images. The report is complete but neither verified nor final: no
+    person has seen it (Completion, Verification and Preliminary Flag, C.17.2.6).
+    """
+    evidence = [*context.sources, *([segmentation] if segmentation is not None else [])]
+    dataset = Comprehensive3DSR(
+        evidence=evidence,
+        content=_content(context, segmentation),
+        series_instance_uid=context.series_uid("sr"),
+        series_number=context.series_number("sr"),
+        sop_instance_uid=context.instance_uid("sr"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=context.manifest.name,
+        software_versions=context.software_versions,
+        device_serial_number=context.device_uid,
+        is_complete=True,
+        is_verified=False,
+        is_final=False,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        series_description=context.description,
+    )
+    stamp(dataset, context.local_time)
+    return dataset
+
+
+def _content(context: ResultContext, segmentation: Dataset | None) -> MeasurementReport:
+    report = MeasurementReport(
+        observation_context=_observation_context(context),
+        procedure_reported=_procedures_reported(context.reference),
+        imaging_measurements=_groups(context, segmentation),
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    # TID 1500 is extensible. The two texts are for the person who opens the report: what is said,
+    # and what it may be used for.
+    said = "; ".join(finding.in_words() for finding in context.analysis.findings)
+    for name, text in ((codes.DCM.Summary, said), (codes.DCM.Comment, context.notice)):
+        item = TextContentItem(
+            name=name, value=text, relationship_type=RelationshipTypeValues.CONTAINS
+        )
+        report[0].ContentSequence.append(item)
+    return report
+
+
+def _observation_context(context: ResultContext) -> ObservationContext:
+    device = DeviceObserverIdentifyingAttributes(
+        uid=context.device_uid,
+        name=context.manifest.identity,
+        manufacturer_name=MANUFACTURER,
+        model_name=context.manifest.name,
+    )
+    return ObservationContext(
+        observer_device_context=ObserverContext(
+            observer_type=codes.DCM.Device, observer_identifying_attributes=device
+        )
+    )
+
+
+def _procedures_reported(reference: Dataset) -> list[CodedConcept]:
+    stated = [
+        CodedConcept(
+            value=item.CodeValue,
+            scheme_designator=item.CodingSchemeDesignator,
+            meaning=item.CodeMeaning,
+        )
+        for item in reference.get("ProcedureCodeSequence", ())
+        if all(item.get(k) for k in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"))
+    ]
+    return stated or [coded(_PROCEDURES.get(str(reference.get("Modality")), _ANY_PROCEDURE))]
+
+
+def _groups(context: ResultContext, segmentation: Dataset | None) -> list[_Group]:
+    outlined = {each.finding.key: each for each in context.outlined_findings}
+    groups: list[_Group] = []
+    for finding in context.analysis.findings:
+        if segmentation is not None and finding.key in outlined:
+            groups.append(_outlined_group(context, outlined[finding.key], segmentation))
+        else:
+            groups.append(_whole_image_group(context, finding))
+    return groups
+
+
+def _outlined_group(
+    context: ResultContext, outlined: OutlinedFinding, segmentation: Dataset
+) -> _Group:
+    """Return the TID 1411 group of a finding that the SEG outlines.
+
+    The reference is made by hand: `ReferencedSegment.from_segmentation` fails for a SEG of one
+    segment, whose Segment Identification is shared by all frames (highdicom 0.28.2).
+    """
+    finding = outlined.finding
+    return VolumetricROIMeasurementsAndQualitativeEvaluations(
+        referenced_segment=ReferencedSegment(
+            sop_class_uid=segmentation.SOPClassUID,
+            sop_instance_uid=segmentation.SOPInstanceUID,
+            segment_number=outlined.segment_number,
+            source_series=SourceSeriesForSegmentation(context.reference.SeriesInstanceUID),
+        ),
+        tracking_identifier=_tracking(context, finding),
+        finding_type=coded(finding.code),
+        finding_sites=_sites(finding),
+        algorithm_id=_algorithm(context),
+        measurements=_measurements(finding),
+        qualitative_evaluations=_evaluations(finding),
+    )
+
+
+def _whole_image_group(context: ResultContext, finding: Finding) -> _Group:
+    """Return the TID 1501 group of a finding without an outline, or of one that is absent.
+
+    Of an absent finding the group has no Finding (121071, DCM), which a reader that knows no
+    Presence would take for a positive one, but only "… = Absent". Nor has it a certainty: the
+    model's confidence that it is there would read as that of its being absent.
+    """
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(context, finding),
+        finding_type=coded(finding.code) if finding.present else None,
+        finding_sites=_sites(finding),
+        algorithm_id=_algorithm(context),
+        measurements=_measurements(finding),
+        qualitative_evaluations=_evaluations(finding),
+        source_images=_key_images(context, finding),
+    )
+
+
+def _tracking(context: ResultContext, finding: Finding) -> TrackingIdentifier:
+    return TrackingIdentifier(
+        uid=context.tracking_uid(finding), identifier=context.tracking_identifier(finding)
+    )
+
+
+def _sites(finding: Finding) -> list[FindingSite] | None:
+    return [FindingSite(anatomic_location=coded(finding.site))] if finding.site else None
+
+
+def _algorithm(context: ResultContext) -> AlgorithmIdentification:
+    """Return the algorithm identification of TID 4019."""
+    return AlgorithmIdentification(
+        name=context.manifest.name,
+        version=context.manifest.version,
+        family=coded(ARTIFICIAL_INTELLIGENCE),
+    )
+
+
+def _measurements(finding: Finding) -> list[Measurement] | None:
+    if not finding.present:
+        return None
+    certainty = Measurement(
+        name=coded(CERTAINTY_OF_FINDING),
+        value=round(100 * finding.confidence, 2),
+        unit=coded(PERCENT),
+    )
+    numbers = [
+        Measurement(name=coded(m.concept), value=m.value, unit=coded(m.unit))
+        for m in finding.measurements
+    ]
+    return [*numbers, certainty]
+
+
+def _evaluations(finding: Finding) -> list[QualitativeEvaluation]:
+    presence = PRESENT if finding.present else ABSENT
+    evaluations = [QualitativeEvaluation(name=coded(finding.code), value=coded(presence))]
+    asked = _PRIORITY_VALUES.get(finding.priority)
+    if finding.present and asked is not None:
+        evaluations.append(QualitativeEvaluation(name=coded(PRIORITY), value=coded(asked)))
+    return evaluations
+
+
+def _key_images(
+    context: ResultContext, finding: Finding
+) -> Sequence[SourceImageForMeasurementGroup] | None:
+    """Return references to the images that show the finding, or to the only image there is."""
+    by_uid = {str(source.SOPInstanceUID): source for source in context.sources}
+    shown = [by_uid[uid] for uid in finding.key_image_uids if uid in by_uid]
+    if not shown and len(context.sources) == 1:
+        shown = [context.reference]
+    return [
+        SourceImageForMeasurementGroup(
+            referenced_sop_class_uid=source.SOPClassUID,
+            referenced_sop_instance_uid=source.SOPInstanceUID,
+        )
+        for source in shown
+    ] or None

@@ -1,0 +1,83 @@
+"""`triage models try`: a model on a folder of files, outside the queue and without a database."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydicom import dcmread
+
+from triage.core.analysis import Analysis
+from triage.core.manifest import ModelManifest
+from triage.models.previews import write_previews
+from triage.models.registry import package_named
+from triage.models.try_model import try_model
+from triage.results.build import build_results, number_segments
+from triage.settings import Settings
+
+_BRAIN_WINDOW = (40.0, 80.0)  # centre and width in HU
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a trial left, and the same in words."""
+
+    analysis: Analysis
+    lines: tuple[str, ...]
+
+
+def try_on_folder(model: str, folder: Path, destination: Path, settings: Settings) -> Trial:
+    """Analyse the study in `folder` and write findings, DICOM objects and pictures.
+
+    Raises:
+        PackageError: there is no such model, or it is broken.
+        InputRefusedError: the model accepts no series of the study.
+        AnalysisFailedError: the model could not be run.
+    """
+    package = package_named(model, settings.model_registry)
+    manifest = package.manifest
+    analysis = number_segments(try_model(package, folder, worker=settings.worker), manifest)
+    destination.mkdir(parents=True, exist_ok=True)
+    findings = destination / "findings.json"
+    findings.write_text(json.dumps(_as_json(manifest, analysis), indent=2) + "\n", encoding="utf-8")
+    objects = _write_objects(manifest, analysis, destination, settings)
+    is_ct = "CT" in manifest.accepts.modalities
+    pictures = write_previews(
+        analysis, manifest, destination, window=_BRAIN_WINDOW if is_ct else None
+    )
+    said = [finding.in_words() for finding in analysis.findings]
+    times = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in analysis.timings_s.items())
+    written = [f"written: {path}" for path in (findings, *objects, *pictures)]
+    return Trial(analysis, (manifest.identity, *said, *analysis.remarks, times, *written))
+
+
+def _as_json(manifest: ModelManifest, analysis: Analysis) -> dict[str, object]:
+    return {
+        "model": manifest.identity,
+        "notice": manifest.notice,
+        "input_sha256": analysis.input_sha256,
+        "remarks": list(analysis.remarks),
+        "timings_s": dict(analysis.timings_s),
+        "findings": [finding.model_dump(mode="json") for finding in analysis.findings],
+    }
+
+
+def _write_objects(
+    manifest: ModelManifest, analysis: Analysis, destination: Path, settings: Settings
+) -> list[Path]:
+    source = dcmread(analysis.source_files[0], stop_before_pixels=True)
+    built = build_results(
+        analysis,
+        manifest,
+        study_instance_uid=str(source.StudyInstanceUID),
+        settings=settings.results,
+        produced_at=datetime.now(UTC),
+    )
+    paths = []
+    for each in built:
+        path = destination / f"{each.role}.dcm"
+        each.dataset.save_as(path, enforce_file_format=True)
+        paths.append(path)
+    return paths

@@ -1,0 +1,1 @@
+"""The pages and the API: worklist, study page with viewer, operations."""

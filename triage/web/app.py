@@ -1,0 +1,160 @@
+"""The web application: a list of routes, and the server that answers them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from triage.settings import Settings
+from triage.store.clock import Clock, system_clock
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+from triage.web import api, images, pages
+from triage.web.context import WebContext
+from triage.web.live import LiveUpdates
+from triage.web.rendering import HERE, templates
+from triage.web.security import KnownHost, SecurityHeaders
+
+log = structlog.get_logger()
+
+_DECODERS = 4
+
+
+class WebError(Exception):
+    """The pages cannot be served; the message says why and what to do."""
+
+
+def create_app(
+    settings: Settings, database: Database, files: InstanceFiles, clock: Clock = system_clock
+) -> FastAPI:
+    """Return the application; it owns neither the database nor the files."""
+    live = LiveUpdates(database)
+    decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        live.close()
+        decoders.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(
+        title="Triage",
+        lifespan=lifespan,
+        docs_url=None,  # both documentation pages load their scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )
+    app.state.context = WebContext(settings, database, files, clock, live, decoders)
+    app.include_router(pages.router)
+    app.include_router(images.router)
+    app.include_router(api.router)
+    app.add_api_route("/healthz", healthz, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.add_exception_handler(HTTPException, _refusal)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(SQLAlchemyError, _database_away)
+    app.add_middleware(KnownHost, settings=settings.web)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+def healthz(request: Request) -> Response:
+    """Say whether the pages can be served: the database answers."""
+    context: WebContext = request.app.state.context
+    with context.database.reading() as session:
+        session.execute(text("SELECT 1"))
+    return PlainTextResponse("ok\n")
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _say(request, error.status_code, str(error.detail))
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # The value itself is not repeated: it came from outside.
+    names = ", ".join(sorted({str(e["loc"][-1]) for e in error.errors()}))
+    return _say(request, 422, f"This address is not valid ({names}).")
+
+
+def _database_away(request: Request, error: Exception) -> Response:
+    log.error("web.database", path=request.url.path, error=type(error).__name__)
+    return _say(request, 503, "The database does not answer. Studies are not lost; try again.")
+
+
+def _say(request: Request, status: int, detail: str) -> Response:
+    if "text/html" not in request.headers.get("accept", ""):
+        return JSONResponse({"detail": detail}, status)
+    title = HTTPStatus(status).phrase
+    content = {"status": status, "title": title, "detail": detail}
+    return templates.TemplateResponse(request, "error.html", content, status)
+
+
+class _Server(uvicorn.Server):
+    """A server that ends the event streams when it stops; by themselves they never end."""
+
+    def __init__(self, config: uvicorn.Config, live: LiveUpdates) -> None:
+        super().__init__(config)
+        self._live = live
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._live.close()
+
+
+def run_web(settings: Settings) -> None:
+    """Serve the pages and the API until a signal.
+
+    Raises:
+        WebError: the address cannot be listened on.
+        DatabaseError: the schema is not the one that this version needs.
+    """
+    listener = _listen(settings)
+    database = Database(settings.database_url)
+    try:
+        database.check_schema()
+        app = create_app(settings, database, InstanceFiles(settings.data_directory))
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        log.info("web.listening", url=settings.web_url)
+        _Server(config, app.state.context.live).run(sockets=[listener])
+    finally:
+        database.close()
+        listener.close()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.web.host, settings.web.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise WebError(
+            f"cannot listen on {host} port {port}: {error.strerror}; stop the program that uses "
+            f"it, or choose another port with TRIAGE_WEB__PORT={port + 1 if port < 65535 else 8080}"
+        ) from error
+    listener.listen(128)
+    return listener

@@ -1,0 +1,46 @@
+"""What the routes work with, handed to them by the app."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from triage.settings import Settings
+from triage.store.clock import Clock
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+from triage.web.live import LiveUpdates
+
+
+@dataclass(frozen=True, slots=True)
+class WebContext:
+    """The database, the files, the time, the live updates and the threads that decode images."""
+
+    settings: Settings
+    database: Database
+    files: InstanceFiles
+    clock: Clock
+    live: LiveUpdates
+    decoders: ThreadPoolExecutor
+
+    def now(self) -> datetime:
+        """Return the present moment."""
+        return self.clock()
+
+
+def web_context(request: Request) -> WebContext:
+    """Return the context of the app that answers `request`."""
+    context = request.app.state.context
+    assert isinstance(context, WebContext)
+    return context
+
+
+Context = Annotated[WebContext, Depends(web_context)]
+
+UID_PATTERN = r"^[0-9]+(\.[0-9]+)*$"
+Uid = Annotated[str, Path(pattern=UID_PATTERN, max_length=64, description="A DICOM UID (PS3.5 9)")]
+FrameNumber = Annotated[int, Path(ge=1, le=1_000_000, description="Number of the frame, from 1")]

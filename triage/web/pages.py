@@ -1,0 +1,148 @@
+"""The pages: worklist, study, operations."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+from starlette.templating import Jinja2Templates
+
+from triage.web.context import Context, Uid, WebContext
+from triage.web.rendering import templates
+from triage.web.security import require_same_origin
+from triage.worklist.operations import DeliveryNotDeadError, operations, resend
+from triage.worklist.queue import PAGE_SIZE, count_worklist, reading_list, recently_read
+from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
+from triage.worklist.study_view import study_view
+
+router = APIRouter(include_in_schema=False)
+Page = Annotated[int, Query(ge=1, le=10_000)]
+
+
+@router.get("/")
+def worklist(request: Request, context: Context, page: Page = 1) -> Response:
+    """Show the studies to be read, most urgent first."""
+    return _render(request, "worklist.html", _worklist(context, page))
+
+
+@router.get("/worklist/rows")
+def worklist_rows(
+    request: Request,
+    context: Context,
+    page: Page = 1,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Give the list alone, for a page that is open already."""
+    answer = _render(request, "_list.html", _worklist(context, page))
+    tag = f'"{hashlib.sha256(bytes(answer.body)).hexdigest()[:32]}"'
+    if if_none_match == tag:
+        return Response(
+            status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"}
+        )
+    answer.headers["ETag"] = tag
+    answer.headers["Cache-Control"] = "private, no-cache"
+    return answer
+
+
+def _worklist(context: WebContext, page: int) -> dict[str, Any]:
+    now = context.now()
+    with context.database.reading() as session:
+        entries = reading_list(session, now, offset=(page - 1) * PAGE_SIZE)
+        counts = count_worklist(session, now)
+    return {
+        "entries": entries,
+        "counts": counts,
+        "page": page,
+        "pages": max(1, -(-counts.total // PAGE_SIZE)),
+        "now": now,
+    }
+
+
+@router.get("/read")
+def read_studies(request: Request, context: Context) -> Response:
+    """Show what was read lately, to put it back or to see what changed since."""
+    now = context.now()
+    with context.database.reading() as session:
+        content = {
+            "entries": recently_read(session, now),
+            "counts": count_worklist(session, now),
+            "now": now,
+        }
+    return _render(request, "read.html", content)
+
+
+@router.get("/events")
+def events(context: Context) -> Response:
+    """Tell an open page of every change, as Server-Sent Events."""
+    return StreamingResponse(
+        context.live.stream(),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.get("/studies/{study_instance_uid}")
+def study(request: Request, study_instance_uid: Uid, context: Context) -> Response:
+    """Show one study: images, findings, runs, results and history."""
+    now = context.now()
+    with context.database.reading() as session:
+        view = study_view(session, study_instance_uid, now)
+    if view is None:
+        raise HTTPException(404, "Triage holds no such study.")
+    return _render(request, "study.html", {"study": view, "now": now})
+
+
+@router.post("/studies/{study_instance_uid}/read", dependencies=[Depends(require_same_origin)])
+def read(request: Request, study_instance_uid: Uid, context: Context) -> Response:
+    """Take the study off the list, and go back to where the button was."""
+    try:
+        with context.database.transaction() as session:
+            mark_as_read(session, study_instance_uid, now=context.now())
+    except UnknownStudyError:
+        raise HTTPException(404, "Triage holds no such study.") from None
+    return _back(request)
+
+
+@router.post("/studies/{study_instance_uid}/unread", dependencies=[Depends(require_same_origin)])
+def unread(request: Request, study_instance_uid: Uid, context: Context) -> Response:
+    """Put the study back on the list."""
+    try:
+        with context.database.transaction() as session:
+            mark_as_unread(session, study_instance_uid, now=context.now())
+    except UnknownStudyError:
+        raise HTTPException(404, "Triage holds no such study.") from None
+    return _back(request)
+
+
+@router.get("/status")
+def status(request: Request, context: Context) -> Response:
+    """Show the administrator what runs, what waits and what is stuck."""
+    now = context.now()
+    with context.database.reading() as session:
+        state = operations(session, now)
+    return _render(request, "status.html", {"state": state, "now": now})
+
+
+@router.post("/deliveries/{delivery_id}/resend", dependencies=[Depends(require_same_origin)])
+def resend_delivery(request: Request, delivery_id: int, context: Context) -> Response:
+    """Give a dead delivery another round of attempts."""
+    try:
+        with context.database.transaction() as session:
+            resend(session, delivery_id, now=context.now())
+    except DeliveryNotDeadError as error:
+        raise HTTPException(409, f"Not sent again: {error}.") from None
+    return _back(request)
+
+
+def _render(request: Request, name: str, content: dict[str, Any]) -> Response:
+    pages: Jinja2Templates = templates
+    return pages.TemplateResponse(request, name, content)
+
+
+def _back(request: Request) -> Response:
+    # Only the path: where the browser says it came from could be another site.
+    path = urlsplit(request.headers.get("referer", "")).path or "/"
+    return RedirectResponse("/" if path.startswith("//") else path, status_code=303)

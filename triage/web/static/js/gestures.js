@@ -1,0 +1,120 @@
+/* How hands move the stack: wheel, drag, keys, touch. */
+
+import { WINDOWS } from "./viewer.js";
+
+const PIXELS_AN_IMAGE = 8;
+
+export function handleGestures(viewer, place, actions) {
+  handleWheel(viewer, place.viewport);
+  handleDrag(viewer, place.viewport);
+  showValues(viewer, place);
+  handleKeys(viewer, actions);
+  place.slider.addEventListener("input", () => viewer.show(Number(place.slider.value) - 1));
+  place.viewport.addEventListener("contextmenu", (event) => event.preventDefault());
+  place.viewport.addEventListener("dblclick", () => viewer.fit());
+}
+
+function handleWheel(viewer, viewport) {
+  let rest = 0;
+  viewport.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      if (event.ctrlKey || event.metaKey) {
+        const box = viewport.getBoundingClientRect();
+        viewer.zoomBy(Math.exp(-event.deltaY / 300), event.clientX - box.left, event.clientY - box.top);
+        return;
+      }
+      // A wheel's notch is one image; a touchpad's many small steps add up to one.
+      const delta = event.deltaMode === 1 ? event.deltaY * 40 : event.deltaY;
+      rest = Math.sign(delta) === Math.sign(rest) ? rest + delta : delta;
+      const steps = Math.abs(delta) >= 50 ? Math.sign(delta) : Math.trunc(rest / 40);
+      if (steps) {
+        rest = 0;
+        viewer.show(viewer.index + steps);
+      }
+    },
+    { passive: false },
+  );
+}
+
+function handleDrag(viewer, viewport) {
+  let drag = null;
+  viewport.addEventListener("pointerdown", (event) => {
+    if (event.target.closest(".legend")) return;
+    viewport.focus({ preventScroll: true });
+    viewport.setPointerCapture(event.pointerId);
+    drag = { kind: kindOf(event), x: event.clientX, y: event.clientY, rest: 0 };
+  });
+  viewport.addEventListener("pointermove", (event) => {
+    if (!drag) return;
+    const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
+    [drag.x, drag.y] = [event.clientX, event.clientY];
+    if (drag.kind === "pan") viewer.panBy(dx, dy);
+    if (drag.kind === "window") changeWindow(viewer, dx, dy);
+    if (drag.kind === "scroll") {
+      drag.rest += dy;
+      const steps = Math.trunc(drag.rest / PIXELS_AN_IMAGE);
+      drag.rest -= steps * PIXELS_AN_IMAGE;
+      if (steps) viewer.show(viewer.index + steps);
+    }
+  });
+  for (const end of ["pointerup", "pointercancel"]) viewport.addEventListener(end, () => (drag = null));
+}
+
+function showValues(viewer, { viewport, corners }) {
+  viewport.addEventListener("pointermove", (event) => {
+    const box = viewport.getBoundingClientRect();
+    corners.value.textContent = viewer.valueAt(event.clientX - box.left, event.clientY - box.top);
+  });
+  viewport.addEventListener("pointerleave", () => (corners.value.textContent = ""));
+}
+
+function kindOf(event) {
+  if (event.button === 1 || event.ctrlKey || event.metaKey) return "pan";
+  return event.button === 2 || event.shiftKey ? "window" : "scroll";
+}
+
+function changeWindow(viewer, dx, dy) {
+  const { center, width } = viewer.shownWindow;
+  const pace = Math.max(width / 300, 0.002);
+  viewer.setWindow({ center: center + dy * pace, width: width + dx * pace });
+}
+
+function setPreset(viewer, name) {
+  if (viewer.series?.modality === "CT") viewer.setWindow(WINDOWS[name]); // they are in HU
+}
+
+function handleKeys(viewer, actions) {
+  const keys = {
+    ArrowUp: () => viewer.show(viewer.index - 1),
+    ArrowDown: () => viewer.show(viewer.index + 1),
+    ArrowLeft: () => viewer.show(viewer.index - 1),
+    ArrowRight: () => viewer.show(viewer.index + 1),
+    PageUp: () => viewer.show(viewer.index - 10),
+    PageDown: () => viewer.show(viewer.index + 10),
+    Home: () => viewer.show(0),
+    End: () => viewer.show(Infinity),
+    0: () => viewer.setWindow(null),
+    1: () => setPreset(viewer, "brain"),
+    2: () => setPreset(viewer, "bone"),
+    3: () => setPreset(viewer, "lung"),
+    "+": () => viewer.zoomBy(1.25),
+    "=": () => viewer.zoomBy(1.25),
+    "-": () => viewer.zoomBy(0.8),
+    o: actions.overlay,
+    j: actions.jump,
+    i: actions.invert,
+    f: actions.fit,
+  };
+  document.addEventListener("keydown", (event) => {
+    const isTyping = event.target.closest("input, select, textarea, summary");
+    const isInPanel = event.target.closest(".panel, .series");
+    const scrolls = event.key.length > 1;
+    if (isTyping || (isInPanel && scrolls) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  });
+}

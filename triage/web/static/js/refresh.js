@@ -1,0 +1,14 @@
+/* Pages that are shown anew in place when anything changed: operations, read studies. */
+
+import { calmly, followChanges } from "./live.js";
+import { handleReading, learnServerTime, replaceParts } from "./page.js";
+
+const refresh = calmly(async () => {
+  const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+  if (!response.ok) return;
+  learnServerTime(response);
+  replaceParts(new DOMParser().parseFromString(await response.text(), "text/html"));
+}, 400);
+
+followChanges(refresh);
+handleReading(refresh);

@@ -1,0 +1,195 @@
+"""What an administrator must see: runs, workers, deliveries that are stuck, newest events."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, joinedload
+
+from triage.core.runs import DeliveryState, RunState
+from triage.store import outbox
+from triage.store.history import note
+from triage.store.runs import count_by_state
+from triage.store.tables import (
+    AnalysisRunRow,
+    DeliveryRow,
+    ResultObjectRow,
+    StudyEventRow,
+    StudyRow,
+)
+from triage.store.workers import alive_workers
+from triage.worklist.study_view import DeliveryView, delivery_view
+
+_SHOWN = 50
+_PROBLEMS_OF = timedelta(days=7)
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class WorkerView(_View):
+    """A worker that is alive."""
+
+    name: str
+    device: str
+    warm_models: str
+    prefect_error: str
+    alive_at: datetime
+
+
+class StuckDelivery(_View):
+    """A result object that has not arrived, with the study it belongs to."""
+
+    delivery: DeliveryView
+    role: str
+    study_instance_uid: str
+
+
+class ProblemRun(_View):
+    """A run that ended without findings."""
+
+    run_id: int
+    model: str
+    state: str
+    reason: str
+    finished_at: datetime | None
+    study_instance_uid: str
+
+
+class RecentEvent(_View):
+    """A line of some study's history."""
+
+    at: datetime
+    kind: str
+    text: str
+    study_instance_uid: str
+
+
+class Operations(_View):
+    """The state of the whole."""
+
+    runs: dict[str, int]
+    deliveries: dict[str, int]
+    studies_receiving: int
+    workers: tuple[WorkerView, ...]
+    stuck: tuple[StuckDelivery, ...]
+    problems: tuple[ProblemRun, ...]
+    events: tuple[RecentEvent, ...]
+
+
+class DeliveryNotDeadError(Exception):
+    """A delivery was to be sent again that is not dead, or does not exist."""
+
+
+def operations(session: Session, now: datetime) -> Operations:
+    """Return the state of the whole, the newest first in every list."""
+    runs = count_by_state(session)
+    counted = select(DeliveryRow.state, func.count()).group_by(DeliveryRow.state)
+    deliveries = {row[0]: row[1] for row in session.execute(counted)}
+    receiving = session.scalars(
+        select(func.count()).select_from(StudyRow).where(StudyRow.state == "receiving")
+    ).one()
+    return Operations(
+        runs={state.value: runs.get(state, 0) for state in RunState},
+        deliveries={state.value: deliveries.get(state, 0) for state in DeliveryState},
+        studies_receiving=receiving,
+        workers=tuple(
+            WorkerView(
+                name=w.name,
+                device=w.device,
+                warm_models=w.warm_models,
+                prefect_error=w.prefect_error,
+                alive_at=w.alive_at,
+            )
+            for w in alive_workers(session, now)
+        ),
+        stuck=_stuck(session),
+        problems=_problems(session, now),
+        events=_newest_events(session),
+    )
+
+
+def resend(session: Session, delivery_id: int, *, now: datetime) -> None:
+    """Give a dead delivery another round of attempts, and note who could ask: a person.
+
+    Raises:
+        DeliveryNotDeadError: it is not dead (any more), or there is no such delivery.
+    """
+    row = session.execute(
+        select(DeliveryRow.state, DeliveryRow.destination, ResultObjectRow.role, StudyRow.id)
+        .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
+        .join(AnalysisRunRow, AnalysisRunRow.id == ResultObjectRow.run_id)
+        .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
+        .where(DeliveryRow.id == delivery_id)
+    ).first()
+    if row is None:
+        raise DeliveryNotDeadError(f"there is no delivery {delivery_id}")
+    state, destination, role, study_id = row
+    if state is not DeliveryState.DEAD:
+        raise DeliveryNotDeadError(
+            f"delivery {delivery_id} is {state.value}; only a dead one is sent again by hand"
+        )
+    outbox.resend(session, delivery_id, now=now)
+    text = f"{role.upper()} to {destination} is sent again at a person's request"
+    note(session, study_id, "resent", text, at=now)
+
+
+def _stuck(session: Session) -> tuple[StuckDelivery, ...]:
+    rows = session.execute(
+        select(DeliveryRow, ResultObjectRow.role, StudyRow.study_instance_uid)
+        .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
+        .join(AnalysisRunRow, AnalysisRunRow.id == ResultObjectRow.run_id)
+        .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
+        .where(
+            DeliveryRow.state.in_(
+                (DeliveryState.DEAD, DeliveryState.WAITING, DeliveryState.SENDING)
+            )
+        )
+        .order_by(DeliveryRow.state, DeliveryRow.id.desc())  # "dead" sorts before the others
+        .limit(_SHOWN)
+    )
+    return tuple(
+        StuckDelivery(delivery=delivery_view(delivery), role=role, study_instance_uid=uid)
+        for delivery, role, uid in rows
+    )
+
+
+def _problems(session: Session, now: datetime) -> tuple[ProblemRun, ...]:
+    rows = session.execute(
+        select(AnalysisRunRow, StudyRow.study_instance_uid)
+        .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
+        .options(joinedload(AnalysisRunRow.model))
+        .where(
+            AnalysisRunRow.state.in_((RunState.FAILED, RunState.REFUSED)),
+            AnalysisRunRow.created_at >= now - _PROBLEMS_OF,
+        )
+        .order_by(AnalysisRunRow.id.desc())
+        .limit(_SHOWN)
+    )
+    return tuple(
+        ProblemRun(
+            run_id=run.id,
+            model=f"{run.model.name} {run.model.version}",
+            state=run.state.value,
+            reason=run.reason,
+            finished_at=run.finished_at,
+            study_instance_uid=uid,
+        )
+        for run, uid in rows
+    )
+
+
+def _newest_events(session: Session) -> tuple[RecentEvent, ...]:
+    rows = session.execute(
+        select(StudyEventRow, StudyRow.study_instance_uid)
+        .join(StudyRow, StudyRow.id == StudyEventRow.study_id)
+        .order_by(StudyEventRow.id.desc())
+        .limit(_SHOWN)
+    )
+    return tuple(
+        RecentEvent(at=row.at, kind=row.kind, text=row.text, study_instance_uid=uid)
+        for row, uid in rows
+    )

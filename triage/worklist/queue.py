@@ -1,0 +1,312 @@
+"""The reading list: the studies to be read, in the order in which they should be."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from triage.core.findings import Finding
+from triage.core.manifest import PriorityName
+from triage.core.priority import Priority
+from triage.core.runs import RunState
+from triage.store.tables import (
+    AnalysisRunRow,
+    FindingRow,
+    ModelRow,
+    StudyEventRow,
+    StudyRow,
+)
+from triage.worklist.status import RunFacts, StudyFacts, StudyStatus, status_of
+from triage.worklist.wording import calendar_date, patient_identifier, person_name
+
+PAGE_SIZE = 200
+_READ_IS_SHOWN_FOR = timedelta(days=2)
+
+
+class WorklistEntry(BaseModel):
+    """A line of the reading list."""
+
+    model_config = ConfigDict(frozen=True)
+
+    place: int
+    study_instance_uid: str
+    priority: PriorityName
+    order_priority: PriorityName
+    is_flagged: bool
+    reason: str
+    notices: tuple[str, ...]
+    waiting_since: datetime
+    waiting_s: float
+    patient_name: str
+    patient_id: str
+    birth_date: str
+    sex: str
+    modalities: tuple[str, ...]
+    description: str
+    study_date: str
+    accession_number: str
+    status: StudyStatus
+    read_at: datetime | None = None
+    changed_after_reading: str = ""
+
+
+class WorklistCounts(BaseModel):
+    """How many studies are to be read, of each priority, and how many the AI has flagged."""
+
+    model_config = ConfigDict(frozen=True)
+
+    total: int
+    by_priority: dict[str, int]
+    flagged: int
+    changed_after_reading: int
+
+
+@dataclass(frozen=True, slots=True)
+class StudyAnalyses:
+    """The production runs of a study's present generation, and the notices of their models."""
+
+    facts: StudyFacts
+    notices: tuple[str, ...]
+
+
+def reading_list(
+    session: Session, now: datetime, *, limit: int = PAGE_SIZE, offset: int = 0
+) -> list[WorklistEntry]:
+    """Return the studies to be read: most urgent first, and of equal ones the longest waiting.
+
+    A study is on the list from its first image on, whatever any model does or does not do.
+    """
+    studies = session.scalars(
+        select(StudyRow)
+        .where(StudyRow.read_at.is_(None))
+        .order_by(StudyRow.priority.desc(), StudyRow.first_instance_at, StudyRow.id)
+        .limit(limit)
+        .offset(offset)
+    ).all()
+    return _entries(session, studies, now, first_place=offset + 1)
+
+
+def recently_read(
+    session: Session, now: datetime, *, limit: int = PAGE_SIZE
+) -> list[WorklistEntry]:
+    """Return the studies that were read lately, newest first, those that changed since on top."""
+    changed = changes_after_reading(session, now)
+    studies = session.scalars(
+        select(StudyRow)
+        .where(StudyRow.read_at >= now - _READ_IS_SHOWN_FOR)
+        .order_by(StudyRow.id.in_(list(changed)).desc(), StudyRow.read_at.desc(), StudyRow.id)
+        .limit(limit)
+    ).all()
+    return _entries(session, studies, now, first_place=1, changed=changed)
+
+
+def count_worklist(session: Session, now: datetime) -> WorklistCounts:
+    """Return the counts that stand above the list."""
+    flagged = and_(StudyRow.ai_priority.is_not(None), StudyRow.ai_priority > Priority.ROUTINE)
+    rows = session.execute(
+        select(StudyRow.priority, flagged, func.count())
+        .where(StudyRow.read_at.is_(None))
+        .group_by(StudyRow.priority, flagged)
+    )
+    by_priority = {priority.name.lower(): 0 for priority in reversed(Priority)}
+    flags = 0
+    for priority, is_flagged, count in rows:
+        by_priority[priority.name.lower()] += count
+        flags += count if is_flagged else 0
+    return WorklistCounts(
+        total=sum(by_priority.values()),
+        by_priority=by_priority,
+        flagged=flags,
+        changed_after_reading=len(changes_after_reading(session, now)),
+    )
+
+
+def changes_after_reading(session: Session, now: datetime) -> Mapping[int, str]:
+    """Return what happened to studies after they were read: images that nobody has looked at.
+
+    The list shows what is to be read, so that what comes after the reading must be said apart.
+    """
+    flag = and_(
+        StudyEventRow.study_id == StudyRow.id,
+        StudyEventRow.kind == "flagged",
+        StudyEventRow.at > StudyRow.read_at,
+    )
+    rows = session.execute(
+        select(StudyRow.id, StudyRow.last_instance_at > StudyRow.read_at)
+        .where(
+            StudyRow.read_at >= now - _READ_IS_SHOWN_FOR,
+            or_(
+                StudyRow.last_instance_at > StudyRow.read_at,
+                select(StudyEventRow.id).where(flag).exists(),
+            ),
+        )
+        .order_by(StudyRow.id)
+    )
+    return {
+        study_id: "images arrived after it was read" if images else "flagged after it was read"
+        for study_id, images in rows
+    }
+
+
+def _entries(
+    session: Session,
+    studies: Sequence[StudyRow],
+    now: datetime,
+    *,
+    first_place: int,
+    changed: Mapping[int, str] | None = None,
+) -> list[WorklistEntry]:
+    analyses = analyses_of(session, studies)
+    return [
+        _entry(study, analyses[study.id], now, place, (changed or {}).get(study.id, ""))
+        for place, study in enumerate(studies, start=first_place)
+    ]
+
+
+def _entry(
+    study: StudyRow, analyses: StudyAnalyses, now: datetime, place: int, changed: str
+) -> WorklistEntry:
+    return WorklistEntry(
+        place=place,
+        study_instance_uid=study.study_instance_uid,
+        priority=study.priority,
+        order_priority=study.order_priority,
+        is_flagged=analyses.facts.is_flagged,
+        reason=study.ai_reason,
+        notices=analyses.notices,
+        waiting_since=study.first_instance_at,
+        waiting_s=max(0.0, (now - study.first_instance_at).total_seconds()),
+        patient_name=person_name(study.patient.name),
+        patient_id=patient_identifier(study.patient.patient_id),
+        birth_date=calendar_date(study.patient.birth_date),
+        sex=study.patient.sex,
+        modalities=tuple(filter(None, study.modalities.split("\\"))),
+        description=study.description,
+        study_date=calendar_date(study.study_date),
+        accession_number=study.accession_number,
+        status=status_of(analyses.facts),
+        read_at=study.read_at,
+        changed_after_reading=changed,
+    )
+
+
+def is_flagged(study: StudyRow) -> bool:
+    """Return whether the AI asks for the study to be read earlier than the usual."""
+    return study.ai_priority is not None and study.ai_priority > Priority.ROUTINE
+
+
+def analyses_of(session: Session, studies: Sequence[StudyRow]) -> dict[int, StudyAnalyses]:
+    """Return for each study what its status depends on, in a fixed number of queries."""
+    if not studies:
+        return {}
+    ids = [study.id for study in studies]
+    runs = session.execute(
+        select(
+            AnalysisRunRow.study_id,
+            AnalysisRunRow.id,
+            AnalysisRunRow.model_id,
+            AnalysisRunRow.generation,
+            AnalysisRunRow.state,
+            AnalysisRunRow.reason,
+        )
+        .where(AnalysisRunRow.study_id.in_(ids))
+        .order_by(AnalysisRunRow.id)
+    )
+    by_study: dict[int, list[_Run]] = defaultdict(list)
+    for study_id, run_id, model_id, generation, state, reason in runs:
+        by_study[study_id].append(_Run(run_id, model_id, generation, state, reason))
+    models = _production_models(session, {r.model_id for rs in by_study.values() for r in rs})
+    present = _present_findings(session, ids)
+    refusals = _refusals(session, [s for s in studies if not by_study[s.id]])
+    return {
+        study.id: _analyses(study, by_study[study.id], models, present, refusals[study.id])
+        for study in studies
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    run_id: int
+    model_id: int
+    generation: int
+    state: RunState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    identity: str
+    notice: str
+
+
+def _analyses(
+    study: StudyRow,
+    runs: Sequence[_Run],
+    models: Mapping[int, _Model],
+    present: Mapping[int, tuple[str, ...]],
+    refusals: Sequence[str],
+) -> StudyAnalyses:
+    production = [run for run in runs if run.model_id in models]
+    current = [run for run in production if run.generation == study.generation]
+    spoke = {run.model_id for run in current if run.state is RunState.COMPLETED}
+    if is_flagged(study):
+        # The model that raised the flag may have done so on an earlier generation.
+        spoke |= {r.model_id for r in production if models[r.model_id].identity in study.ai_reason}
+    facts = StudyFacts(
+        state=study.state,
+        is_flagged=is_flagged(study),
+        runs=[
+            RunFacts(
+                r.run_id, models[r.model_id].identity, r.state, r.reason, present.get(r.run_id, ())
+            )
+            for r in current
+        ],
+        refusals=refusals,
+    )
+    notices = dict.fromkeys(models[model].notice for model in sorted(spoke))
+    return StudyAnalyses(facts, tuple(notice for notice in notices if notice))
+
+
+def _production_models(session: Session, ids: Iterable[int]) -> dict[int, _Model]:
+    rows = session.scalars(
+        select(ModelRow).where(ModelRow.id.in_(list(ids)), ModelRow.stage == "production")
+    )
+    return {
+        row.id: _Model(f"{row.name} {row.version}", str(row.manifest.get("notice", "")))
+        for row in rows
+    }
+
+
+def _present_findings(session: Session, study_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+    rows = session.execute(
+        select(FindingRow.run_id, FindingRow.content)
+        .join(AnalysisRunRow, AnalysisRunRow.id == FindingRow.run_id)
+        .where(AnalysisRunRow.study_id.in_(study_ids), FindingRow.present.is_(True))
+        .order_by(FindingRow.id)
+    )
+    found: dict[int, list[str]] = defaultdict(list)
+    for run_id, content in rows:
+        found[run_id].append(Finding.model_validate(content).in_words())
+    return {run_id: tuple(words) for run_id, words in found.items()}
+
+
+def _refusals(session: Session, studies: Sequence[StudyRow]) -> dict[int, list[str]]:
+    refusals: dict[int, list[str]] = defaultdict(list)
+    completed_at = {s.id: s.completed_at for s in studies if s.completed_at is not None}
+    if not completed_at:
+        return refusals
+    rows = session.execute(
+        select(StudyEventRow.study_id, StudyEventRow.text, StudyEventRow.at)
+        .where(StudyEventRow.study_id.in_(list(completed_at)), StudyEventRow.kind == "not-routed")
+        .order_by(StudyEventRow.id)
+    )
+    for study_id, text, at in rows:
+        if at >= completed_at[study_id]:  # those of earlier generations no longer hold
+            refusals[study_id].append(text)
+    return refusals

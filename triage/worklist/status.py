@@ -1,0 +1,132 @@
+"""What became of a study, in one sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from triage.core.runs import RunState, StudyState
+
+
+class StatusKind(StrEnum):
+    """The few words that a status begins with; pages choose their mark by it."""
+
+    RECEIVING = "receiving"
+    WAITING = "waiting"
+    RUNNING = "running"
+    FLAGGED = "flagged"
+    FOUND = "found"
+    CLEAR = "clear"
+    NOT_ANALYSED = "not-analysed"
+    NOT_WANTED = "not-wanted"
+
+
+class StudyStatus(BaseModel):
+    """A status: its kind, the sentence, and what else a person would ask."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: StatusKind
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the status depends on of one production run of the study's present generation."""
+
+    run_id: int
+    model: str
+    state: RunState
+    reason: str = ""
+    present: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFacts:
+    """What the status of a study depends on.
+
+    `refusals` say for each model that wants none of the series why.
+    """
+
+    state: StudyState
+    is_flagged: bool
+    runs: Sequence[RunFacts] = ()
+    refusals: Sequence[str] = ()
+
+
+_SERIES_UID = re.compile(r"series \d+(?:\.\d+){3,}")
+_NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
+
+
+def status_of(study: StudyFacts) -> StudyStatus:
+    """Return the status of a study, the most important first: a flag, then what is still to come.
+
+    A run that could not be carried out is never hidden behind another model's "nothing found".
+    """
+    if study.is_flagged:
+        return StudyStatus(kind=StatusKind.FLAGGED, text="flagged", detail=_still_to_come(study))
+    if study.state is StudyState.RECEIVING:
+        return StudyStatus(kind=StatusKind.RECEIVING, text="receiving")
+    if not study.runs:
+        reason = "; ".join(map(_without_uids, study.refusals)) or "no model is registered"
+        return StudyStatus(
+            kind=StatusKind.NOT_WANTED, text=f"no model wants it: {reason}", detail=reason
+        )
+    return _while_analysing(study.runs) or _when_analysed(study.runs)
+
+
+def _without_uids(refusal: str) -> str:
+    """Return the refusal without the UIDs that stand for series which have no description."""
+    return _SERIES_UID.sub("unnamed series", refusal)
+
+
+def _still_to_come(study: StudyFacts) -> str:
+    if study.state is StudyState.RECEIVING:
+        return "more images are arriving"
+    if any(run.state in (RunState.PENDING, RunState.RUNNING) for run in study.runs):
+        return "an analysis is still going on"
+    return _failures(study.runs)
+
+
+def _while_analysing(runs: Sequence[RunFacts]) -> StudyStatus | None:
+    for run in runs:
+        if run.state is RunState.RUNNING:
+            return StudyStatus(kind=StatusKind.RUNNING, text="being analysed", detail=run.model)
+    for run in runs:
+        if run.state is RunState.PENDING:
+            earlier = f"; the last attempt failed: {run.reason}" if run.reason else ""
+            return StudyStatus(
+                kind=StatusKind.WAITING,
+                text="waiting for analysis",
+                detail=f"{run.model}{earlier}",
+            )
+    return None
+
+
+def _when_analysed(runs: Sequence[RunFacts]) -> StudyStatus:
+    failures = _failures(runs)
+    completed = [run for run in runs if run.state is RunState.COMPLETED]
+    present = "; ".join(words for run in completed for words in run.present)
+    if failures:
+        others = f"found: {present}" if present else "nothing found" if completed else ""
+        detail = f"other models: {others}" if others else ""
+        return StudyStatus(
+            kind=StatusKind.NOT_ANALYSED, text=f"not analysed: {failures}", detail=detail
+        )
+    models = ", ".join(run.model for run in completed)
+    if present:
+        return StudyStatus(kind=StatusKind.FOUND, text=f"analysed: {present}", detail=models)
+    return StudyStatus(kind=StatusKind.CLEAR, text="analysed: nothing found", detail=models)
+
+
+def _failures(runs: Sequence[RunFacts]) -> str:
+    return "; ".join(
+        f"{run.reason or 'no reason was given'} ({run.model})"
+        for run in runs
+        if run.state in _NOT_ANALYSED
+    )

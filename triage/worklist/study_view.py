@@ -1,0 +1,346 @@
+"""Everything that a person can ask about one study: images, findings, runs, results, history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
+from sqlalchemy.orm import Session, joinedload, selectinload
+
+from triage.core.findings import Finding
+from triage.core.manifest import PriorityName
+from triage.core.priority import Priority
+from triage.core.runs import RunState
+from triage.store.studies import find_study
+from triage.store.tables import (
+    AnalysisRunRow,
+    DeliveryRow,
+    PriorityEventRow,
+    ResultObjectRow,
+    SeriesRow,
+    StudyEventRow,
+    StudyRow,
+)
+from triage.worklist.queue import analyses_of, is_flagged
+from triage.worklist.stacks import SeriesView, series_view
+from triage.worklist.status import StudyStatus, status_of
+from triage.worklist.wording import calendar_date, clock_time, patient_identifier, person_name
+
+_NEWEST_EVENTS = 200
+_SOURCES = {"ai": "the AI", "order": "the order"}
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PatientView(_View):
+    """Who the patient is."""
+
+    name: str
+    patient_id: str
+    birth_date: str
+    sex: str
+
+
+class FindingView(_View):
+    """A finding as the study page states it."""
+
+    key: str
+    title: str
+    present: bool
+    confidence: float
+    measurements: tuple[str, ...]
+    site: str
+    priority: PriorityName
+    model: str
+    stage: str
+    notice: str
+    segment_number: int | None
+    segmentation_uid: str
+    key_image_uids: tuple[str, ...]
+    heat_map_series_uid: str
+
+
+class DeliveryView(_View):
+    """A result object on its way to a destination."""
+
+    delivery_id: int
+    destination: str
+    state: str
+    attempts: int
+    last_error: str
+    delivered_at: datetime | None
+    next_attempt_at: datetime
+
+
+class ResultView(_View):
+    """An object that a run left."""
+
+    role: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    size_bytes: int
+    created_at: datetime
+    deliveries: tuple[DeliveryView, ...]
+
+
+class RunView(_View):
+    """One model's analysis, whatever became of it."""
+
+    run_id: int
+    model: str
+    title: str
+    stage: str
+    notice: str
+    state: str
+    is_current: bool
+    reason: str
+    series: str
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    timings_s: dict[str, float]
+    results: tuple[ResultView, ...]
+
+
+class EventView(_View):
+    """A line of the study's history."""
+
+    at: datetime
+    kind: str
+    text: str
+
+
+class StudyView(_View):
+    """All of it."""
+
+    study_instance_uid: str
+    patient: PatientView
+    accession_number: str
+    description: str
+    study_date: str
+    study_time: str
+    modalities: tuple[str, ...]
+    calling_ae_title: str
+    state: str
+    completion_reason: str
+    status: StudyStatus
+    is_flagged: bool
+    priority: PriorityName
+    order_priority: PriorityName
+    ai_priority: PriorityName | None
+    reason: str
+    notices: tuple[str, ...]
+    first_instance_at: datetime
+    last_instance_at: datetime
+    completed_at: datetime | None
+    read_at: datetime | None
+    waiting_s: float
+    series: tuple[SeriesView, ...]
+    findings: tuple[FindingView, ...]
+    runs: tuple[RunView, ...]
+    events: tuple[EventView, ...]
+
+
+def study_view(session: Session, study_instance_uid: str, now: datetime) -> StudyView | None:
+    """Return all that is known about the study, or None if Triage holds no such study."""
+    study = find_study(session, study_instance_uid)
+    if study is None:
+        return None
+    runs = _runs(session, study)
+    analyses = analyses_of(session, [study])[study.id]
+    return StudyView(
+        study_instance_uid=study.study_instance_uid,
+        patient=_patient(study),
+        accession_number=study.accession_number,
+        description=study.description,
+        study_date=calendar_date(study.study_date),
+        study_time=clock_time(study.study_time),
+        modalities=tuple(filter(None, study.modalities.split("\\"))),
+        calling_ae_title=study.calling_ae_title,
+        state=study.state.value,
+        completion_reason=study.completion_reason,
+        status=status_of(analyses.facts),
+        is_flagged=is_flagged(study),
+        priority=study.priority,
+        order_priority=study.order_priority,
+        ai_priority=study.ai_priority,
+        reason=study.ai_reason,
+        notices=analyses.notices,
+        first_instance_at=study.first_instance_at,
+        last_instance_at=study.last_instance_at,
+        completed_at=study.completed_at,
+        read_at=study.read_at,
+        waiting_s=max(0.0, ((study.read_at or now) - study.first_instance_at).total_seconds()),
+        series=_series(session, study, runs),
+        findings=_findings(runs, study),
+        runs=tuple(_run_view(run, study) for run in runs),
+        events=_events(session, study),
+    )
+
+
+def _patient(study: StudyRow) -> PatientView:
+    return PatientView(
+        name=person_name(study.patient.name),
+        patient_id=patient_identifier(study.patient.patient_id),
+        birth_date=calendar_date(study.patient.birth_date),
+        sex=study.patient.sex,
+    )
+
+
+def _runs(session: Session, study: StudyRow) -> Sequence[AnalysisRunRow]:
+    return session.scalars(
+        select(AnalysisRunRow)
+        .where(AnalysisRunRow.study_id == study.id)
+        .options(
+            joinedload(AnalysisRunRow.model),
+            joinedload(AnalysisRunRow.series),
+            selectinload(AnalysisRunRow.findings),
+            selectinload(AnalysisRunRow.result_objects).selectinload(ResultObjectRow.deliveries),
+        )
+        .order_by(AnalysisRunRow.generation.desc(), AnalysisRunRow.id)
+    ).all()
+
+
+def _series(
+    session: Session, study: StudyRow, runs: Sequence[AnalysisRunRow]
+) -> tuple[SeriesView, ...]:
+    rows = session.scalars(
+        select(SeriesRow)
+        .where(SeriesRow.study_id == study.id)
+        .options(selectinload(SeriesRow.instances))
+        .order_by(SeriesRow.is_result, SeriesRow.number, SeriesRow.id)
+    ).all()
+    made_by = {o.series_instance_uid: run for run in runs for o in run.result_objects}
+    return tuple(series_view(row, made_by.get(row.series_instance_uid)) for row in rows)
+
+
+def _findings(runs: Sequence[AnalysisRunRow], study: StudyRow) -> tuple[FindingView, ...]:
+    views = [
+        _finding_view(Finding.model_validate(row.content), run)
+        for run in runs
+        if run.generation == study.generation and run.state is not RunState.SUPERSEDED
+        for row in run.findings
+    ]
+    urgency = {p.name.lower(): p for p in Priority}
+    return tuple(
+        sorted(
+            views,
+            key=lambda f: (
+                f.stage != "production",
+                not f.present,
+                -urgency[f.priority.name.lower()],
+                -f.confidence,
+            ),
+        )
+    )
+
+
+def _finding_view(finding: Finding, run: AnalysisRunRow) -> FindingView:
+    series_of = {o.role: o.series_instance_uid for o in run.result_objects}
+    uid_of = {o.role: o.sop_instance_uid for o in run.result_objects}
+    return FindingView(
+        key=finding.key,
+        title=finding.code.meaning,
+        present=finding.present,
+        confidence=finding.confidence,
+        measurements=tuple(
+            f"{m.concept.meaning} {m.value:.3g} {m.unit.value}" for m in finding.measurements
+        ),
+        site=finding.site.meaning if finding.site else "",
+        priority=finding.priority,
+        model=_identity(run),
+        stage=run.model.stage,
+        notice=_notice(run),
+        segment_number=finding.segment_number,
+        segmentation_uid=uid_of.get("seg", ""),
+        key_image_uids=finding.key_image_uids,
+        heat_map_series_uid=series_of.get("heat-map", "") if finding.present else "",
+    )
+
+
+def _run_view(run: AnalysisRunRow, study: StudyRow) -> RunView:
+    return RunView(
+        run_id=run.id,
+        model=_identity(run),
+        title=str(run.model.manifest.get("title", "")),
+        stage=run.model.stage,
+        notice=_notice(run),
+        state=run.state.value,
+        is_current=run.generation == study.generation,
+        reason=run.reason,
+        series=run.series.description or f"series {run.series.number or ''}".strip(),
+        attempts=run.attempts,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        timings_s=_numbers(run.timings_s),
+        results=tuple(_result_view(row) for row in run.result_objects),
+    )
+
+
+def _result_view(row: ResultObjectRow) -> ResultView:
+    return ResultView(
+        role=row.role,
+        sop_instance_uid=row.sop_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        size_bytes=row.size_bytes,
+        created_at=row.created_at,
+        deliveries=tuple(delivery_view(delivery) for delivery in row.deliveries),
+    )
+
+
+def delivery_view(row: DeliveryRow) -> DeliveryView:
+    """Return a delivery as pages state it."""
+    return DeliveryView(
+        delivery_id=row.id,
+        destination=row.destination,
+        state=row.state.value,
+        attempts=row.attempts,
+        last_error=row.last_error,
+        delivered_at=row.delivered_at,
+        next_attempt_at=row.next_attempt_at,
+    )
+
+
+def _identity(run: AnalysisRunRow) -> str:
+    return f"{run.model.name} {run.model.version}"
+
+
+def _notice(run: AnalysisRunRow) -> str:
+    return str(run.model.manifest.get("notice", ""))
+
+
+def _numbers(timings: Mapping[str, object]) -> dict[str, float]:
+    return {k: float(v) for k, v in timings.items() if isinstance(v, (int, float))}
+
+
+def _events(session: Session, study: StudyRow) -> tuple[EventView, ...]:
+    """Return the newest lines of the history, oldest first, with the order's own priority."""
+    rows = session.scalars(
+        select(StudyEventRow)
+        .where(StudyEventRow.study_id == study.id)
+        .order_by(StudyEventRow.id.desc())
+        .limit(_NEWEST_EVENTS)
+    ).all()
+    changes = session.scalars(
+        select(PriorityEventRow)
+        .where(PriorityEventRow.study_id == study.id)
+        .order_by(PriorityEventRow.id)
+    ).all()
+    lines = [EventView(at=row.at, kind=row.kind, text=row.text) for row in reversed(rows)]
+    lines += [
+        EventView(
+            at=row.at,
+            kind="priority",
+            text=f"{row.before.label} to {row.after.label}, by "
+            f"{_SOURCES.get(row.source, row.source)}",
+        )
+        for row in changes
+        if row.before is not row.after
+    ]
+    return tuple(sorted(lines, key=lambda line: line.at))
