@@ -207,6 +207,8 @@ def test_stack_is_scrolled_and_windowed(page: Page, address: str, hospital: Hosp
     expect(page.locator("#corner-image")).to_have_text("Image 1 / 6")
     page.locator("#slider").fill("5")
     expect(page.locator("#corner-image")).to_have_text("Image 5 / 6")
+    page.keyboard.press("i")  # letters work beside a slider that has the focus
+    expect(page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Bone").click()
     expect(page.locator("#corner-window")).to_have_text("W 2500 L 480")
     page.keyboard.press("1")
@@ -302,6 +304,26 @@ def test_nothing_scrolls_sideways_on_a_phone(
         page.goto(address + path)
         page.wait_for_timeout(200)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    context.close()
+
+
+def test_marks_stand_where_the_finding_is_on_a_phone_too(
+    browser: Browser, address: str, hospital: Hospital
+) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    open_viewer(page, address, flagged_study(hospital))
+    expect(page.locator("#overlay-tools")).to_be_visible()
+    page.wait_for_timeout(300)
+    coloured, width = page.evaluate(
+        """() => {
+          const marks = document.getElementById('marks');
+          const {data} = marks.getContext('2d').getImageData(0, 2, marks.width, 1);
+          return [data.filter((value, i) => i % 4 === 3 && value > 0).length, marks.width];
+        }"""
+    )
+    assert width > 300
+    assert coloured == pytest.approx(width / 6, abs=2)  # one of six images has a lesion
     context.close()
 
 

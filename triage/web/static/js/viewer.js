@@ -35,6 +35,7 @@ export class Viewer {
     this.picture = document.createElement("canvas");
     this.overlay = document.createElement("canvas");
     new ResizeObserver(() => this.draw()).observe(place.viewport);
+    new ResizeObserver(() => this.drawMarks()).observe(place.marks); // it appears with the slider
   }
 
   get image() {
@@ -147,7 +148,6 @@ export class Viewer {
     if (canvas.width !== width || canvas.height !== height) {
       canvas.width = width;
       canvas.height = height;
-      this.drawMarks();
     }
     const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
