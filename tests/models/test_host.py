@@ -16,6 +16,7 @@ import pytest
 
 from tests.models.tiny import (
     CRASH_HU,
+    FULL_HU,
     HANG_HU,
     KILL_HU,
     LESION_FROM_HU,
@@ -130,6 +131,15 @@ def test_least_recently_used_host_is_evicted_when_memory_is_short(
         assert not is_running(first)
     finally:
         hosts.close()
+
+
+def test_full_device_is_cleared_of_models_that_wait(
+    hosts: ModelHosts, segmentation: ModelPackage, classification: ModelPackage
+) -> None:
+    hosts.infer_now(classification, ModelInput(np.zeros((1, 1, 32, 32), np.float32)))
+    with pytest.raises(AnalysisFailedError, match="CUDA out of memory"):
+        hosts.infer_now(segmentation, volume(FULL_HU))
+    assert hosts.process_ids() == {}
 
 
 def test_model_that_cannot_be_loaded_says_so(hosts: ModelHosts, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from tests.tools import ManualClock
 from triage.models.packages import ModelPackage, PackageError, load_package, package_sha256
 from triage.models.registry import (
     find_package,
+    package_named,
     register_all,
     register_package,
-    registered_packages,
 )
 from triage.store.database import Database
 from triage.store.tables import ModelRow
@@ -92,7 +92,6 @@ def test_registering_twice_changes_nothing(
     with database.reading() as session:
         (row,) = session.scalars(select(ModelRow)).all()
         assert (row.stage, row.package_sha256) == ("production", segmentation.sha256)
-        assert registered_packages(session) == (str(segmentation.path),)
 
 
 def test_registered_version_never_changes(
@@ -121,7 +120,8 @@ def test_stage_that_an_administrator_set_survives_a_restart(
         register_package(session, load_package(folder), stage="retired", now=clock())
         assert register_all(session, registry, now=clock()) == ()
         assert session.scalars(select(ModelRow)).one().stage == "retired"
-        assert registered_packages(session) == ()
+        with pytest.raises(PackageError, match="no model tiny-segmentation is registered"):
+            find_package(session, "tiny-segmentation")
         with pytest.raises(PackageError, match="stage 'live' is unknown"):
             register_package(session, load_package(folder), stage="live", now=clock())
 
@@ -158,3 +158,13 @@ def test_package_that_changed_after_registration_is_not_run(
         (folder / "README.md").write_text("changed")
         with pytest.raises(PackageError, match="the content changed since"):
             find_package(session, "tiny-segmentation")
+
+
+def test_package_is_named_by_folder_or_by_name_and_version(tmp_path: Path) -> None:
+    for version in ("1.9.0", "1.10.0"):
+        make_segmentation(tmp_path / "tiny" / version, version=version)
+    assert package_named("tiny", tmp_path).manifest.version == "1.10.0"
+    assert package_named("tiny/1.9.0", tmp_path).manifest.version == "1.9.0"
+    assert package_named(str(tmp_path / "tiny" / "1.9.0"), tmp_path).manifest.version == "1.9.0"
+    with pytest.raises(PackageError, match=r"other is neither .*; there are: tiny"):
+        package_named("other", tmp_path)

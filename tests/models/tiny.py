@@ -20,7 +20,7 @@ from triage.models.packages import ModelPackage, load_package
 LESION_FROM_HU = 100.0
 """The tiny segmentation marks every voxel above this."""
 
-CRASH_HU, KILL_HU, HANG_HU, NAN_HU = 2001.0, 2002.0, 2003.0, 2004.0
+CRASH_HU, KILL_HU, HANG_HU, NAN_HU, FULL_HU = 2001.0, 2002.0, 2003.0, 2004.0, 2005.0
 """A volume with this greatest value makes the tiny segmentation misbehave."""
 
 WRONG_SHAPE_SLICES = 7
@@ -30,6 +30,7 @@ _MISBEHAVE = (
     f"$lambda x: os._exit(3) if x.max() == {CRASH_HU}"
     f" else os.kill(os.getpid(), 9) if x.max() == {KILL_HU}"
     f" else time.sleep(600) if x.max() == {HANG_HU}"
+    f" else (_ for _ in ()).throw(MemoryError('CUDA out of memory')) if x.max() == {FULL_HU}"
     f" else x * float('nan') if x.max() == {NAN_HU} else x"
 )
 _SHORTEN = f"$lambda x: x[..., :-1] if x.shape[-1] == {WRONG_SHAPE_SLICES} else x"

@@ -231,7 +231,7 @@ def test_read_studies_leave_the_list_and_can_be_put_back(hospital: Hospital) -> 
     with hospital.database.reading() as session:
         view = study_view(session, uid, hospital.clock())
     assert view is not None
-    assert [e.kind for e in view.events] == ["received", "read", "unread"]
+    assert [e.kind for e in view.history] == ["received", "read", "unread"]
 
 
 def test_unknown_study_cannot_be_read(hospital: Hospital) -> None:
@@ -358,5 +358,5 @@ def test_study_view_tells_all(hospital: Hospital, files: InstanceFiles) -> None:
     assert finding.measurements == ("Volume 12.3 mL",)
     assert finding.key_image_uids == (images[1].SOPInstanceUID,)
     assert view.runs[0].state == "completed"
-    assert view.events[0].kind == "received"
-    assert "flagged" in [e.kind for e in view.events]
+    assert view.history[0].kind == "received"
+    assert "flagged" in [e.kind for e in view.history]

@@ -48,8 +48,7 @@ def main(descriptor: int) -> None:
                 assert runner is not None, "a run was asked for before the model was loaded"
                 answer = _run(runner, message)
         except Exception as error:  # noqa: BLE001 - whatever a model does is the worker's to know
-            reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
-            answer = Message({"ok": False, "reason": reason})
+            answer = Message({"ok": False, "reason": _reason(error)})
         seconds = time.perf_counter() - started
         send(channel, Message({**answer.content, "seconds": seconds}, answer.arrays))
 
@@ -76,7 +75,7 @@ def _load(message: Message) -> tuple[Runner, str]:
         try:
             runner.run(_typical_input(package))
         except Exception as error:  # noqa: BLE001 - made-up images prove nothing about the model
-            return runner, f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+            return runner, _reason(error)
     return runner, ""
 
 
@@ -88,6 +87,15 @@ def _typical_input(package: ModelPackage) -> ModelInput:
         values[:, 128:384, 128:384] = 30.0
         return ModelInput(values, np.diag([*_TYPICAL_SPACING_MM, 1.0]))
     return ModelInput(np.full((1, 1, wanted.size, wanted.size), 0.5, np.float32))
+
+
+def _reason(error: BaseException) -> str:
+    # MONAI wraps what goes wrong in a transform; the cause is what a person can act on.
+    parts = [f"{type(error).__name__}: {error}"]
+    while error.__cause__ is not None:
+        error = error.__cause__
+        parts.append(f"{type(error).__name__}: {error}")
+    return ", because of ".join(parts)[:_LONGEST_REASON]
 
 
 def _run(runner: Runner, message: Message) -> Message:

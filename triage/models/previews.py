@@ -35,7 +35,11 @@ class _Shown:
 
 
 def write_previews(
-    analysis: Analysis, manifest: ModelManifest, folder: Path, *, window: tuple[float, float] | None
+    analysis: Analysis,
+    manifest: ModelManifest,
+    folder: Path,
+    *,
+    window: tuple[float, float] | None = None,
 ) -> tuple[Path, ...]:
     """Write a PNG for each key image of each present finding, its overlay drawn in.
 

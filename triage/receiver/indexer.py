@@ -1,14 +1,14 @@
 """Index rows of all associations, committed together.
 
-Each commit waits for the disk, and SQLite has one writer at a time. So the handlers hand their
-instances over to one thread, which commits all that wait in one transaction; every handler
-answers its sender only after its own row is durable.
+Each commit waits for the disk, and SQLite has one writer at a time. So the handler whose turn it is
+commits, in one transaction, its own instance and all that have come to wait behind it meanwhile;
+every handler answers its sender only after its own row is durable.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 _LARGEST_BATCH = 128
 _ATTEMPTS = 5
+_MOST_REMEMBERED_HOLDS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +36,16 @@ class _Pending:
 
 
 class Indexer:
-    """A thread that records received instances, many in one commit."""
+    """Records received instances for many threads, as many in one commit as wait for it."""
 
     def __init__(self, database: Database, receiver_name: str, clock: Clock) -> None:
         self._database = database
         self._receiver_name = receiver_name
         self._clock = clock
-        self._waiting: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="triage-indexer", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Record what still waits and end the thread."""
-        self._waiting.put(None)
-        self._thread.join()
+        self._waiting: deque[_Pending] = deque()
+        self._committing = threading.Lock()
+        # Which associations are known to hold which studies open: asked once, not for each image.
+        self._held: set[tuple[int, str]] = set()
 
     def record(self, received: ReceivedInstance, association: str) -> Recorded:
         """Return once the instance's row is committed.
@@ -63,7 +57,10 @@ class Indexer:
                 tries again; 0x0110 where it refuses this instance.
         """
         pending = _Pending(received, association)
-        self._waiting.put(pending)
+        self._waiting.append(pending)
+        with self._committing:
+            while not pending.recorded.done():  # another handler may have committed it
+                self._record_batch(self._next_batch())
         try:
             return pending.recorded.result()
         except SQLAlchemyError as error:
@@ -75,18 +72,9 @@ class Indexer:
             )
             raise _refusal(error) from error
 
-    def _run(self) -> None:
-        is_stopping = False
-        while not is_stopping:
-            batch: list[_Pending] = []
-            pending = self._waiting.get()
-            while pending is not None:
-                batch.append(pending)
-                if len(batch) == _LARGEST_BATCH or self._waiting.empty():
-                    break
-                pending = self._waiting.get()
-            is_stopping = pending is None
-            self._record_batch(batch)
+    def _next_batch(self) -> list[_Pending]:
+        size = min(len(self._waiting), _LARGEST_BATCH)
+        return [self._waiting.popleft() for _ in range(size)]
 
     def _record_batch(self, batch: Sequence[_Pending]) -> None:
         # In one order everywhere, so that two receivers do not wait for each other's studies.
@@ -115,14 +103,16 @@ class Indexer:
             return
 
     def _commit(self, batch: Sequence[_Pending]) -> list[Recorded]:
+        if len(self._held) > _MOST_REMEMBERED_HOLDS:
+            self._held.clear()
+        new_holds: set[tuple[int, str]] = set()
         with self._database.transaction() as session:
             outcomes = []
-            held: set[tuple[int, str]] = set()
             for pending in batch:
                 recorded = record_instance(session, pending.received)
                 hold = (recorded.study_id, pending.association)
-                if hold not in held:
-                    held.add(hold)
+                if hold not in self._held and hold not in new_holds:
+                    new_holds.add(hold)
                     hold_open(
                         session,
                         recorded.study_id,
@@ -131,7 +121,8 @@ class Indexer:
                         now=self._clock(),
                     )
                 outcomes.append(recorded)
-            return outcomes
+        self._held |= new_holds
+        return outcomes
 
 
 def _is_worth_another_attempt(error: Exception) -> bool:

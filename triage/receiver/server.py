@@ -40,7 +40,8 @@ _config.UNRESTRICTED_STORAGE_SERVICE = True
 _config.LOG_HANDLER_LEVEL = "none"
 
 _VERIFICATION_SOP_CLASS_UID = "1.2.840.10008.1.1"
-_GRACE_S = 10.0
+_GRACE_S = 2.0
+_LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
 
 
@@ -62,10 +63,9 @@ class Receiver:
         self._database = database
         self.name = receiver_name(settings.receiver)
         self._open = OpenAssociations()
-        self._indexer = Indexer(database, self.name, clock)
         self._intake = Intake(
             files,
-            self._indexer,
+            Indexer(database, self.name, clock),
             clock,
             minimum_free_bytes=settings.receiver.minimum_free_mb * 1024 * 1024,
         )
@@ -82,14 +82,14 @@ class Receiver:
         Raises:
             ReceiverError: the address is in use or not this machine's.
         """
+        # In this order: where a receiver of this name runs, the port is taken, and what it holds
+        # open must not be freed. Connections wait until the server begins to serve.
+        server = self._listen()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
-        self._server = self._listen()
-        self._indexer.start()
+        self._server = server
         self._rounds.start()
-        threading.Thread(
-            target=self._server.serve_forever, name="triage-receiver", daemon=True
-        ).start()
+        threading.Thread(target=server.serve_forever, name="triage-receiver", daemon=True).start()
         log.info("receiver listens", receiver=self.name)
 
     def _listen(self) -> StorageServer:
@@ -129,12 +129,14 @@ class Receiver:
         deadline = time.monotonic() + _GRACE_S
         while self._ae.active_associations and time.monotonic() < deadline:
             time.sleep(0.02)
-        for association in self._ae.active_associations:
-            association.abort()
-        for association in self._ae.active_associations:
-            association.join(timeout=1.0)
+        # An abort does not cut off a handler: what is being stored is stored, and only the answer
+        # may be lost, so that the sender sends it again.
+        remaining = self._ae.active_associations
+        for association in remaining:
+            association.abort(block=False)
+        for association in remaining:
+            association.join(_LONGEST_STORE_S)
         self._rounds.stop()
-        self._indexer.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._server = None

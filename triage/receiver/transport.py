@@ -1,19 +1,55 @@
-"""The listening socket: small answers leave at once, and a silent peer is not waited for."""
+"""How bytes get from the socket to the storage handler without waiting.
+
+Pynetdicom serves an association with two threads that look at their queues and at the socket every
+millisecond. That costs two milliseconds an image, and processor time while nothing happens. Here
+both threads sleep until there is something to do: the one at the socket in `select`, woken through
+a socket pair; the other on an event. Everything that pynetdicom does with what arrives is its own.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import select
 import socket
+import threading
+import time
+from collections.abc import Callable
 from socketserver import BaseServer
 from typing import Any
 
-from pynetdicom.transport import ThreadedAssociationServer
+import structlog
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+log = structlog.get_logger(__name__)
+
+# Timers (ARTIM, network timeout) and a kill are looked at this often.
+_LONGEST_SLEEP_S = 0.05
+_POLL_S = 0.001
+# Far above any PDU length that is negotiated; a longer one is an attack or not DICOM.
+_LONGEST_PDU_BYTES = 64 * 1024 * 1024
+_LARGEST_READ_BYTES = 1024 * 1024
+
+
+class PeerError(OSError):
+    """The peer sends what no DICOM peer would."""
 
 
 class StorageServer(ThreadedAssociationServer):
-    """Pynetdicom's association server, with socket options for many small messages."""
+    """Pynetdicom's association server, with our socket options and threads that wait."""
 
     request_queue_size = 128
     daemon_threads = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["request_handler"] = _StorageRequestHandler
+        super().__init__(*args, **kwargs)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log a connection that could not be served; the base class would print to stderr."""
+        del request
+        log.exception("connection not served", address=client_address[0])
 
     def get_request(self) -> tuple[Any, Any]:
         """Accept a connection.
@@ -33,3 +69,143 @@ class StorageServer(ThreadedAssociationServer):
         # Pynetdicom's own also takes the server out of a list that make_server() did not put it in.
         BaseServer.shutdown(self)
         self.server_close()
+
+
+class _StorageRequestHandler(RequestHandler):
+    def _create_association(self) -> Association:
+        association = super()._create_association()
+        # Each socket announces the connection (Evt5 of PS3.8 9.2.1), and ours replaces the first.
+        association.dul.event_queue.queue.clear()
+        peer = _StorageSocket(association, client_socket=self.request)
+        association.dul.socket = peer
+        work = threading.Event()
+        association.dul.to_provider_queue = _AnnouncingQueue(peer.wake)
+        association.dul.to_user_queue = _UserQueue(work.set, peer)
+        association.dimse.msg_queue = _AnnouncingQueue(work.set)
+        association.dul._run_loop_delay = 0
+        association._reactor_checkpoint = _Checkpoint(association, work)
+        return association
+
+
+class _AnnouncingQueue(queue.Queue[Any]):
+    """A queue that says so when something is put into it."""
+
+    def __init__(self, announce: Callable[[], object]) -> None:
+        super().__init__()
+        self._announce = announce
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put(item, block, timeout)
+        self._announce()
+
+
+class _UserQueue(_AnnouncingQueue):
+    """What the peer asks for: to associate, to release, to abort."""
+
+    def __init__(self, announce: Callable[[], object], peer: _StorageSocket) -> None:
+        super().__init__(announce)
+        self._peer = peer
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Wait for an item, but not for a peer that has hung up before it asked for anything.
+
+        Pynetdicom would count such a connection (a port scan, a health check) as an association
+        until the ACSE timeout.
+        """
+        left_s = timeout if timeout is not None else float("inf")
+        while block and left_s > 0:
+            try:
+                return super().get(timeout=min(left_s, _LONGEST_SLEEP_S))
+            except queue.Empty:
+                if self._peer.has_ended:
+                    break
+                left_s -= _LONGEST_SLEEP_S
+        return super().get(block=False)
+
+
+class _Checkpoint(threading.Event):
+    """The place at which an association's thread pauses in each round of its loop.
+
+    Pynetdicom pauses there while an association is used from another thread; here the thread also
+    waits for a message or a request of the peer.
+    """
+
+    def __init__(self, association: Association, work: threading.Event) -> None:
+        super().__init__()
+        self._association = association
+        self._work = work
+        self.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return when there is something to do, or after a short while to look at the timers."""
+        association = self._association
+        if association.dimse.msg_queue.empty() and association.dul.to_user_queue.empty():
+            self._work.wait(_LONGEST_SLEEP_S)
+        self._work.clear()
+        return super().wait(timeout)
+
+
+class _StorageSocket(AssociationSocket):
+    """A socket whose thread sleeps until bytes arrive or another thread has bytes to send."""
+
+    def __init__(self, association: Association, client_socket: socket.socket) -> None:
+        super().__init__(association, client_socket=client_socket)
+        self.has_ended = False
+        self._woken, self._waking = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waking.setblocking(False)
+
+    def wake(self) -> None:
+        """Let `ready` return at once."""
+        # It may be closed, or so many wake-ups wait already that one more says nothing new.
+        with contextlib.suppress(OSError):
+            self._waking.send(b"\x00")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the peer has sent something; waits a little for it."""
+        if self.socket is None or not self._is_connected:
+            time.sleep(_POLL_S)  # the connection is gone, but a handler of it may still be storing
+            return False
+        is_closing = self._assoc.dul.state_machine.current_state == "Sta13"
+        try:
+            readable, _, _ = select.select(
+                [self.socket, self._woken], [], [], 0 if is_closing else _LONGEST_SLEEP_S
+            )
+            if self._woken in readable:
+                self._woken.recv(4096)
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed (PS3.8 9.2.1)
+            return False
+        return self.socket in readable
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Return `nr_bytes` bytes, or fewer where the peer has closed the connection.
+
+        Raises:
+            PeerError: `nr_bytes` is more than any PDU of a DICOM peer has.
+        """
+        if nr_bytes > _LONGEST_PDU_BYTES:
+            self.has_ended = True
+            raise PeerError(f"a PDU of {nr_bytes} bytes is announced")
+        assert self.socket is not None
+        received = bytearray()
+        # Room is made as bytes arrive, not as many as the peer announces.
+        while len(received) < nr_bytes:
+            try:
+                chunk = self.socket.recv(min(nr_bytes - len(received), _LARGEST_READ_BYTES))
+            except OSError:
+                self.has_ended = True
+                raise
+            if not chunk:
+                self.has_ended = True
+                break
+            received += chunk
+        return received
+
+    def close(self) -> None:
+        """Close the connection and the pair that wakes its thread."""
+        super().close()
+        self.has_ended = True
+        self._woken.close()
+        self._waking.close()

@@ -363,7 +363,9 @@ def _paint_skull(
     density = bone_hu * (1.08 - tissue.diploe * middle) + 60 * texture
     head.hu[vault] = density[vault]
     floor = (out <= 0) & (above_floor <= 0) & (above_floor > -base)
-    head.hu[floor] = (0.75 * bone_hu + 220 * texture)[floor]
+    # Spongy bone and marrow: much of the base is hardly denser than blood.
+    spongy = 0.12 + 0.88 * smoothstep(tissue.mottle, -1.5, 0.2)
+    head.hu[floor] = (0.75 * bone_hu * spongy + 120 * texture)[floor]
     # Below the base: vertebra, jaw and skull base processes, as blobs of bone in the soft tissue.
     low = (above_floor < -base) & (out < 3) & (tissue.blobs > 1.25)
     head.hu[low] = 0.6 * bone_hu

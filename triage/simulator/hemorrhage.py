@@ -110,7 +110,7 @@ def _over_convexity(rng: np.random.Generator, head: Head, volume_ml: float, lens
     if not shell.any():
         shell = (head.depth_mm > 0) & (head.outer_mm < 6)
     at = _pick(rng, head, shell)
-    thick = np.clip((3.0 + 1.7 * np.sqrt(volume_ml)) * rng.uniform(0.75, 1.3), 3.5, 24)
+    thick = np.clip((3.5 + 2.1 * np.sqrt(volume_ml)) * rng.uniform(0.75, 1.3), 3.5, 24)
     if lens:
         thick = np.clip(1.45 * thick, 5, 38)
     area = volume_ml * 1000 / (0.5 * thick)
@@ -160,12 +160,12 @@ def _subarachnoid(rng: np.random.Generator, head: Head, volume_ml: float) -> Gro
         seeds = fluid & around
         fluid = seeds if seeds.any() else fluid
     at = _pick(rng, head, fluid)
-    reach = 14.0 * volume_ml ** (1 / 3) + 8
+    reach = 9.5 * volume_ml ** (1 / 3) + 6
     box = head.around(at, float(3 * reach))
     distance = head.ellipsoid(box, at, (reach, reach, 0.7 * reach))
     shape = (distance.shape[0], distance.shape[1], distance.shape[2])
     patchy = smooth_field(rng, shape, head.spacing_mm, 12.0)
-    thickness = np.maximum(head.sulcus[box] + 0.02, 0) * 9
+    thickness = np.maximum(head.sulcus[box] + 0.02, 0) * 5
     growth = np.asarray(distance + thickness + 0.25 * patchy, dtype=np.float32)
     growth[(head.depth_mm[box] < 0.3) | (head.ventricle_mm[box] < 0)] = np.inf
     return Growth(box, growth)

@@ -107,7 +107,10 @@ def _index_as_instance(
     session: Session, study_id: int, new: NewResultObject, now: datetime
 ) -> None:
     series = session.scalar(
-        select(SeriesRow).where(SeriesRow.series_instance_uid == new.series_instance_uid)
+        select(SeriesRow).where(
+            SeriesRow.study_id == study_id,
+            SeriesRow.series_instance_uid == new.series_instance_uid,
+        )
     )
     if series is None:
         series = SeriesRow(
@@ -213,7 +216,9 @@ def mark_not_delivered(
     Nothing changes if the lease ran out and another attempt has begun: that one decides. What was
     on its way while its run was superseded is kept back like the rest of the run.
     """
-    row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == due.delivery_id)).one()
+    row = session.scalars(
+        select(DeliveryRow).where(DeliveryRow.id == due.delivery_id).with_for_update(of=DeliveryRow)
+    ).one()
     if row.state is not DeliveryState.SENDING or row.attempts != due.attempt:
         return
     row.last_error = error
@@ -231,13 +236,16 @@ def mark_not_delivered(
 
 
 def withdraw_unsent(session: Session, run_id: int) -> None:
-    """Keep back what a superseded run has not delivered yet."""
+    """Keep back what a superseded run has not delivered yet.
+
+    An attempt that is under way may still end as delivered; if it fails, it is not tried again.
+    """
     unsent = session.scalars(
         select(DeliveryRow)
         .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
         .where(
             ResultObjectRow.run_id == run_id,
-            DeliveryRow.state.in_((DeliveryState.WAITING, DeliveryState.DEAD)),
+            DeliveryRow.state != DeliveryState.DELIVERED,
         )
     )
     for row in unsent.all():

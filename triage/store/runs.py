@@ -302,7 +302,7 @@ def count_by_state(session: Session) -> dict[RunState, int]:
     counted = session.execute(
         select(AnalysisRunRow.state, func.count()).group_by(AnalysisRunRow.state)
     )
-    return {row[0]: row[1] for row in counted.tuples()}
+    return {row[0]: row[1] for row in counted.all()}
 
 
 def is_idle(session: Session) -> bool:

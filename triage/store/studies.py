@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, update
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
 
 from triage.core.completeness import Arrival, QuietPeriods, completion_reason
 from triage.core.manifest import ModelManifest
@@ -31,6 +31,25 @@ from triage.store.tables import (
 )
 
 _ASSOCIATION_IS_DEAD_AFTER = timedelta(seconds=120)
+
+# The statements of record_instance are built once: it runs for every image that arrives.
+# The study is locked, because it may be becoming complete at this moment: without the lock, an
+# image that is committed just after would belong to a complete study that nothing reopens.
+_SELECT_STUDY = (
+    select(StudyRow)
+    .where(StudyRow.study_instance_uid == bindparam("uid"))
+    .options(lazyload(StudyRow.patient))
+    .with_for_update(key_share=True, of=StudyRow)
+)
+_SELECT_SERIES_ID = select(SeriesRow.id).where(
+    SeriesRow.study_id == bindparam("study_id"), SeriesRow.series_instance_uid == bindparam("uid")
+)
+_SELECT_SAME_UID = (
+    select(InstanceRow.id, InstanceRow.sha256)
+    .where(InstanceRow.sop_instance_uid == bindparam("uid"))
+    .order_by(InstanceRow.id)
+)
+_INSERT_INSTANCE = insert(InstanceRow).returning(InstanceRow.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,51 +102,52 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
     The same UID with the same content is accepted quietly. The same UID with other content is kept
     beside the first and noted as a conflict. A new instance of a complete study reopens it.
     """
+    with session.no_autoflush:  # each step below writes what the next one reads
+        return _record(session, received)
+
+
+def _record(session: Session, received: ReceivedInstance) -> Recorded:
     study = _study_of(session, received)
-    series = _series_of(session, study, received)
-    same_uid = session.scalars(
-        select(InstanceRow)
-        .where(InstanceRow.sop_instance_uid == received.sop_instance_uid)
-        .order_by(InstanceRow.id)
-    ).all()
-    for known in same_uid:
-        if known.sha256 == received.file.sha256:
-            return Recorded(study.id, known.id, is_duplicate=True)
-    row = InstanceRow(
-        series_id=series.id,
-        sop_instance_uid=received.sop_instance_uid,
-        sop_class_uid=received.sop_class_uid[:64],
-        transfer_syntax_uid=received.transfer_syntax_uid[:64],
-        number=received.instance_number,
-        path=received.file.path,
-        size_bytes=received.file.size_bytes,
-        sha256=received.file.sha256,
-        headers=received.headers,
-        calling_ae_title=received.calling_ae_title[:16],
-        received_at=received.received_at,
-        conflicts_with=same_uid[0].id if same_uid else None,
-    )
-    session.add(row)
-    session.flush()
+    series_id = _series_id_of(session, study, received)
+    same_uid = session.execute(_SELECT_SAME_UID, {"uid": received.sop_instance_uid}).all()
+    for known_id, sha256 in same_uid:
+        if sha256 == received.file.sha256:
+            return Recorded(study.id, known_id, is_duplicate=True)
+    first_id = same_uid[0][0] if same_uid else None
+    row_id = _insert_instance(session, received, series_id, conflicts_with=first_id)
     if same_uid:
         text = f"instance {received.sop_instance_uid} came again with other content; both are kept"
         note(session, study.id, "conflict", text, at=received.received_at)
-        return Recorded(study.id, row.id, is_conflict=True)
+        return Recorded(study.id, row_id, is_conflict=True)
     study.last_instance_at = max(study.last_instance_at, received.received_at)
     if study.state is StudyState.COMPLETE:
         study.state = StudyState.RECEIVING
         note(session, study.id, "reopened", "an image arrived late", at=received.received_at)
-    return Recorded(study.id, row.id)
+    return Recorded(study.id, row_id)
+
+
+def _insert_instance(
+    session: Session, received: ReceivedInstance, series_id: int, *, conflicts_with: int | None
+) -> int:
+    values = {
+        "series_id": series_id,
+        "sop_instance_uid": received.sop_instance_uid,
+        "sop_class_uid": received.sop_class_uid[:64],
+        "transfer_syntax_uid": received.transfer_syntax_uid[:64],
+        "number": received.instance_number,
+        "path": received.file.path,
+        "size_bytes": received.file.size_bytes,
+        "sha256": received.file.sha256,
+        "headers": received.headers,
+        "calling_ae_title": received.calling_ae_title[:16],
+        "received_at": received.received_at,
+        "conflicts_with": conflicts_with,
+    }
+    return session.execute(_INSERT_INSTANCE, values).scalar_one()
 
 
 def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
-    # Locked, because the study may be becoming complete at this moment: without the lock, an image
-    # that is committed just after would belong to a complete study that nothing reopens.
-    study = session.scalar(
-        select(StudyRow)
-        .where(StudyRow.study_instance_uid == received.study_instance_uid)
-        .with_for_update(key_share=True, of=StudyRow)
-    )
+    study = session.scalar(_SELECT_STUDY, {"uid": received.study_instance_uid})
     if study is not None:
         modalities = set(filter(None, study.modalities.split("\\"))) | {received.modality}
         study.modalities = "\\".join(sorted(filter(None, modalities)))[:128]
@@ -189,39 +209,43 @@ def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
     return patient
 
 
-def _series_of(session: Session, study: StudyRow, received: ReceivedInstance) -> SeriesRow:
-    series = session.scalar(
-        select(SeriesRow).where(SeriesRow.series_instance_uid == received.series_instance_uid)
+def _series_id_of(session: Session, study: StudyRow, received: ReceivedInstance) -> int:
+    known = session.scalar(
+        _SELECT_SERIES_ID, {"study_id": study.id, "uid": received.series_instance_uid}
     )
-    if series is None:
-        series = SeriesRow(
-            study_id=study.id,
-            series_instance_uid=received.series_instance_uid,
-            modality=received.modality[:16],
-            number=received.series_number,
-            description=received.series_description[:128],
-            body_part=received.body_part[:16],
-        )
-        session.add(series)
-        session.flush()
-    return series
+    if known is not None:
+        return known
+    series = SeriesRow(
+        study_id=study.id,
+        series_instance_uid=received.series_instance_uid,
+        modality=received.modality[:16],
+        number=received.series_number,
+        description=received.series_description[:128],
+        body_part=received.body_part[:16],
+    )
+    session.add(series)
+    session.flush()
+    return series.id
 
 
 def hold_open(
     session: Session, study_id: int, *, association: str, receiver: str, now: datetime
 ) -> None:
-    """Note that `association` has sent images of the study and may send more."""
-    row = session.scalar(
-        select(OpenAssociationRow).where(
+    """Note that `association` has sent images of the study and may send more.
+
+    `keep_associations_alive` renews the heartbeat of the note.
+    """
+    known = session.scalar(
+        select(OpenAssociationRow.id).where(
             OpenAssociationRow.association == association, OpenAssociationRow.study_id == study_id
         )
     )
-    if row is None:
-        row = OpenAssociationRow(
-            association=association, receiver=receiver, study_id=study_id, alive_at=now
+    if known is None:
+        session.add(
+            OpenAssociationRow(
+                association=association, receiver=receiver, study_id=study_id, alive_at=now
+            )
         )
-        session.add(row)
-    row.alive_at = now
 
 
 def release_association(session: Session, association: str) -> None:
@@ -312,16 +336,14 @@ def complete_study(session: Session, study: StudyRow, reason: str, now: datetime
         select(ModelRow).where(ModelRow.stage.in_(("production", "shadow"))).order_by(ModelRow.id)
     ).all()
     for model in models:
-        manifest = ModelManifest.model_validate(model.manifest)
-        selection = select_series(content, manifest.accepts)
-        if selection.series is None:
-            text = f"{manifest.identity}: {selection.reason}"
-            note(session, study.id, "not-routed", text, at=now)
+        selected, reason = _route(content, model)
+        if selected is None:
+            note(session, study.id, "not-routed", f"{_identity(model)}: {reason}", at=now)
             continue
         run = AnalysisRunRow(
             study_id=study.id,
             model_id=model.id,
-            series_id=series_ids[selection.series.series_instance_uid],
+            series_id=series_ids[selected.series_instance_uid],
             generation=study.generation,
             state=RunState.PENDING,
             priority=study.order_priority,
@@ -330,7 +352,25 @@ def complete_study(session: Session, study: StudyRow, reason: str, now: datetime
         )
         session.add(run)
         session.flush()
-        note(session, study.id, "routed", f"queued for {manifest.identity}", at=now, run_id=run.id)
+        note(session, study.id, "routed", f"queued for {_identity(model)}", at=now, run_id=run.id)
+
+
+def _route(study: Study, model: ModelRow) -> tuple[Series | None, str]:
+    """Return the series that `model` gets, or why it gets none.
+
+    A manifest or a header that makes routing fail is such a reason: raised instead, it would keep
+    this study, and every other that is due with it, incomplete for ever.
+    """
+    try:
+        manifest = ModelManifest.model_validate(model.manifest)
+        selection = select_series(study, manifest.accepts)
+    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
+        return None, f"routing failed: {type(error).__name__}"
+    return selection.series, selection.reason
+
+
+def _identity(model: ModelRow) -> str:
+    return f"{model.name} {model.version}"
 
 
 def _supersede_earlier_runs(session: Session, study: StudyRow, now: datetime) -> None:
@@ -418,7 +458,7 @@ def raise_ai_priority(
     A lower or equal `wanted` changes nothing: AI never lowers a study's priority.
     """
     study = session.scalars(
-        select(StudyRow).where(StudyRow.id == study_id).with_for_update(of=StudyRow)
+        select(StudyRow).where(StudyRow.id == study_id).with_for_update(key_share=True, of=StudyRow)
     ).one()
     if study.ai_priority is not None and wanted <= study.ai_priority:
         return False

@@ -151,13 +151,18 @@ class StudyRow(Table):
 
 
 class SeriesRow(Table):
-    """A series of a study. `is_result` marks what Triage itself made."""
+    """A series of a study. `is_result` marks what Triage itself made.
+
+    Its UID is unique within the study only: where a modality uses one UID again for another
+    patient, their images must not end up in one series.
+    """
 
     __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)
 
     id: Mapped[int] = mapped_column(_Key, primary_key=True)
-    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
-    series_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
     modality: Mapped[str] = mapped_column(String(16), default="")
     number: Mapped[int | None]
     description: Mapped[str] = mapped_column(String(128), default="")

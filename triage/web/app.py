@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from triage.core.errors import TriageError
 from triage.settings import Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
@@ -34,7 +35,7 @@ log = structlog.get_logger()
 _DECODERS = 4
 
 
-class WebError(Exception):
+class WebError(TriageError):
     """The pages cannot be served; the message says why and what to do."""
 
 

@@ -294,7 +294,7 @@ def _overlay_view(
             OverlayImage(
                 sop_instance_uid=source.sop_instance_uid,
                 frame=source.number,
-                segments=tuple(sorted({f.segment for f in frames if f.segment is not None})),
+                segments=tuple(sorted({number for f in frames for number in f.outlines})),
             )
             for source, frames in by_source.items()
         ),

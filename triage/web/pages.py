@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, R
 from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.templating import Jinja2Templates
 
-from triage.web.context import Context, Uid, WebContext
+from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.worklist.operations import DeliveryNotDeadError, operations, resend
@@ -72,6 +72,20 @@ def read_studies(request: Request, context: Context) -> Response:
             "now": now,
         }
     return _render(request, "read.html", content)
+
+
+@router.get("/next")
+def next_study(
+    context: Context, after: Annotated[str, Query(pattern=UID_PATTERN, max_length=64)]
+) -> Response:
+    """Go to the study that is to be read next, or to the list where no other is."""
+    with context.database.reading() as session:
+        following = [
+            entry.study_instance_uid
+            for entry in reading_list(session, context.now(), limit=2)
+            if entry.study_instance_uid != after
+        ]
+    return RedirectResponse(f"/studies/{following[0]}" if following else "/", status_code=303)
 
 
 @router.get("/events")

@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 _PERCENTILES = (0.5, 99.5)
 
@@ -64,7 +64,9 @@ def read_frame(path: Path, number: int) -> Frame:
     if not 1 <= number <= frames:
         raise PixelError(f"there is no frame {number}; the image has {frames}")
     try:
-        stored = pixel_array(path, index=number - 1)
+        # One frame is read from the file, but a deflated file has no place to find it at.
+        source = dcmread(path) if _is_deflated(header) else path
+        stored = pixel_array(source, index=number - 1)
         if int(header.get("SamplesPerPixel", 1)) > 1 or _is_palette(header):
             return _colour(stored, header)
         return _greyscale(stored, header, number)
@@ -77,10 +79,17 @@ def why(error: Exception) -> str:
 
     pydicom strings together what each of its plugins said, which helps nobody at a viewer.
     """
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    said, *of_plugins = str(error).splitlines() or [type(error).__name__]
     if "all available plugins" in said:
+        for line in of_plugins:
+            if "does not support " in line:
+                return f"no decoder supports {line.split('does not support ', 1)[1].rstrip('.')}"
         return "no decoder could make sense of it; the file may be damaged"
     return said.rstrip(" :.")
+
+
+def _is_deflated(header: Dataset) -> bool:
+    return bool(header.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
 
 
 def _is_palette(header: Dataset) -> bool:
@@ -88,7 +97,7 @@ def _is_palette(header: Dataset) -> bool:
 
 
 def _name_of_encoding(header: Dataset) -> str:
-    syntax = header.file_meta.get("TransferSyntaxUID", "") if hasattr(header, "file_meta") else ""
+    syntax = header.file_meta.get("TransferSyntaxUID", "")
     return f"pixel data in {UID(syntax).name}" if syntax else "pixel data in an unnamed encoding"
 
 
@@ -182,7 +191,8 @@ def _window_of_voi_lut(header: Dataset) -> Window | None:
     items = header.get("VOILUTSequence") or []
     if not items or len(items[0].get("LUTDescriptor") or []) != 3:
         return None
-    output = np.asarray(items[0].LUTData, dtype=np.float64).ravel()
+    content = items[0].LUTData  # US or OW, DICOM PS3.3 C.11.2
+    output = np.frombuffer(content, "<u2") if isinstance(content, bytes) else np.asarray(content)
     inside = np.flatnonzero((output > 0.01 * output.max()) & (output < 0.99 * output.max()))
     if inside.size < 2:
         return None

@@ -36,12 +36,28 @@ def size(value: int) -> str:
     return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.0f} kB"
 
 
+def finding_and_model(reason: str) -> list[tuple[str, str]]:
+    """Return the AI's reason as pairs of what was found and the model that found it.
+
+    The policy writes it as "FINDING, MODEL; FINDING, MODEL".
+
+    >>> finding_and_model("Hemorrhage, 12 mL, confidence 0.97, head-ct-hemorrhage 1.0.0")
+    [('Hemorrhage, 12 mL, confidence 0.97', 'head-ct-hemorrhage 1.0.0')]
+    """
+    pairs = []
+    for part in reason.split("; "):
+        said, _, model = part.rpartition(", ")
+        pairs.append((said, model) if said else (part, ""))
+    return pairs
+
+
 def mark(value: str) -> Markup:
     """Return a status kind as a class name of our own: letters and hyphens, nothing else."""
     return escape("".join(c for c in value if c.isalpha() or c == "-"))
 
 
 templates.env.filters.update(moment=moment, duration=duration, size=size, mark=mark)
+templates.env.filters.update(finding_and_model=finding_and_model)
 templates.env.globals.update(took=took)
 templates.env.trim_blocks = True
 templates.env.lstrip_blocks = True

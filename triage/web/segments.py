@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.utils import iter_pixels, pixel_array
 
 from triage.web.pixels import PixelError, why
 
@@ -41,10 +41,14 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFrame:
-    """A frame of the segmentation: where it belongs. `segment` is None in a label map."""
+    """A frame of the segmentation: where it belongs, and the segments that it outlines.
+
+    `segment` is the one that it is about, None in a label map. A frame may outline nothing at all.
+    """
 
     index: int
     segment: int | None
+    outlines: tuple[int, ...]
     sources: tuple[SourceFrame, ...]
     position: Position | None
 
@@ -71,6 +75,8 @@ class Segmentation:
         """
         found: dict[SourceFrame, list[SegmentFrame]] = {}
         for frame in self.frames:
+            if not frame.outlines:
+                continue
             source = _source_of(frame, positions)
             if source is not None:
                 found.setdefault(source, []).append(frame)
@@ -109,7 +115,7 @@ def read_segmentation(path: Path) -> Segmentation:
             columns=int(header.Columns),
             fraction=int(header.get("MaximumFractionalValue") or 255),
             segments=tuple(_segments(header)),
-            frames=tuple(_frames(header)),
+            frames=tuple(_frames(path, header)),
         )
     except Exception as error:
         raise PixelError(f"the segmentation cannot be read: {why(error)}") from error
@@ -126,18 +132,26 @@ def _segments(header: Dataset) -> Iterator[Segment]:
         yield Segment(number, label, rgb or _COLOURS[place % len(_COLOURS)])
 
 
-def _frames(header: Dataset) -> Iterator[SegmentFrame]:
+def _frames(path: Path, header: Dataset) -> Iterator[SegmentFrame]:
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    for index, own in enumerate(header.PerFrameFunctionalGroupsSequence):
+    groups = header.get("PerFrameFunctionalGroupsSequence") or []
+    for index, (own, pixels) in enumerate(zip(groups, iter_pixels(path), strict=False)):
         identification = _item(own, shared, "SegmentIdentificationSequence")
         plane = _item(own, shared, "PlanePositionSequence")
         number = identification.get("ReferencedSegmentNumber") if identification else None
         yield SegmentFrame(
             index=index,
             segment=int(number) if number is not None else None,
+            outlines=_outlines(pixels, number),
             sources=tuple(_sources(own, shared)),
             position=_position(plane),
         )
+
+
+def _outlines(pixels: NDArray[Any], number: Any) -> tuple[int, ...]:
+    if number is not None:
+        return (int(number),) if pixels.any() else ()
+    return tuple(int(value) for value in np.unique(pixels) if value)
 
 
 def _item(own: Dataset, shared: Dataset, keyword: str) -> Dataset | None:

@@ -21,6 +21,7 @@ from triage.store.tables import (
 )
 from triage.store.workers import alive_workers
 from triage.worklist.study_view import DeliveryView, delivery_view
+from triage.worklist.wording import without_series_uids
 
 _SHOWN = 50
 _PROBLEMS_OF = timedelta(days=7)
@@ -190,6 +191,11 @@ def _newest_events(session: Session) -> tuple[RecentEvent, ...]:
         .limit(_SHOWN)
     )
     return tuple(
-        RecentEvent(at=row.at, kind=row.kind, text=row.text, study_instance_uid=uid)
+        RecentEvent(
+            at=row.at,
+            kind=row.kind,
+            text=without_series_uids(row.text),
+            study_instance_uid=uid,
+        )
         for row, uid in rows
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +9,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from triage.core.runs import RunState, StudyState
+from triage.worklist.wording import without_series_uids
 
 
 class StatusKind(StrEnum):
@@ -59,7 +59,6 @@ class StudyFacts:
     refusals: Sequence[str] = ()
 
 
-_SERIES_UID = re.compile(r"series \d+(?:\.\d+){3,}")
 _NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
 
 
@@ -73,16 +72,11 @@ def status_of(study: StudyFacts) -> StudyStatus:
     if study.state is StudyState.RECEIVING:
         return StudyStatus(kind=StatusKind.RECEIVING, text="receiving")
     if not study.runs:
-        reason = "; ".join(map(_without_uids, study.refusals)) or "no model is registered"
+        reason = "; ".join(map(without_series_uids, study.refusals)) or "no model is registered"
         return StudyStatus(
             kind=StatusKind.NOT_WANTED, text=f"no model wants it: {reason}", detail=reason
         )
     return _while_analysing(study.runs) or _when_analysed(study.runs)
-
-
-def _without_uids(refusal: str) -> str:
-    """Return the refusal without the UIDs that stand for series which have no description."""
-    return _SERIES_UID.sub("unnamed series", refusal)
 
 
 def _still_to_come(study: StudyFacts) -> str:

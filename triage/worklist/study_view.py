@@ -26,7 +26,13 @@ from triage.store.tables import (
 from triage.worklist.queue import analyses_of, is_flagged
 from triage.worklist.stacks import SeriesView, series_view
 from triage.worklist.status import StudyStatus, status_of
-from triage.worklist.wording import calendar_date, clock_time, patient_identifier, person_name
+from triage.worklist.wording import (
+    calendar_date,
+    clock_time,
+    patient_identifier,
+    person_name,
+    without_series_uids,
+)
 
 _NEWEST_EVENTS = 200
 _SOURCES = {"ai": "the AI", "order": "the order"}
@@ -143,7 +149,7 @@ class StudyView(_View):
     series: tuple[SeriesView, ...]
     findings: tuple[FindingView, ...]
     runs: tuple[RunView, ...]
-    events: tuple[EventView, ...]
+    history: tuple[EventView, ...]
 
 
 def study_view(session: Session, study_instance_uid: str, now: datetime) -> StudyView | None:
@@ -179,7 +185,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         series=_series(session, study, runs),
         findings=_findings(runs, study),
         runs=tuple(_run_view(run, study) for run in runs),
-        events=_events(session, study),
+        history=_history(session, study),
     )
 
 
@@ -319,7 +325,7 @@ def _numbers(timings: Mapping[str, object]) -> dict[str, float]:
     return {k: float(v) for k, v in timings.items() if isinstance(v, (int, float))}
 
 
-def _events(session: Session, study: StudyRow) -> tuple[EventView, ...]:
+def _history(session: Session, study: StudyRow) -> tuple[EventView, ...]:
     """Return the newest lines of the history, oldest first, with the order's own priority."""
     rows = session.scalars(
         select(StudyEventRow)
@@ -332,7 +338,10 @@ def _events(session: Session, study: StudyRow) -> tuple[EventView, ...]:
         .where(PriorityEventRow.study_id == study.id)
         .order_by(PriorityEventRow.id)
     ).all()
-    lines = [EventView(at=row.at, kind=row.kind, text=row.text) for row in reversed(rows)]
+    lines = [
+        EventView(at=row.at, kind=row.kind, text=without_series_uids(row.text))
+        for row in reversed(rows)
+    ]
     lines += [
         EventView(
             at=row.at,

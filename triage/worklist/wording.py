@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+_SERIES_UID = re.compile(r"series \d+(?:\.\d+){3,}")
 _NO_PATIENT_ID = re.compile(r"^\(none\) ")
 
 
@@ -54,6 +55,15 @@ def clock_time(value: str) -> str:
     '08:30'
     """
     return f"{value[:2]}:{value[2:4]}" if len(value) >= 4 and value[:4].isdigit() else value
+
+
+def without_series_uids(text: str) -> str:
+    """Return the text without the UIDs that stand for series which have no description.
+
+    >>> without_series_uids("series 1.2.840.10008.1: modality US")
+    'unnamed series: modality US'
+    """
+    return _SERIES_UID.sub("unnamed series", text)
 
 
 def duration(seconds: float) -> str:

@@ -20,7 +20,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
-import pydicom
 import torch
 import yaml
 from bundle import PACKAGE, Bundle
@@ -28,6 +27,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from studies import Part, draw_plan, make
 
+from triage.models.interpret import interpret_volume
+from triage.models.packages import load_package
+from triage.models.runners import load_runner
+from triage.models.tensors import ModelInput, ModelOutput
+from triage.models.volume import EvenGrid, load_volume
 from triage.simulator.head_ct import HemorrhageKind
 
 VOXEL_PROBABILITY = 0.5
@@ -210,51 +214,21 @@ def _area_under_roc(outcomes: Sequence[Outcome], point: OperatingPoint) -> float
     return float(better)
 
 
-def read_dicom_volume(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return HU (slices, rows, columns) and the LPS affine of the CT images in `folder`.
-
-    Slices that are not equally far apart are interpolated to equal distances; a tilted gantry stays
-    in the affine as the shear that it is.
-    """
-    images = [pydicom.dcmread(p) for p in sorted(folder.iterdir()) if p.is_file()]
-    first = images[0]
-    row, column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
-    normal = np.cross(row, column)
-    images.sort(key=lambda ds: float(normal @ np.array(ds.ImagePositionPatient, float)))
-    hu = np.stack(
-        [ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in images]
-    )
-    origins = np.array([ds.ImagePositionPatient for ds in images], float)
-    along = (origins - origins[0]) @ normal
-    count = max(2, round(along[-1] / 5.0) + 1)
-    wanted = np.linspace(0, along[-1], count)
-    after = np.clip(np.searchsorted(along, wanted), 1, len(along) - 1)
-    share = (wanted - along[after - 1]) / (along[after] - along[after - 1])
-    share = share[:, None, None]
-    volume = hu[after - 1] * (1 - share) + hu[after] * share
-    affine = np.eye(4)
-    affine[:3, 0] = row * float(first.PixelSpacing[1])
-    affine[:3, 1] = column * float(first.PixelSpacing[0])
-    affine[:3, 2] = (origins[-1] - origins[0]) / (count - 1)
-    affine[:3, 3] = origins[0]
-    return volume.astype(np.float32), affine
-
-
-def examine_folder(folder: Path, point: OperatingPoint) -> dict[str, Any]:
-    """Return what the model says of the CT images in `folder`."""
-    hu, affine = read_dicom_volume(folder)
-    probabilities = _bundle().probabilities(hu, affine)
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    components, _ = components_of(probabilities, voxel_ml)
-    outcome = Outcome(None, 0.0, components, 0.0)
+def examine_folder(folder: Path, package: Path = PACKAGE) -> dict[str, Any]:
+    """Return what the product says of the CT images in `folder`: the way every study goes."""
+    model = load_package(package)
+    volume = load_volume([("", path) for path in sorted(folder.iterdir()) if path.is_file()])
+    grid = EvenGrid.of(volume)
+    model_input = ModelInput(grid.values(volume.values), grid.affine(volume))
+    output = load_runner(model, "cpu").run(model_input)
+    assert output.probabilities is not None, "the package gives probabilities"
+    on_source = ModelOutput(probabilities=grid.probabilities_on_source(output.probabilities))
+    (finding,) = interpret_volume(on_source, volume, model.manifest).findings
     return {
-        "called_positive": outcome.is_called(point),
-        "confidence": round(outcome.confidence(point.minimum_volume_ml), 4),
-        "volume_ml": round(outcome.called_volume_ml(point), 3),
-        "largest_components": [
-            {"volume_ml": round(c.volume_ml, 3), "confidence": round(c.confidence, 3)}
-            for c in components[:5]
-        ],
+        "present": finding.present,
+        "confidence": round(finding.confidence, 4),
+        "volume_ml": finding.measurements[0].value if finding.measurements else 0.0,
+        "remarks": list(volume.remarks),
     }
 
 
@@ -264,11 +238,10 @@ def main() -> None:
     arguments.add_argument("--json", type=Path)
     arguments.add_argument("--dicom", type=Path)
     options = arguments.parse_args()
-    point = OperatingPoint.of_manifest()
     if options.dicom:
-        figures = examine_folder(options.dicom, point)
+        figures = examine_folder(options.dicom)
     else:
-        figures = summarize(examine_all("test", options.studies), point)
+        figures = summarize(examine_all("test", options.studies), OperatingPoint.of_manifest())
     text = json.dumps(figures, indent=2)
     print(text)
     if options.json:

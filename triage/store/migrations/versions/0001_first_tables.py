@@ -118,10 +118,16 @@ def upgrade() -> None:
         sa.Column("is_result", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_series_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_series")),
-        sa.UniqueConstraint("series_instance_uid", name=op.f("uq_series_series_instance_uid")),
+        sa.UniqueConstraint(
+            "study_id",
+            "series_instance_uid",
+            name=op.f("uq_series_study_id_series_instance_uid"),
+        ),
     )
     with op.batch_alter_table("series", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_series_study_id"), ["study_id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_series_series_instance_uid"), ["series_instance_uid"], unique=False
+        )
 
     op.create_table(
         "analysis_runs",
@@ -334,7 +340,7 @@ def downgrade() -> None:
 
     op.drop_table("analysis_runs")
     with op.batch_alter_table("series", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_series_study_id"))
+        batch_op.drop_index(batch_op.f("ix_series_series_instance_uid"))
 
     op.drop_table("series")
     with op.batch_alter_table("open_associations", schema=None) as batch_op:

@@ -108,10 +108,11 @@ function handleKeys(viewer, actions) {
     f: actions.fit,
   };
   document.addEventListener("keydown", (event) => {
-    const isTyping = event.target.closest("input, select, textarea, summary");
-    const isInPanel = event.target.closest(".panel, .series");
+    const isTyping = event.target.closest('select, textarea, input:not([type="range"], [type="checkbox"])');
+    // Arrows and page keys belong to the slider or the panel that has the focus; letters do not.
+    const hasOwnScroll = event.target.closest('.panel, .series, input[type="range"]');
     const scrolls = event.key.length > 1;
-    if (isTyping || (isInPanel && scrolls) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (isTyping || (hasOwnScroll && scrolls) || event.ctrlKey || event.metaKey || event.altKey) return;
     const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!act) return;
     event.preventDefault();

@@ -35,6 +35,7 @@ export class Viewer {
     this.picture = document.createElement("canvas");
     this.overlay = document.createElement("canvas");
     new ResizeObserver(() => this.draw()).observe(place.viewport);
+    new ResizeObserver(() => this.drawMarks()).observe(place.marks); // it appears with the slider
   }
 
   get image() {
@@ -147,7 +148,6 @@ export class Viewer {
     if (canvas.width !== width || canvas.height !== height) {
       canvas.width = width;
       canvas.height = height;
-      this.drawMarks();
     }
     const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
@@ -161,7 +161,8 @@ export class Viewer {
       context.drawImage(this.picture, 0, 0);
       if (this.isOverlayOn && this.layers.length) context.drawImage(this.overlay, 0, 0);
     }
-    this.drawn += 1;
+    if (this.frame && !this.drawn) performance.mark("first-image");
+    if (this.frame) this.drawn += 1;
     canvas.dataset.drawn = this.frame ? String(this.drawn) : "";
     this.#writeCorners();
     this.onChange();

@@ -1,0 +1,329 @@
+"""From the last image to the complete study, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pydicom.uid import generate_uid
+from sqlalchemy import select
+
+from tests.datasets import ct_slice
+from tests.receiver.conftest import (
+    StartReceiver,
+    associate,
+    port_of,
+    receiver_settings,
+    send,
+)
+from tests.store.rows import add_model, received
+from tests.tools import PROJECT, ManualClock, find_free_port, wait_until
+from triage.core.completeness import QuietPeriods
+from triage.receiver.completeness import CompletenessRounds, OpenAssociations
+from triage.receiver.indexer import Indexer
+from triage.store.clock import system_clock
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+from triage.store.studies import hold_open, record_instance
+from triage.store.tables import (
+    AnalysisRunRow,
+    InstanceRow,
+    OpenAssociationRow,
+    PatientRow,
+    SeriesRow,
+    StudyEventRow,
+    StudyRow,
+)
+
+
+def states(database: Database) -> list[str]:
+    """Return the states of all studies."""
+    with database.reading() as session:
+        return [str(state) for state in session.scalars(select(StudyRow.state))]
+
+
+def kinds(database: Database) -> list[str]:
+    """Return the kinds of all lines of history."""
+    with database.reading() as session:
+        return list(session.scalars(select(StudyEventRow.kind).order_by(StudyEventRow.id)))
+
+
+def held(database: Database) -> list[str]:
+    """Return the associations that hold studies open."""
+    with database.reading() as session:
+        return list(session.scalars(select(OpenAssociationRow.association)))
+
+
+def test_study_is_incomplete_while_its_association_is_open(
+    database: Database, start_receiver: StartReceiver
+) -> None:
+    receiver = start_receiver(database)
+    one = ct_slice()
+    association = associate(receiver, one)
+    assert association.send_c_store(one).Status == 0
+    assert len(held(database)) == 1
+    time.sleep(0.8)
+    assert states(database) == ["receiving"]
+    association.release()
+    wait_until(lambda: states(database) == ["complete"], "the study is complete")
+    assert held(database) == []
+
+
+@pytest.mark.parametrize("how", ["abort", "broken connection"])
+def test_study_of_a_lost_association_becomes_complete(
+    sqlite_database: Database, start_receiver: StartReceiver, how: str
+) -> None:
+    receiver = start_receiver(sqlite_database)
+    one = ct_slice()
+    association = associate(receiver, one)
+    association.send_c_store(one)
+    if how == "abort":
+        association.abort()
+    else:
+        association.dul.socket.socket.shutdown(2)
+    wait_until(lambda: states(sqlite_database) == ["complete"], "the study is complete")
+    assert held(sqlite_database) == []
+
+
+def test_silent_association_is_ended_by_the_network_timeout(
+    sqlite_database: Database, start_receiver: StartReceiver
+) -> None:
+    receiver = start_receiver(sqlite_database, network_timeout_s=0.5)
+    one = ct_slice()
+    association = associate(receiver, one)
+    association.send_c_store(one)
+    wait_until(lambda: states(sqlite_database) == ["complete"], "the study is complete")
+    assert association.is_aborted
+
+
+def test_late_instance_reopens_the_study(database: Database, start_receiver: StartReceiver) -> None:
+    with database.transaction() as session:
+        add_model(session, system_clock())
+    receiver = start_receiver(database)
+    first = ct_slice()
+    send(receiver, first)
+    wait_until(lambda: states(database) == ["complete"], "the study is complete")
+    send(receiver, ct_slice(first.StudyInstanceUID, number=2))
+    wait_until(lambda: kinds(database).count("complete") == 2, "the study is complete again")
+    assert "reopened" in kinds(database)
+    with database.reading() as session:
+        found = session.scalars(select(AnalysisRunRow).order_by(AnalysisRunRow.id)).all()
+    assert [(run.generation, run.state) for run in found] == [(1, "superseded"), (2, "pending")]
+
+
+def test_two_senders_of_one_study(database: Database, start_receiver: StartReceiver) -> None:
+    receiver = start_receiver(database)
+    study = generate_uid()
+    halves = [[ct_slice(study, number=n) for n in range(half, 20, 2)] for half in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        statuses = list(pool.map(lambda half: send(receiver, *half), halves))
+    assert {s.Status for half in statuses for s in half} == {0}
+    wait_until(lambda: states(database) == ["complete"], "the study is complete")
+    assert kinds(database) == ["received", "complete"]
+    with database.reading() as session:
+        assert len(session.scalars(select(InstanceRow)).all()) == 20
+        assert len(session.scalars(select(SeriesRow)).all()) == 1
+        assert len(session.scalars(select(PatientRow)).all()) == 1
+
+
+def test_receivers_of_one_database_meet_on_new_studies_without_an_error(
+    database_url: str,
+) -> None:
+    # Each receiver has connections of its own, as processes on two machines have.
+    databases = [Database(database_url) for _ in range(3)]
+    indexers = [Indexer(d, f"r{n}", system_clock) for n, d in enumerate(databases)]
+    together = threading.Barrier(6)
+
+    def record(worker: int) -> None:
+        together.wait()
+        for n in range(30):
+            # All workers send the same studies of the same patients, each an image of its own.
+            one = received(system_clock(), study=f"1.2.{n}", number=worker, patient_id=f"P{n % 5}")
+            indexers[worker % 3].record(one, f"association-{worker}")
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(record, range(6)))
+    with databases[0].reading() as session:
+        assert len(session.scalars(select(InstanceRow)).all()) == 180
+        assert len(session.scalars(select(StudyRow)).all()) == 30
+        assert len(session.scalars(select(PatientRow)).all()) == 5
+        assert len(session.scalars(select(OpenAssociationRow)).all()) == 180
+    for database in databases:
+        database.close()
+
+
+def test_one_instance_that_cannot_be_indexed_does_not_harm_its_batch(
+    sqlite_database: Database, clock: ManualClock
+) -> None:
+    indexer = Indexer(sqlite_database, "r", clock)
+    good = [received(clock(), number=n) for n in range(3)]
+    bad = received(clock(), number=9, headers={"Rows": object()})
+    with ThreadPoolExecutor(4) as pool:
+        with indexer._committing:
+            outcomes = [pool.submit(indexer.record, one, "a") for one in (good[0], bad, *good[1:])]
+            time.sleep(0.2)  # all four wait together
+        errors = [outcome.exception() for outcome in outcomes]
+    assert [error is None for error in errors] == [True, False, True, True]
+    with sqlite_database.reading() as session:
+        assert len(session.scalars(select(InstanceRow)).all()) == 3
+
+
+def test_waiting_instances_share_a_commit(sqlite_database: Database, clock: ManualClock) -> None:
+    from sqlalchemy import event
+
+    commits: list[object] = []
+    event.listen(sqlite_database.engine, "commit", commits.append)
+    indexer = Indexer(sqlite_database, "r", clock)
+    with ThreadPoolExecutor(10) as pool, indexer._committing:
+        for n in range(10):
+            pool.submit(indexer.record, received(clock(), number=n), "a")
+        time.sleep(0.3)
+    assert len(commits) == 1
+
+
+def test_rounds_go_on_after_the_database_was_away(
+    sqlite_database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sqlite_database.transaction() as session:
+        record_instance(session, received(clock()))
+    clock.advance(60)
+    rounds = CompletenessRounds(sqlite_database, "r", QuietPeriods(), OpenAssociations(), clock)
+    was_asked = threading.Event()
+
+    def away() -> None:
+        was_asked.set()
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_database, "reading", away)
+        rounds.start()
+        assert was_asked.wait(5)
+    wait_until(lambda: states(sqlite_database) == ["complete"], "the study is complete")
+    rounds.stop()
+
+
+def test_rounds_keep_open_associations_alive_and_release_ended_ones(
+    sqlite_database: Database, clock: ManualClock
+) -> None:
+    associations = OpenAssociations()
+    rounds = CompletenessRounds(sqlite_database, "r", QuietPeriods(), associations, clock)
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    associations.add("a", thread)
+    with sqlite_database.transaction() as session:
+        study_id = record_instance(session, received(clock())).study_id
+        hold_open(session, study_id, association="a", receiver="r", now=clock())
+    for _ in range(5):
+        clock.advance(60)
+        assert rounds.go_round() == []
+    end.set()
+    thread.join()
+    assert rounds.go_round() == [study_id]
+    assert len(associations) == 0
+
+
+RUN_RECEIVER = """
+import sys
+from triage.receiver import run_receiver
+from triage.settings import load_settings
+run_receiver(load_settings())
+"""
+
+
+def start_process(tmp_path: Path, url: str, port: int) -> subprocess.Popen[bytes]:
+    """Start `run_receiver` as a process of its own and return once it listens."""
+    settings = {
+        "TRIAGE_DATA_DIRECTORY": str(tmp_path / "data"),
+        "TRIAGE_DATABASE__URL": url,
+        "TRIAGE_RECEIVER__PORT": str(port),
+        "TRIAGE_RECEIVER__MINIMUM_FREE_MB": "0",
+        "TRIAGE_RECEIVER__QUIET_PERIOD_BY_MODALITY_S": '{"CT": 0.2}',
+    }
+    path = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN_RECEIVER],
+        env={**os.environ, **settings, "PYTHONPATH": path},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if b"receiver listens" in line:
+            return process
+    raise AssertionError(f"the receiver ended with {process.wait()}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_process_stops_gracefully(sqlite_url: str, tmp_path: Path, number: int) -> None:
+    process = start_process(tmp_path, sqlite_url, find_free_port())
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert b"receiver stopped" in output
+
+
+def test_killed_receiver_loses_nothing_that_it_acknowledged(
+    database_url: str, tmp_path: Path
+) -> None:
+    from pynetdicom import AE
+
+    port = find_free_port()
+    process = start_process(tmp_path, database_url, port)
+    slices = [ct_slice("1.2.3.4", number=n) for n in range(200)]
+    entity = AE()
+    entity.add_requested_context(slices[0].SOPClassUID, slices[0].file_meta.TransferSyntaxUID)
+    entity.dimse_timeout = 2  # pynetdicom waits this long for the answer of the killed one
+    association = entity.associate("127.0.0.1", port)
+    acknowledged: list[str] = []
+    for n, one in enumerate(slices):
+        if n == 60:
+            threading.Timer(0.05, process.kill).start()
+        try:
+            status = association.send_c_store(one)
+        except (RuntimeError, ValueError):
+            break
+        if status and status.Status == 0:
+            acknowledged.append(one.SOPInstanceUID)
+    process.communicate()
+    assert 60 <= len(acknowledged) < 200
+    database = Database(database_url)
+    files = InstanceFiles(tmp_path / "data")
+    with database.reading() as session:
+        kept = {i.sop_instance_uid: i for i in session.scalars(select(InstanceRow))}
+    assert set(acknowledged) <= kept.keys()
+    for uid in acknowledged:
+        assert files.absolute(kept[uid].path).stat().st_size == kept[uid].size_bytes
+    # The restarted receiver frees the study that the killed one held open.
+    assert states(database) == ["receiving"]
+    again = start_process(tmp_path, database_url, port)
+    wait_until(lambda: states(database) == ["complete"], "the study is complete")
+    again.terminate()
+    again.communicate(timeout=20)
+    database.close()
+
+
+def test_receiver_can_be_stopped_while_an_association_is_open(
+    sqlite_database: Database, tmp_path: Path, files: InstanceFiles
+) -> None:
+    from triage.receiver import Receiver
+
+    receiver = Receiver(receiver_settings(tmp_path / "data"), sqlite_database, files)
+    receiver.start()
+    one = ct_slice()
+    association = associate(receiver, one)
+    assert association.send_c_store(one).Status == 0
+    begun = time.monotonic()
+    receiver.stop()
+    assert time.monotonic() - begun < 8
+    wait_until(lambda: association.is_aborted, "the association is aborted")
+    assert held(sqlite_database) == []
+    assert port_of(receiver) > 0

@@ -1,0 +1,139 @@
+"""What is read from an encoded data set."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pynetdicom.dsutils import encode
+
+from tests.datasets import ct_slice
+from triage.receiver.headers import is_valid_uid, parse_header
+from triage.receiver.part10 import file_header
+from triage.receiver.refusals import RefusedInstanceError
+
+
+def encoded(dataset: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """Return the encoded data set."""
+    content = encode(
+        dataset,
+        transfer_syntax == ImplicitVRLittleEndian,
+        transfer_syntax != ExplicitVRBigEndian,
+    )
+    assert content is not None
+    if transfer_syntax == DeflatedExplicitVRLittleEndian:
+        deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        content = deflate.compress(content) + deflate.flush()
+    return content
+
+
+@pytest.mark.parametrize(
+    "transfer_syntax",
+    [
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    ],
+)
+def test_header_is_the_same_in_every_encoding(transfer_syntax: str) -> None:
+    dataset = ct_slice("1.2.3", number=7, ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], KVP=120.5)
+    header = parse_header(encoded(dataset, transfer_syntax), transfer_syntax)
+    assert header.study_instance_uid == "1.2.3"
+    assert header.number("InstanceNumber") == 7
+    assert header.text("PatientName") == "Test^Patient"
+    assert header.text("AccessionNumber") == ""
+    headers = header.image_headers()
+    assert headers["Rows"] == 4
+    assert headers["KVP"] == 120.5
+    assert headers["ImageType"] == ["ORIGINAL", "PRIMARY", "AXIAL"]
+    assert headers["ImagePositionPatient"] == [0.0, 0.0, 35.0]
+    assert "PatientName" not in headers
+    assert json.loads(json.dumps(headers, allow_nan=False)) == headers
+
+
+def test_attributes_with_several_values_are_lists_even_with_one() -> None:
+    dataset = ct_slice(ImageType="ORIGINAL", PixelSpacing=0.5)
+    headers = parse_header(encoded(dataset), ExplicitVRLittleEndian).image_headers()
+    assert (headers["ImageType"], headers["PixelSpacing"]) == (["ORIGINAL"], [0.5])
+
+
+def test_encoding_that_differs_from_the_agreed_one_is_noticed() -> None:
+    header = parse_header(encoded(ct_slice("1.2.3"), ImplicitVRLittleEndian), "1.2.840.10008.1.2.1")
+    assert header.study_instance_uid == "1.2.3"
+
+
+def test_number_that_no_column_holds_is_left_out() -> None:
+    content = encoded(ct_slice(InstanceNumber="1234567890"))
+    assert content.count(b"1234567890") == 1
+    content = content.replace(b"1234567890", b"9999999999")
+    assert parse_header(content, ExplicitVRLittleEndian).number("InstanceNumber") is None
+
+
+def test_deflated_data_set_is_not_inflated_without_end() -> None:
+    bomb = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    content = bomb.compress(bytes(200 * 1024 * 1024)) + bomb.flush()
+    with pytest.raises(RefusedInstanceError):
+        parse_header(content, DeflatedExplicitVRLittleEndian)
+
+
+def test_data_set_cut_off_in_its_pixels_is_still_identified() -> None:
+    content = encoded(ct_slice("1.2.3"))
+    assert parse_header(content[:-20], ExplicitVRLittleEndian).study_instance_uid == "1.2.3"
+
+
+syntaxes = st.sampled_from(
+    [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, "1.2.3.4.5"]
+)
+
+
+@given(st.binary(max_size=300), syntaxes)
+def test_any_bytes_are_a_header_or_refused(content: bytes, transfer_syntax: str) -> None:
+    with pytest.raises(RefusedInstanceError) as refusal:
+        parse_header(content, transfer_syntax)
+    assert len(refusal.value.comment) <= 64
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(st.data())
+def test_damaged_data_sets_are_a_header_or_refused(data: st.DataObject) -> None:
+    content = bytearray(encoded(ct_slice("1.2.3", SpecificCharacterSet="ISO_IR 192")))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        header = parse_header(bytes(content), ExplicitVRLittleEndian)
+    except RefusedInstanceError:
+        return
+    said = json.dumps(header.image_headers(), allow_nan=False)
+    assert "\\u0000" not in said
+    assert "\x00" not in header.text("PatientName")
+    said.encode()
+
+
+@pytest.mark.parametrize("uid", ["", "1.2.", ".1", "1..2", "1.2/3", "1.2\n", "١.٢", "1" * 65])
+def test_what_is_no_uid(uid: str) -> None:
+    assert not is_valid_uid(uid)
+
+
+def test_file_header_is_valid_and_does_not_depend_on_the_sender() -> None:
+    meta = file_header(
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        sop_instance_uid="1.2.3",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    dataset = pydicom.dcmread(io.BytesIO(meta + encoded(ct_slice())))
+    pydicom.dataset.validate_file_meta(dataset.file_meta, enforce_standard=True)
+    assert dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert "SourceApplicationEntityTitle" not in dataset.file_meta

@@ -1,0 +1,53 @@
+"""A hospital on SQLite and its pages, in memory and as a server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from tests.tools import ManualClock, find_free_port, wait_until
+from tests.web.hospital import Hospital
+from triage.settings import Settings
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+from triage.web.app import create_app
+
+
+@pytest.fixture
+def hospital(sqlite_database: Database, files: InstanceFiles, clock: ManualClock) -> Hospital:
+    """A hospital without studies."""
+    return Hospital(sqlite_database, files, clock)
+
+
+@pytest.fixture
+def app(hospital: Hospital) -> FastAPI:
+    """The application on the hospital's database."""
+    return create_app(Settings(), hospital.database, hospital.files, hospital.clock)
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    """A client that talks to the application in memory."""
+    with TestClient(app, base_url="http://127.0.0.1", follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture
+def address(app: FastAPI) -> Iterator[str]:
+    """The address of the application as a server."""
+    port = find_free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started, "the server listens")
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    server.force_exit = True
+    thread.join(timeout=10)

@@ -1,0 +1,375 @@
+"""The pages in headless Chromium, as a radiologist sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.tools import require_tool
+from tests.web.hospital import Hospital, hemorrhage, segmentation
+from triage.store.outbox import claim_due_delivery, mark_not_delivered
+from triage.worklist.reading import mark_as_read
+
+pytestmark = pytest.mark.xdist_group("browser")  # one Chromium at a time is enough for a laptop
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    chromium = require_tool("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page that fails its test for anything that a console would complain about.
+
+    It needs the address only so that it is closed before the server is.
+    """
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    yield page
+    context.close()
+    assert [c for c in complaints if "net::ERR_FAILED" not in c] == []  # cut off by a test
+
+
+def three_studies(hospital: Hospital) -> list[str]:
+    """Receive three routine studies, the first of which has waited longest."""
+    hospital.register_model()
+    studies = []
+    for _ in range(3):
+        uid = hospital.receive(*hospital.head_ct(rows=128))
+        hospital.complete(uid)
+        studies.append(uid)
+        hospital.clock.advance(60)
+    return studies
+
+
+def order_of(page: Page) -> list[str]:
+    return list(page.locator("#rows > tr").evaluate_all("rows => rows.map(r => r.dataset.uid)"))
+
+
+def wait_for_order(page: Page, order: list[str]) -> None:
+    page.wait_for_function(
+        """order => JSON.stringify([...document.querySelectorAll('#rows > tr')]
+             .map(r => r.dataset.uid)) === JSON.stringify(order)""",
+        arg=order,
+        timeout=10_000,
+    )
+
+
+def test_flag_moves_the_study_up_without_a_reload(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    first, second, third = three_studies(hospital)
+    runs = [hospital.claim() for _ in range(3)]
+    page.goto(address)
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    assert order_of(page) == [first, second, third]
+    page.evaluate("window.sameDocument = true")
+    hospital.finish(runs[2], hemorrhage())
+    wait_for_order(page, [third, first, second])
+    assert page.evaluate("window.sameDocument") is True
+    row = page.locator("#rows > tr").first
+    expect(row).to_contain_text("Hemorrhage, 12.3 mL, confidence 0.97")
+    expect(row).to_contain_text("not for clinical use")
+    expect(page.locator("#announcer")).to_contain_text("Flagged. Synthetic, Ada 3")
+    expect(page.locator("#summary")).to_contain_text("1 flagged")
+
+
+def test_new_study_appears_and_read_study_goes(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    first, second, third = three_studies(hospital)
+    page.goto(address)
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    urgent = hospital.receive(*hospital.head_ct(RequestedProcedurePriority="STAT"))
+    wait_for_order(page, [urgent, first, second, third])
+    with hospital.database.transaction() as session:
+        mark_as_read(session, second, now=hospital.clock())
+    wait_for_order(page, [urgent, first, third])
+
+
+def test_mark_as_read_and_undo(page: Page, address: str, hospital: Hospital) -> None:
+    first, second, third = three_studies(hospital)
+    page.goto(address)
+    page.get_by_role("button", name="Mark as read: Synthetic, Ada 1").click()
+    wait_for_order(page, [second, third])
+    page.get_by_role("button", name="Undo").click()
+    wait_for_order(page, [first, second, third])
+
+
+def test_filter_keeps_names_out_of_the_address(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    three_studies(hospital)
+    page.goto(address)
+    page.get_by_placeholder("Name, ID").fill("ada 2")
+    expect(page.locator("#rows > tr:visible")).to_have_count(1)
+    expect(page.locator("#filter-count")).to_have_text("1 of 3 shown")
+    assert page.url == f"{address}/"
+
+
+def test_page_says_when_the_connection_is_lost_and_comes_back(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    three_studies(hospital)
+    blocked = True
+    page.route("**/events", lambda route: route.abort() if blocked else route.continue_())
+    page.goto(address)
+    expect(page.locator("#live")).to_have_attribute("data-state", "reconnecting")
+    expect(page.locator("#live")).to_have_attribute("data-state", "polling", timeout=15_000)
+    uid = hospital.receive(*hospital.head_ct(RequestedProcedurePriority="STAT"))
+    page.wait_for_function(
+        "uid => document.querySelector('#rows > tr').dataset.uid === uid", arg=uid, timeout=15_000
+    )
+    blocked = False
+    expect(page.locator("#live")).to_have_attribute("data-state", "live", timeout=15_000)
+
+
+def flagged_study(hospital: Hospital) -> str:
+    """Receive a study with a lesion on its third slice, analysed and outlined."""
+    hospital.register_model()
+    images = hospital.head_ct(slices=6, rows=128)
+    uid = hospital.receive(*images)
+    hospital.complete(uid)
+    masks = np.zeros((6, 128, 128), np.uint8)
+    masks[2, 50:70, 40:60] = 1
+    finding = hemorrhage(key_image_uids=[images[2].SOPInstanceUID])
+    hospital.finish(hospital.claim(), finding, objects=[segmentation(images, masks)])
+    return uid
+
+
+def open_viewer(page: Page, address: str, uid: str) -> None:
+    page.goto(f"{address}/studies/{uid}")
+    page.wait_for_selector("#canvas:not([data-drawn=''])[data-drawn]")
+    expect(page.locator("#viewer-message")).to_be_hidden()
+
+
+def red_pixels(page: Page) -> int:
+    """Count the pixels of the canvas that are coloured; the image itself is grey."""
+    return int(
+        page.evaluate(
+            """() => {
+              const {width, height} = document.getElementById('canvas');
+              const context = document.getElementById('canvas').getContext('2d');
+              const {data} = context.getImageData(0, 0, width, height);
+              let count = 0;
+              for (let i = 0; i < data.length; i += 4) count += data[i] > data[i + 1] + 20 ? 1 : 0;
+              return count;
+            }"""
+        )
+    )
+
+
+def test_study_opens_at_the_finding_with_its_overlay(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    open_viewer(page, address, flagged_study(hospital))
+    expect(page.locator("#corner-image")).to_have_text("Image 3 / 6")
+    expect(page.locator("#overlay-tools")).to_be_visible()
+    expect(page.locator("#legend")).to_contain_text("Lesion 1")
+    with_overlay = red_pixels(page)
+    assert with_overlay > 1000
+    page.keyboard.press("o")
+    assert red_pixels(page) == 0
+    page.keyboard.press("o")
+    assert red_pixels(page) == with_overlay
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#corner-image")).to_have_text("Image 4 / 6")
+    page.wait_for_timeout(200)
+    assert red_pixels(page) == 0
+    page.keyboard.press("j")
+    expect(page.locator("#corner-image")).to_have_text("Image 3 / 6")
+
+
+def test_stack_is_scrolled_and_windowed(page: Page, address: str, hospital: Hospital) -> None:
+    open_viewer(page, address, flagged_study(hospital))
+    page.locator("#viewport").hover()
+    page.mouse.wheel(0, 100)
+    expect(page.locator("#corner-image")).to_have_text("Image 4 / 6")
+    page.keyboard.press("End")
+    expect(page.locator("#corner-image")).to_have_text("Image 6 / 6")
+    page.keyboard.press("PageUp")
+    expect(page.locator("#corner-image")).to_have_text("Image 1 / 6")
+    page.locator("#slider").fill("5")
+    expect(page.locator("#corner-image")).to_have_text("Image 5 / 6")
+    page.keyboard.press("i")  # letters work beside a slider that has the focus
+    expect(page.get_by_role("button", name="Invert")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Bone").click()
+    expect(page.locator("#corner-window")).to_have_text("W 2500 L 480")
+    page.keyboard.press("1")
+    expect(page.locator("#corner-window")).to_have_text("W 80 L 40")
+    box = page.locator("#viewport").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down(button="right")
+    page.mouse.move(x + 150, y, steps=3)
+    page.mouse.up(button="right")
+    expect(page.locator("#corner-window")).not_to_have_text("W 80 L 40")
+    page.mouse.down()
+    page.mouse.move(x + 150, y - 40, steps=5)
+    page.mouse.up()
+    expect(page.locator("#corner-image")).not_to_have_text("Image 5 / 6")
+
+
+def test_first_image_stands_within_half_a_second(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    uid = flagged_study(hospital)
+    open_viewer(page, address, uid)  # the first visit also loads the modules
+    page.reload()
+    page.wait_for_selector("#canvas:not([data-drawn=''])[data-drawn]")
+    drawn_after_ms = page.evaluate("performance.getEntriesByName('first-image')[0].startTime")
+    assert drawn_after_ms < 2000  # 500 on a quiet machine; CI machines are shared
+
+
+def test_findings_appear_on_an_open_study_page(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    hospital.register_model()
+    images = hospital.head_ct(slices=3, rows=128)
+    uid = hospital.receive(*images)
+    hospital.complete(uid)
+    run = hospital.claim()
+    open_viewer(page, address, uid)
+    expect(page.locator("#findings")).to_contain_text("Being analysed")
+    masks = np.zeros((3, 128, 128), np.uint8)
+    masks[:, 50:70, 40:60] = 1
+    hospital.finish(run, hemorrhage(), objects=[segmentation(images, masks)])
+    expect(page.locator("#findings")).to_contain_text("Confidence 0.97", timeout=10_000)
+    expect(page.locator("#overlay-tools")).to_be_visible()
+    page.wait_for_timeout(300)
+    assert red_pixels(page) > 1000
+
+
+def test_damaged_image_is_said_in_the_viewer(
+    browser: Browser, address: str, hospital: Hospital
+) -> None:
+    image = hospital.head_ct(slices=1)[0]
+    image.PixelData = image.PixelData[:100]
+    uid = hospital.receive(image)
+    page = browser.new_page()
+    page.goto(f"{address}/studies/{uid}")
+    expect(page.locator("#viewer-message")).to_contain_text("This image cannot be shown")
+    page.close()
+
+
+def test_dead_delivery_is_sent_again_from_the_page(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    flagged_study(hospital)
+    with hospital.database.transaction() as session:
+        due = claim_due_delivery(session, lease=timedelta(seconds=5), now=hospital.clock())
+        assert due is not None
+        mark_not_delivered(session, due, "A700", retry_after=None, now=hospital.clock())
+    page.goto(f"{address}/status")
+    expect(page.locator("#stuck")).to_contain_text("A700")
+    page.get_by_role("button", name="Send again").click()
+    expect(page.locator("#stuck")).to_contain_text("waiting")
+    expect(page.locator("#events")).to_contain_text("is sent again at a person's request")
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_nothing_scrolls_sideways_on_a_phone(
+    browser: Browser, address: str, hospital: Hospital, scheme: str
+) -> None:
+    uid = flagged_study(hospital)
+    hospital.receive(
+        *hospital.head_ct(
+            PatientName="Synthetic-Very-Long-Family-Name^With Many Given Names",
+            StudyDescription="CT-HEAD-AND-CERVICAL-SPINE-WITHOUT-CONTRAST-POLYTRAUMA",
+        )
+    )
+    context = browser.new_context(
+        viewport={"width": 390, "height": 844},
+        color_scheme=scheme,  # type: ignore[arg-type]
+    )
+    page = context.new_page()
+    for path in ("/", f"/studies/{uid}", "/status", "/read", "/studies/1.2"):
+        page.goto(address + path)
+        page.wait_for_timeout(200)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    context.close()
+
+
+def test_marks_stand_where_the_finding_is_on_a_phone_too(
+    browser: Browser, address: str, hospital: Hospital
+) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    open_viewer(page, address, flagged_study(hospital))
+    expect(page.locator("#overlay-tools")).to_be_visible()
+    page.wait_for_timeout(300)
+    coloured, width = page.evaluate(
+        """() => {
+          const marks = document.getElementById('marks');
+          const {data} = marks.getContext('2d').getImageData(0, 2, marks.width, 1);
+          return [data.filter((value, i) => i % 4 === 3 && value > 0).length, marks.width];
+        }"""
+    )
+    assert width > 300
+    assert coloured == pytest.approx(width / 6, abs=2)  # one of six images has a lesion
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_text_stands_out_from_its_ground(
+    browser: Browser, address: str, hospital: Hospital, scheme: str
+) -> None:
+    """WCAG 2.2 AA, 1.4.3: a contrast of at least 4.5 to 1 for all text."""
+    uid = flagged_study(hospital)
+    three_studies_without_model(hospital)
+    context = browser.new_context(color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    for path in ("/", f"/studies/{uid}", "/status"):
+        page.goto(address + path)
+        page.wait_for_timeout(600)
+        assert page.evaluate(_CONTRAST) == [], path
+    context.close()
+
+
+def three_studies_without_model(hospital: Hospital) -> None:
+    for order in ("HIGH", "LOW", "STAT"):
+        hospital.receive(*hospital.head_ct(slices=1, RequestedProcedurePriority=order))
+
+
+_CONTRAST = """() => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (rgb) => {
+    const [r, g, b] = rgb.slice(0, 3).map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const rgba = numbers(getComputedStyle(e).backgroundColor);
+      if (rgba.length === 3 || rgba[3] === 1) return rgba;
+    }
+    return numbers(getComputedStyle(document.documentElement).backgroundColor);
+  };
+  const weak = [];
+  for (const element of document.querySelectorAll('body *:not(option):not(.viewport *)')) {
+    const hasText = [...element.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+    const isHidden = element.closest('.visually-hidden, .skip, noscript');
+    if (!hasText || isHidden || !element.checkVisibility()) continue;
+    const [a, b] = [light(numbers(getComputedStyle(element).color)), light(ground(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) weak.push(`${element.className || element.tagName}: ${ratio.toFixed(2)}`);
+  }
+  return weak;
+}"""
