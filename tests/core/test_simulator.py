@@ -64,7 +64,8 @@ def test_bleeding_has_the_volume_asked_for(kind: HemorrhageKind, volume_ml: floa
     assert study.lesions[0].kind is kind
     assert study.lesions[0].volume_ml == pytest.approx(volume_ml, abs=voxel_ml)
     labelled_ml = float((study.labels == 1).sum()) * voxel_ml
-    assert labelled_ml == pytest.approx(volume_ml, rel=0.1, abs=2 * voxel_ml)
+    # A voxel is labelled from half of its volume on, so what is small and thin rounds by more.
+    assert labelled_ml == pytest.approx(volume_ml, rel=0.1, abs=0.1)
 
 
 @pytest.mark.parametrize("mean_hu", [50.0, 85.0])

@@ -157,7 +157,11 @@ def test_a_lasting_refusal_is_dead_at_once(scene: Scene, status: int, words: str
     assert states(scene.database) == [DeliveryState.DEAD, DeliveryState.DELIVERED]
 
 
-def test_a_sop_class_that_is_not_accepted_is_dead_at_once(scene: Scene) -> None:
+def test_a_sop_class_that_is_not_accepted_is_dead_at_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Our receiver sets this for its whole process, in which this archive may be running.
+    monkeypatch.setattr("pynetdicom._config.UNRESTRICTED_STORAGE_SERVICE", False)
     with scripted_archive(sop_class_uids=["1.2.840.10008.5.1.4.1.1.2"]) as archive:
         scene.deliver(archive.settings())
     assert states(scene.database)[0] is DeliveryState.DEAD

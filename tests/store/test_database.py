@@ -59,7 +59,7 @@ def test_two_processes_may_migrate_at_once(empty_database_url: str) -> None:
 
 def test_an_older_schema_is_refused_with_the_command_that_mends_it(empty_database_url: str) -> None:
     database = Database(empty_database_url)
-    with pytest.raises(DatabaseError, match="triage database migrate"):
+    with pytest.raises(DatabaseError, match="run `triage prepare`"):
         database.check_schema()
     database.close()
 

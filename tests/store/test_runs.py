@@ -22,10 +22,11 @@ from triage.store.runs import (
     claim_most_urgent,
     complete_run,
     count_by_state,
+    count_claimable,
     fail_attempt,
-    has_pending,
     is_idle,
     production_findings,
+    record_findings,
     recover_expired_leases,
     refuse_run,
     release_worker,
@@ -75,9 +76,8 @@ def held(database: Database, clock: ManualClock, worker: str = "w") -> ClaimedRu
 def finish(database: Database, clock: ManualClock, run: ClaimedRun) -> None:
     """Complete a run with one finding."""
     with database.transaction() as session:
-        complete_run(
-            session, run, [FINDING], input_sha256="ab", timings_s={"infer": 1.5}, now=clock()
-        )
+        record_findings(session, run, [FINDING], input_sha256="ab")
+        complete_run(session, run, FINDING.in_words(), timings_s={"infer": 1.5}, now=clock())
 
 
 def test_most_urgent_is_claimed_first_then_the_longest_waiting(
@@ -98,7 +98,7 @@ def test_claimed_run_carries_all_that_a_worker_needs(
     assert (run.attempt, run.claim, run.generation, run.is_production) == (1, 1, 1, True)
     assert [i.sop_instance_uid for i in run.series.instances] == ["1.2.0.1.1"]
     with database.reading() as session:
-        assert not has_pending(session, clock())
+        assert count_claimable(session, clock()) == 0
         assert not is_idle(session)
 
 
@@ -153,7 +153,8 @@ def test_expired_lease_gives_the_run_to_another_and_shuts_out_the_first(
         assert recover_expired_leases(session, maximum_attempts=3, now=clock()) == []
     clock.advance(31)
     with database.transaction() as session:
-        assert recover_expired_leases(session, maximum_attempts=3, now=clock()) == [first.run_id]
+        abandoned = recover_expired_leases(session, maximum_attempts=3, now=clock())
+        assert [run.run_id for run in abandoned] == [first.run_id]
     second = held(database, clock, "second")
     assert (second.run_id, second.attempt, second.claim) == (first.run_id, 2, 2)
     with pytest.raises(LeaseLostError, match="claim 2"):
@@ -205,7 +206,8 @@ def test_restarted_worker_puts_its_runs_back(database: Database, clock: ManualCl
     queue_runs(database, clock, "ROUTINE", "ROUTINE")
     mine, other = held(database, clock, "mine"), held(database, clock, "other")
     with database.transaction() as session:
-        assert release_worker(session, "mine", maximum_attempts=3, now=clock()) == 1
+        back = release_worker(session, "mine", maximum_attempts=3, now=clock())
+        assert [run.run_id for run in back] == [mine.run_id]
     assert held(database, clock, "mine").run_id == mine.run_id
     finish(database, clock, other)
 
