@@ -79,7 +79,7 @@ def test_real_head_ct_leaves_valid_results_in_the_archive(
     assert run_tool("dciodvfy", "-new", segmentation).errors() == []
     assert run_tool("dciodvfy", "-new", report).errors() == []
     tree = subprocess.run(
-        [require_tool("dsrdump"), str(report)], capture_output=True, check=True
+        [require_tool("dsrdump"), "+Pl", str(report)], capture_output=True, check=True
     ).stdout.decode()
     assert "Imaging Measurement Report" in tree
     assert "not for clinical use" in tree
