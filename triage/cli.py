@@ -23,7 +23,8 @@ from triage.logs import configure_logs
 from triage.prefect_server import prefect_environment
 from triage.settings import Settings, load_settings
 
-out = Console()
+# Where there is no terminal, rich takes 80 columns, in which no table of ours is readable.
+out = Console() if sys.stdout.isatty() else Console(width=160)
 
 
 class CommandError(click.ClickException):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -40,6 +41,7 @@ from triage.worklist.queue import reading_list
 _READY_WITHIN_S = 180.0
 _ANALYSED_WITHIN_S = 300.0
 _MARKER = "THIS_FOLDER_IS_A_DEMO"
+_WIDTH_OF_WORDS = 60
 _CALLING_AE_TITLE = "SIM_SCANNER"
 
 
@@ -270,7 +272,7 @@ def _table(outcomes: list[Outcome]) -> Table:
         table.add_row(
             o.patient.family_name,
             o.patient.sent,
-            o.said,
+            shorten(o.said, _WIDTH_OF_WORDS, placeholder=" …"),
             o.priority,
             str(o.place_before),
             str(o.place_after),
