@@ -170,40 +170,41 @@ def _merit(outcomes: Sequence[Outcome], point: OperatingPoint) -> float:
 
 
 def summarize(outcomes: Sequence[Outcome], point: OperatingPoint) -> dict[str, Any]:
-    """Return the figures: proportions as [value, low, high] of 95 % intervals, volumes in mL."""
+    """Return the figures in one flat object; `_low` and `_high` end a 95 % interval."""
 
-    def rate(those: Iterable[bool]) -> dict[str, Any]:
+    def rate(name: str, those: Iterable[bool]) -> dict[str, Any]:
         calls = list(those)
-        return {"n": len(calls), "rate": [round(x, 4) for x in wilson(sum(calls), len(calls))]}
+        return {f"{name}_studies": len(calls)} | _ends(name, wilson(sum(calls), len(calls)))
 
     large = [o for o in outcomes if o.volume_ml >= LARGE_ML]
     dice = np.array([o.dice for o in large])
     errors = np.array([o.called_volume_ml(point) - o.volume_ml for o in large])
     spread = 1.96 * dice.std(ddof=1) / np.sqrt(len(dice)) if len(dice) > 1 else float("nan")
     positive = [o for o in outcomes if o.kind is not None]
-    return {
+    small = [o for o in positive if o.volume_ml < LARGE_ML]
+    figures = {
         "studies": len(outcomes),
         "threshold": point.threshold,
         "minimum_volume_ml": point.minimum_volume_ml,
-        "sensitivity_over_2_ml": rate(o.is_called(point) for o in large),
-        "sensitivity_under_2_ml": rate(
-            o.is_called(point) for o in positive if o.volume_ml < LARGE_ML
-        ),
-        "specificity": rate(not o.is_called(point) for o in outcomes if o.kind is None),
-        "dice_over_2_ml": [
-            round(float(x), 4) for x in (dice.mean(), dice.mean() - spread, dice.mean() + spread)
-        ],
+        **rate("sensitivity_over_2_ml", (o.is_called(point) for o in large)),
+        **rate("sensitivity_under_2_ml", (o.is_called(point) for o in small)),
+        **rate("specificity", (not o.is_called(point) for o in outcomes if o.kind is None)),
+        **_ends("dice_over_2_ml", (dice.mean(), dice.mean() - spread, dice.mean() + spread)),
         "volume_error_ml_median_absolute": round(float(np.median(np.abs(errors))), 3),
         "volume_bias_ml": round(float(errors.mean()), 3),
-        "by_kind_over_2_ml": {
-            str(kind): {
-                **rate(o.is_called(point) for o in large if o.kind is kind),
-                "dice": round(float(np.mean([o.dice for o in large if o.kind is kind] or [0])), 4),
-            }
-            for kind in HemorrhageKind
-        },
         "area_under_roc": round(_area_under_roc(outcomes, point), 4),
     }
+    for kind in HemorrhageKind:
+        these = [o for o in large if o.kind is kind]
+        figures |= rate(f"{kind}_sensitivity", (o.is_called(point) for o in these))
+        figures[f"{kind}_dice"] = round(float(np.mean([o.dice for o in these] or [0])), 4)
+    return figures
+
+
+def _ends(name: str, interval: tuple[float, float, float]) -> dict[str, float | None]:
+    # JSON knows no NaN: where there is nothing to count, there is no figure.
+    value, low, high = (round(float(x), 4) if x == x else None for x in interval)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def _area_under_roc(outcomes: Sequence[Outcome], point: OperatingPoint) -> float:
