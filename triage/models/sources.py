@@ -104,7 +104,8 @@ def decode(instance: ReadInstance) -> NDArray[Any]:
         )
     except Exception as error:
         # Each decoder has errors of its own kind, and a broken file brings out all of them.
-        reason = " ".join(str(error).split()) or repr(error)
+        # What follows the dash is pydicom's advice to programmers.
+        reason = " ".join(str(error).split()).partition(" - ")[0] or repr(error)
         raise InputRefusedError(
             f"pixel data of instance {instance.sop_instance_uid} cannot be decoded: {reason}"
         ) from error

@@ -203,7 +203,7 @@ def summarize(outcomes: Sequence[Outcome], point: OperatingPoint) -> dict[str, A
 
 def _ends(name: str, interval: tuple[float, float, float]) -> dict[str, float | None]:
     # JSON knows no NaN: where there is nothing to count, there is no figure.
-    value, low, high = (round(float(x), 4) if x == x else None for x in interval)
+    value, low, high = (None if np.isnan(x) else round(float(x), 4) for x in interval)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
