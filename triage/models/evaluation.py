@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
+from triage.core.errors import TriageError
+
 Figure = float | int | str | None
 Truth = NDArray[np.bool_]
 Scores = NDArray[np.float64]
@@ -28,7 +30,7 @@ LABEL_COLUMNS = (
 )
 
 
-class EvaluationError(ValueError):
+class EvaluationError(TriageError):
     """Labels, predictions or a split that cannot be evaluated, with what to do about it."""
 
 

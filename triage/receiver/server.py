@@ -19,6 +19,7 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from triage.core.completeness import QuietPeriods
+from triage.core.errors import TriageError
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
@@ -45,7 +46,7 @@ _LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
 
 
-class ReceiverError(Exception):
+class ReceiverError(TriageError):
     """The receiver cannot run; the message says why and what to do."""
 
 
