@@ -1,0 +1,262 @@
+"""The path of a study as its flow carries it, called without Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from sqlalchemy import select
+
+from flows.analysis import analyse_study
+from flows.steps import Step
+from tests.models.tiny import CRASH_HU, HANG_HU, make_segmentation
+from tests.tools import ManualClock
+from tests.web.hospital import Hospital
+from triage.core.priority import Priority
+from triage.core.runs import RunState
+from triage.models.host import ModelHosts
+from triage.models.packages import ModelPackage, load_package
+from triage.settings import ArchiveSettings, Settings, WorkerSettings
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+from triage.store.runs import recover_expired_leases
+from triage.store.tables import (
+    AnalysisRunRow,
+    DeliveryRow,
+    FindingRow,
+    ModelRow,
+    ResultObjectRow,
+    StudyEventRow,
+    StudyRow,
+)
+
+Row = TypeVar("Row")
+LESION_HU = 170
+ARCHIVE = ArchiveSettings(name="archive", ae_title="ARCHIVE", host="127.0.0.1", port=104)
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[ModelHosts]:
+    """Warm hosts for the tests of this module."""
+    hosts = ModelHosts(WorkerSettings(device="cpu"))
+    yield hosts
+    hosts.close()
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> ModelPackage:
+    """A bundle that marks what is brighter than 100 HU, and misbehaves on request."""
+    folder = tmp_path_factory.mktemp("registry") / "tiny"
+    return make_segmentation(folder, results={"objects": ["seg", "sr"]})
+
+
+@pytest.fixture
+def hospital(sqlite_database: Database, files: InstanceFiles, clock: ManualClock) -> Hospital:
+    """A hospital whose database the flow works on."""
+    return Hospital(sqlite_database, files, clock)
+
+
+@pytest.fixture
+def step(hospital: Hospital, hosts: ModelHosts, tmp_path: Path) -> Step:
+    """What the flow needs, with an archive that results are to be delivered to."""
+    step = Step(
+        worker="tests",
+        settings=Settings(
+            data_directory=tmp_path,
+            worker=WorkerSettings(maximum_attempts=2),
+            destinations=(ARCHIVE,),
+        ),
+        database=hospital.database,
+        files=hospital.files,
+        hosts=hosts,
+        clock=hospital.clock,
+    )
+    step.become_worker()
+    return step
+
+
+def register(hospital: Hospital, package: ModelPackage, stage: str = "production") -> None:
+    """Register the package as `triage prepare` does."""
+    with hospital.database.transaction() as session:
+        session.add(
+            ModelRow(
+                name=package.manifest.name,
+                version=package.manifest.version,
+                stage=stage,
+                manifest=package.manifest.model_dump(mode="json"),
+                package_path=str(package.path),
+                package_sha256=package.sha256,
+                registered_at=hospital.clock(),
+            )
+        )
+
+
+def head_ct(hospital: Hospital, brightest_hu: float = LESION_HU) -> list[Dataset]:
+    """Return a block of tissue in air, with a lesion of `brightest_hu`."""
+    images = hospital.head_ct(slices=6, rows=64)
+    for number, image in enumerate(images):
+        values = np.full((64, 64), -1000)
+        values[8:-8, 8:-8] = 40
+        if number in {2, 3}:
+            values[20:30, 20:30] = brightest_hu
+        image.PixelData = (values + 1024).astype("<u2").tobytes()
+    return images
+
+
+def queued(hospital: Hospital, package: ModelPackage, brightest_hu: float = LESION_HU) -> str:
+    """Receive a study and let it be complete; its run waits."""
+    register(hospital, package)
+    study_uid = hospital.receive(*head_ct(hospital, brightest_hu))
+    hospital.complete(study_uid)
+    return study_uid
+
+
+def rows(hospital: Hospital, table: type[Row]) -> list[Row]:
+    """Return all rows of a table."""
+    with hospital.database.reading() as session:
+        return list(session.scalars(select(table)).unique())
+
+
+def texts(hospital: Hospital, kind: str) -> list[str]:
+    """Return the lines of a kind in the history."""
+    return [e.text for e in rows(hospital, StudyEventRow) if e.kind == kind]
+
+
+async def test_bleeding_study_ends_flagged_with_its_objects_on_the_way(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    queued(hospital, package)
+
+    state = await analyse_study.fn()
+
+    assert (state.name, state.is_completed()) == ("Flagged", True)
+    (study,) = rows(hospital, StudyRow)
+    assert (study.priority, study.order_priority) == (Priority.STAT, Priority.ROUTINE)
+    assert "tiny-segmentation 1.0.0" in study.ai_reason
+    assert [r.state for r in rows(hospital, AnalysisRunRow)] == [RunState.COMPLETED]
+    assert [o.role for o in rows(hospital, ResultObjectRow)] == ["seg", "sr"]
+    assert [d.destination for d in rows(hospital, DeliveryRow)] == ["archive", "archive"]
+
+
+async def test_state_names_the_study_by_number_and_no_patient(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    queued(hospital, package)
+    state = await analyse_study.fn()
+    assert state.message is not None
+    assert state.message.startswith("study 1: Hemorrhage, ")
+    assert "Synthetic" not in state.message
+    assert "SYN-" not in state.message
+
+
+async def test_study_without_a_finding_keeps_its_place(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    queued(hospital, package, brightest_hu=60)
+    state = await analyse_study.fn()
+    assert state.name == "Nothing found"
+    (study,) = rows(hospital, StudyRow)
+    assert (study.priority, study.ai_priority) == (Priority.ROUTINE, None)
+
+
+async def test_shadow_run_touches_neither_worklist_nor_archive(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    register(hospital, package, stage="shadow")
+    hospital.complete(hospital.receive(*head_ct(hospital)))
+    await analyse_study.fn()
+    (study,) = rows(hospital, StudyRow)
+    assert (study.priority, study.ai_priority) == (Priority.ROUTINE, None)
+    assert [f.present for f in rows(hospital, FindingRow)] == [True]
+    assert rows(hospital, DeliveryRow) == []
+
+
+async def test_broken_images_are_a_stated_refusal_and_no_retry(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    register(hospital, package)
+    images = head_ct(hospital)
+    images[3].PixelData = images[3].PixelData[:100]
+    hospital.complete(hospital.receive(*images))
+
+    state = await analyse_study.fn()
+
+    assert state.name == "Not analysed"
+    (run,) = rows(hospital, AnalysisRunRow)
+    assert run.state is RunState.REFUSED
+    assert str(images[3].SOPInstanceUID) in run.reason
+    assert rows(hospital, StudyRow)[0].priority is Priority.ROUTINE
+
+
+async def test_model_that_crashes_is_tried_again_and_then_stated_as_failed(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    queued(hospital, package, brightest_hu=CRASH_HU)
+
+    assert (await analyse_study.fn()).is_failed()
+    assert rows(hospital, AnalysisRunRow)[0].state is RunState.PENDING
+    hospital.clock.advance(10)
+    assert (await analyse_study.fn()).is_failed()
+
+    (run,) = rows(hospital, AnalysisRunRow)
+    assert (run.state, run.attempts) == (RunState.FAILED, 2)
+    (failed,) = texts(hospital, "failed")
+    assert failed.endswith("(2 attempts)")
+    assert rows(hospital, StudyRow)[0].priority is Priority.ROUTINE
+
+
+async def test_model_that_hangs_is_stopped(hospital: Hospital, step: Step, tmp_path: Path) -> None:
+    slow = make_segmentation(tmp_path / "slow")
+    text = (slow.path / "model.yaml").read_text().replace("time_limit_s: 60", "time_limit_s: 1")
+    (slow.path / "model.yaml").write_text(text)
+    queued(hospital, load_package(slow.path), brightest_hu=HANG_HU)
+
+    state = await asyncio.wait_for(analyse_study.fn(), 60)
+
+    assert state.is_failed()
+    assert "longer than 1 s" in str(state.message)
+
+
+async def test_package_that_changed_after_registration_is_not_run(
+    hospital: Hospital, step: Step, tmp_path: Path
+) -> None:
+    changed = make_segmentation(tmp_path / "changed")
+    queued(hospital, changed)
+    (changed.path / "README").write_text("one more file")
+
+    state = await analyse_study.fn()
+
+    assert state.is_failed()
+    assert "model unavailable" in str(state.message)
+
+
+async def test_run_done_again_after_a_crash_flags_once_and_leaves_one_set_of_objects(
+    hospital: Hospital, step: Step, package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued(hospital, package)
+
+    async def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.analysis.build_and_store_results", crash)
+        with pytest.raises(KeyboardInterrupt):
+            await analyse_study.fn()
+    assert rows(hospital, AnalysisRunRow)[0].state is RunState.RUNNING
+    hospital.clock.advance(step.settings.worker.lease_s + 1)
+    with hospital.database.transaction() as session:
+        recover_expired_leases(session, maximum_attempts=2, now=hospital.clock())
+    await analyse_study.fn()
+
+    assert len(texts(hospital, "flagged")) == 1
+    assert len(rows(hospital, FindingRow)) == 1
+    assert [o.role for o in rows(hospital, ResultObjectRow)] == ["seg", "sr"]
+
+
+async def test_flow_that_finds_nothing_to_do_is_idle(step: Step) -> None:
+    assert (await analyse_study.fn()).name == "Idle"
