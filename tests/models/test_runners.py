@@ -25,7 +25,8 @@ from tests.models.tiny import (
     write_manifest,
 )
 from triage.models.packages import ModelPackage
-from triage.models.runners import Runner, RunnerError, load_runner
+from triage.models.predictions import RunnerError
+from triage.models.runners import Runner, load_runner
 from triage.models.tensors import ModelInput
 from triage.models.volume import load_volume
 

@@ -11,7 +11,7 @@ from monai.bundle.config_parser import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 
 from triage.models.packages import ModelPackage
-from triage.models.runners import RunnerError, segmentation_of
+from triage.models.predictions import RunnerError, segmentation_of
 from triage.models.tensors import ModelInput, ModelOutput
 
 _IMAGE, _PREDICTION = "image", "pred"

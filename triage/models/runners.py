@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.export.passes import move_to_device_pass
 
 from triage.models.packages import ModelPackage
+from triage.models.predictions import segmentation_of
 from triage.models.tensors import ModelInput, ModelOutput
-
-
-class RunnerError(Exception):
-    """A package cannot be loaded or run as its manifest says; the message says what to mend."""
 
 
 class Runner(Protocol):
@@ -75,32 +71,3 @@ class TorchExportRunner:
             probabilities=np.ascontiguousarray(named[0]),
             heat_maps=np.ascontiguousarray(named[1]) if len(named) > 1 else None,
         )
-
-
-def segmentation_of(prediction: NDArray[Any]) -> ModelOutput:
-    """Return a prediction (channels, slices, rows, columns) as labels, or as probabilities."""
-    # A bundle that ends in AsDiscreted gives labels as floating-point numbers.
-    if prediction.dtype.kind in "biu" or _is_whole(prediction):
-        return ModelOutput(labels=_labels(prediction))
-    # Not made contiguous here: it is copied once, into the memory that the worker maps.
-    return ModelOutput(probabilities=prediction.astype(np.float32, copy=False))
-
-
-def _is_whole(values: NDArray[Any]) -> bool:
-    # A few slices tell nearly always; a prediction that looks whole there is looked at in full.
-    few = values[:, :: max(1, values.shape[1] // 4)]
-    return bool((few == np.rint(few)).all()) and bool((values == np.rint(values)).all())
-
-
-def _labels(prediction: NDArray[Any]) -> NDArray[np.uint8]:
-    low, high = float(prediction.min()), float(prediction.max())
-    if low < 0 or high > 255:
-        raise RunnerError(f"labels from {low:g} to {high:g}; a label map has 0 to 255")
-    if len(prediction) == 1:
-        return np.asarray(prediction[0], np.uint8)
-    labels = np.zeros(prediction.shape[1:], np.uint8)
-    # One channel for each label. Where the first is the background it is 1 wherever no other is.
-    has_background = bool((prediction.astype(bool).sum(axis=0) == 1).all())
-    for number, channel in enumerate(prediction, start=0 if has_background else 1):
-        labels[channel > 0] = number
-    return labels

@@ -1,0 +1,43 @@
+"""A network's prediction, whatever form it has, as labels or probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triage.models.tensors import ModelOutput
+
+
+class RunnerError(Exception):
+    """A package cannot be loaded or run as its manifest says; the message says what to mend."""
+
+
+def segmentation_of(prediction: NDArray[Any]) -> ModelOutput:
+    """Return a prediction (channels, slices, rows, columns) as labels, or as probabilities."""
+    # A bundle that ends in AsDiscreted gives labels as floating-point numbers.
+    if prediction.dtype.kind in "biu" or _is_whole(prediction):
+        return ModelOutput(labels=_labels(prediction))
+    # Not made contiguous here: it is copied once, into the memory that the worker maps.
+    return ModelOutput(probabilities=prediction.astype(np.float32, copy=False))
+
+
+def _is_whole(values: NDArray[Any]) -> bool:
+    # A few slices tell nearly always; a prediction that looks whole there is looked at in full.
+    few = values[:, :: max(1, values.shape[1] // 4)]
+    return bool((few == np.rint(few)).all()) and bool((values == np.rint(values)).all())
+
+
+def _labels(prediction: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = float(prediction.min()), float(prediction.max())
+    if low < 0 or high > 255:
+        raise RunnerError(f"labels from {low:g} to {high:g}; a label map has 0 to 255")
+    if len(prediction) == 1:
+        return np.asarray(prediction[0], np.uint8)
+    labels = np.zeros(prediction.shape[1:], np.uint8)
+    # One channel for each label. Where the first is the background it is 1 wherever no other is.
+    has_background = bool((prediction.astype(bool).sum(axis=0) == 1).all())
+    for number, channel in enumerate(prediction, start=0 if has_background else 1):
+        labels[channel > 0] = number
+    return labels
