@@ -12,7 +12,6 @@ from tests.tools import (
     ManualClock,
     PostgresqlCluster,
     find_free_port,
-    missing,
     shared_data_directory,
 )
 from triage.store.database import Database
@@ -24,8 +23,8 @@ def shared_data() -> Path:
     """The folder of real DICOM files; tests that need it are skipped where it is absent."""
     folder = shared_data_directory()
     if folder is None:
-        missing("there is no folder of test data; name one with TRIAGE_SHARED_DATA")
-    assert folder is not None
+        # Not a tool: CI installs programs, and these data are not for everybody to have.
+        pytest.skip("there is no folder of test data; name one with TRIAGE_SHARED_DATA")
     return folder
 
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,8 +25,14 @@ def require_tool(name: str) -> str:
     """Return the path of the program `name`; skip the test where it is not installed.
 
     With TRIAGE_REQUIRE_TOOLS=1 in the environment, as in CI, its absence fails the test instead.
+    A program of the system goes before one of the virtual environment: pynetdicom installs a
+    `storescu` and others of DCMTK's names there.
     """
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
+    own = str(Path(sys.prefix) / "bin")
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    system = [folder for folder in path if folder != own]
+    folders = [*system, "/usr/sbin", "/usr/local/sbin", "/sbin", own]
+    found = shutil.which(name, path=os.pathsep.join(folders))
     if found is None:
         missing(f"the program {name} is not installed")
     return found

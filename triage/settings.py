@@ -140,6 +140,25 @@ class ArchiveSettings(_Section):
     """Seconds that it may take to answer."""
 
 
+class RemoteSettings(_Section):
+    """`[[remotes]]`: an application entity that Triage asks, pulls from, or moves images to."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    """What the commands and the history call it."""
+    ae_title: AETitle
+    """Its AE title."""
+    host: str
+    """Its address."""
+    port: Port
+    """Its DICOM port."""
+    timeout_s: Seconds = 30.0
+    """Seconds that it may take to answer."""
+    dicomweb_url: str = ""
+    """Root of its DICOMweb services (QIDO-RS, WADO-RS); empty where it has none."""
+    dicomweb_authorization: str = ""
+    """Value of the Authorization header for them, such as `Bearer …`."""
+
+
 class ResultSettings(_Section):
     """`[results]`: how result objects are written and delivered."""
 
@@ -179,6 +198,7 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     results: ResultSettings = ResultSettings()
     destinations: tuple[ArchiveSettings, ...] = ()
+    remotes: tuple[RemoteSettings, ...] = ()
 
     @property
     def database_url(self) -> str:
@@ -210,6 +230,10 @@ class Settings(BaseSettings):
         del dotenv_settings, file_secret_settings
         file = TomlConfigSettingsSource(settings_cls, toml_file=config_file())
         return init_settings, env_settings, file
+
+
+_TABLES: dict[str, type[_Section]] = {"destinations": ArchiveSettings, "remotes": RemoteSettings}
+"""The sections that may come many times."""
 
 
 def config_file() -> Path | None:
@@ -259,7 +283,7 @@ def _keys_beside(path: list[str]) -> list[str]:
     for part in path[:-1]:
         if part.isdigit():
             continue
-        model = ArchiveSettings if part == "destinations" else model.model_fields[part].annotation
+        model = _TABLES.get(part) or model.model_fields[part].annotation
     return sorted(model.model_fields)
 
 
@@ -267,9 +291,9 @@ def settings_reference() -> str:
     """Return all settings as a Markdown table for each section of the file."""
     sections = [("", Settings.model_fields)]
     for name, field in Settings.model_fields.items():
-        section = ArchiveSettings if name == "destinations" else field.annotation
+        section = _TABLES.get(name) or field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            heading = "[[destinations]]" if name == "destinations" else f"[{name}]"
+            heading = f"[[{name}]]" if name in _TABLES else f"[{name}]"
             sections.append((heading, section.model_fields))
     return "\n\n".join(_section_reference(heading, fields) for heading, fields in sections)
 

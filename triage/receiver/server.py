@@ -25,6 +25,7 @@ from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
+from triage.receiver.services import DimseService
 from triage.receiver.transport import StorageServer
 from triage.settings import ReceiverSettings, Settings
 from triage.store.clock import Clock, system_clock
@@ -40,7 +41,6 @@ _config.UNRESTRICTED_STORAGE_SERVICE = True
 # Pynetdicom's own handlers format every PDU as text, with AE titles and identifiers.
 _config.LOG_HANDLER_LEVEL = "none"
 
-_VERIFICATION_SOP_CLASS_UID = "1.2.840.10008.1.1"
 _GRACE_S = 2.0
 _LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
@@ -74,7 +74,8 @@ class Receiver:
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
         )
         self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
-        self._ae = _application_entity(settings.receiver)
+        self._services = (verification_service(),)
+        self._ae = _application_entity(settings.receiver, self._services)
         self._server: StorageServer | None = None
 
     def start(self) -> None:
@@ -97,12 +98,12 @@ class Receiver:
         address = (self._settings.host, self._settings.port)
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._handle_requested),
-            (evt.EVT_C_ECHO, lambda _: int(StorageStatus.SUCCESS)),
             (evt.EVT_C_STORE, self._handle_store),
             (evt.EVT_REJECTED, _log_association, ["association rejected"]),
             (evt.EVT_ACCEPTED, _log_association, ["association accepted"]),
             (evt.EVT_RELEASED, _log_association, ["association released"]),
             (evt.EVT_ABORTED, _log_association, ["association aborted"]),
+            *(handler for service in self._services for handler in service.handlers),
         ]
         try:
             server = self._ae.make_server(
@@ -198,7 +199,15 @@ def receiver_name(settings: ReceiverSettings) -> str:
     return f"{settings.ae_title}@{socket.gethostname()[:40]}:{settings.port}"
 
 
-def _application_entity(settings: ReceiverSettings) -> AE:
+def verification_service() -> DimseService:
+    """Return the Verification SCP (DICOM PS3.4 annex A)."""
+    return DimseService(
+        sop_classes=("1.2.840.10008.1.1",),
+        handlers=((evt.EVT_C_ECHO, lambda _: int(StorageStatus.SUCCESS)),),
+    )
+
+
+def _application_entity(settings: ReceiverSettings, services: tuple[DimseService, ...]) -> AE:
     entity = AE(ae_title=settings.ae_title)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = "TRIAGE"
@@ -207,7 +216,9 @@ def _application_entity(settings: ReceiverSettings) -> AE:
     entity.network_timeout = settings.network_timeout_s
     entity.require_calling_aet = list(settings.allowed_calling_ae_titles)
     entity.require_called_aet = settings.require_called_ae_title
-    entity.add_supported_context(_VERIFICATION_SOP_CLASS_UID)
+    for service in services:
+        for sop_class in service.sop_classes:
+            entity.add_supported_context(sop_class)
     return entity
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
+from triage.associations import AssociationError, associate
 from triage.results.errors import DeliveryError
 from triage.settings import ArchiveSettings, ResultSettings, Settings
 from triage.store.clock import Clock
@@ -66,9 +64,25 @@ def deliver(
             the object, and a person may mend either at any time.
     """
     dataset = _read(files.absolute(due.path))
-    association = _associate(due, dataset, destination, calling_ae_title)
+    transfer_syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+    contexts = [build_context(due.sop_class_uid, transfer_syntax)]
     try:
-        answer = association.send_c_store(dataset)
+        with associate(destination, contexts, calling_ae_title=calling_ae_title) as association:
+            answer = _store(association, dataset, destination)
+    except AssociationError as error:
+        if error.no_context:
+            raise DeliveryError(
+                f"{destination.name} does not accept {UID(due.sop_class_uid).name} as "
+                f"{transfer_syntax.name}",
+                is_permanent=True,
+            ) from error
+        raise DeliveryError(str(error), is_permanent=False) from error
+    _check_status(answer, destination)
+
+
+def _store(association: Association, dataset: Dataset, destination: ArchiveSettings) -> Dataset:
+    try:
+        return association.send_c_store(dataset)
     except ValueError as error:
         raise DeliveryError(
             f"{destination.name}: the object cannot be encoded: {error}", is_permanent=True
@@ -78,9 +92,6 @@ def deliver(
             f"{destination.name}: the association ended before the object was sent",
             is_permanent=False,
         ) from error
-    finally:
-        _end(association)
-    _check_status(answer, destination)
 
 
 def _read(path: Path) -> Dataset:
@@ -90,67 +101,6 @@ def _read(path: Path) -> Dataset:
         raise DeliveryError("its file is no longer in the store", is_permanent=True) from error
     except OSError as error:
         raise DeliveryError(f"its file cannot be read: {error}", is_permanent=False) from error
-
-
-def _associate(
-    due: DueDelivery, dataset: Dataset, destination: ArchiveSettings, calling_ae_title: str
-) -> Association:
-    transfer_syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
-    entity = AE(ae_title=calling_ae_title)
-    entity.connection_timeout = destination.timeout_s
-    entity.acse_timeout = destination.timeout_s
-    entity.dimse_timeout = destination.timeout_s
-    entity.network_timeout = destination.timeout_s
-    connected: list[evt.Event] = []
-    association = entity.associate(
-        destination.host,
-        destination.port,
-        contexts=[build_context(due.sop_class_uid, transfer_syntax)],
-        ae_title=destination.ae_title,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [connected])],
-    )
-    if association.is_established:
-        return association
-    where = f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
-    if association.rejected_contexts and not association.accepted_contexts:
-        _end(association)
-        raise DeliveryError(
-            f"{where} does not accept {UID(due.sop_class_uid).name} as {transfer_syntax.name}",
-            is_permanent=True,
-        )
-    _end(association)
-    raise DeliveryError(
-        f"{where} {_why_not_established(association, bool(connected))}", is_permanent=False
-    )
-
-
-def _on_connected(event: evt.Event, connected: list[evt.Event]) -> None:
-    connected.append(event)
-    # Small PDUs would wait for the peer's delayed acknowledgement (Nagle's algorithm).
-    transport = event.assoc.dul.socket
-    if transport is not None and transport.socket is not None:
-        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _why_not_established(association: Association, is_connected: bool) -> str:
-    if association.is_rejected:
-        answer: Any = association.acceptor.primitive
-        if answer is None:
-            return "refused the association"
-        return (
-            f"refused the association: {answer.reason_str} "
-            f"({answer.result_str}, {answer.source_str})"
-        )
-    if is_connected:
-        return "did not answer the association request, or aborted it"
-    return "cannot be reached"
-
-
-def _end(association: Association) -> None:
-    if association.is_established:
-        association.release()
-    elif not (association.is_released or association.is_aborted or association.is_rejected):
-        association.abort()
 
 
 def _check_status(answer: Dataset, destination: ArchiveSettings) -> None:

@@ -1,0 +1,126 @@
+"""Associations that Triage opens towards other application entities (DICOM PS3.7 annex D)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.presentation import PresentationContext
+
+from triage.core.errors import TriageError
+
+
+class Peer(Protocol):
+    """An application entity at an address, as the settings name it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ae_title(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def timeout_s(self) -> float: ...
+
+
+class AssociationError(TriageError):
+    """No association came about; the message names the peer and says why.
+
+    Attributes:
+        no_context: the peer was there, and accepted none of the presentation contexts.
+    """
+
+    def __init__(self, message: str, *, no_context: bool = False) -> None:
+        super().__init__(message)
+        self.no_context = no_context
+
+
+@contextmanager
+def associate(
+    peer: Peer,
+    contexts: Sequence[PresentationContext],
+    *,
+    calling_ae_title: str,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
+    handlers: Sequence[Any] = (),
+) -> Iterator[Association]:
+    """Give an established association with `peer`; release it at the end, abort it on an error.
+
+    Args:
+        peer: whom to call; `peer.timeout_s` bounds connecting and each answer.
+        contexts: the presentation contexts to propose.
+        calling_ae_title: our own AE title.
+        roles: role selection, for C-GET (PS3.7 D.3.3.4).
+        handlers: pynetdicom's (event, handler[, arguments]), for what the peer asks of us.
+
+    Raises:
+        AssociationError: the peer cannot be reached, refuses, or accepts no context.
+    """
+    entity = AE(ae_title=calling_ae_title)
+    entity.connection_timeout = peer.timeout_s
+    entity.acse_timeout = peer.timeout_s
+    entity.dimse_timeout = peer.timeout_s
+    entity.network_timeout = peer.timeout_s
+    connected: list[evt.Event] = []
+    association = entity.associate(
+        peer.host,
+        peer.port,
+        contexts=list(contexts),
+        ae_title=peer.ae_title,
+        ext_neg=list(roles),
+        evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [connected]), *handlers],
+    )
+    if not association.is_established:
+        error = _why_not_established(association, peer, is_connected=bool(connected))
+        _end(association)
+        raise error
+    try:
+        yield association
+    except BaseException:
+        if association.is_established:
+            association.abort()
+        raise
+    _end(association)
+
+
+def _on_connected(event: evt.Event, connected: list[evt.Event]) -> None:
+    connected.append(event)
+    # Small PDUs would wait for the peer's delayed acknowledgement (Nagle's algorithm).
+    transport = event.assoc.dul.socket
+    if transport is not None and transport.socket is not None:
+        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _why_not_established(
+    association: Association, peer: Peer, *, is_connected: bool
+) -> AssociationError:
+    where = f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"
+    if association.rejected_contexts and not association.accepted_contexts:
+        return AssociationError(
+            f"{where} accepts none of the proposed presentation contexts", no_context=True
+        )
+    if association.is_rejected:
+        answer: Any = association.acceptor.primitive
+        if answer is None:
+            return AssociationError(f"{where} refused the association")
+        return AssociationError(
+            f"{where} refused the association: {answer.reason_str} "
+            f"({answer.result_str}, {answer.source_str})"
+        )
+    if is_connected:
+        return AssociationError(f"{where} did not answer the association request, or aborted it")
+    return AssociationError(f"{where} cannot be reached")
+
+
+def _end(association: Association) -> None:
+    if association.is_established:
+        association.release()
+    elif not (association.is_released or association.is_aborted or association.is_rejected):
+        association.abort()
