@@ -60,6 +60,8 @@ class ReceiverSettings(_Section):
     """Seconds without a sign of the sender before its association is aborted."""
     minimum_free_mb: Annotated[int, Field(ge=0)] = 512
     """Free disk space, in MB, below which instances are answered with 0xA700."""
+    maximum_instance_mb: Annotated[int, Field(ge=1)] = 8192
+    """The largest data set that is taken, in MB; a larger one is answered with 0xA700."""
     quiet_period_s: Seconds = 30.0
     """Seconds without a new image before a study counts as complete."""
     quiet_period_by_modality_s: dict[str, Seconds] = {"CT": 5.0, "MR": 10.0, "DX": 2.0, "CR": 2.0}

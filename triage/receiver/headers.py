@@ -12,16 +12,18 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, BinaryIO
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import (
+    AllTransferSyntaxes,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
@@ -29,6 +31,7 @@ from pydicom.uid import (
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
+from triage.receiver.elements import scan_elements
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 
 _IDENTITY_KEYWORDS = (
@@ -74,7 +77,11 @@ _ATTRIBUTES = tuple(
 )
 _CHARACTER_SET_TAG = 0x00080005
 _TAGS = [_CHARACTER_SET_TAG, *(attribute.tag for attribute in _ATTRIBUTES)]
+_WANTED_TAGS = frozenset(_TAGS)
 _LAST_TAG = max(_TAGS)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+# The longest value of the attributes above has 1024 characters; some senders exceed their limits.
+_LONGEST_VALUE = 1024 * 1024
 
 _DEFLATED = {
     DeflatedExplicitVRLittleEndian,
@@ -83,6 +90,11 @@ _DEFLATED = {
 }
 # A header is some kilobytes. A deflated data set may claim any size, so it is inflated no further.
 _LONGEST_INFLATED_HEADER = 16 * 1024 * 1024
+_DEFLATED_CHUNK = 64 * 1024
+
+# Explicit little endian, but for what DICOM PS3.5 says of their pixels, are most of the others.
+_PLAIN = frozenset(AllTransferSyntaxes) - _DEFLATED - {ImplicitVRLittleEndian, ExplicitVRBigEndian}
+_SMALL_BYTES = 64 * 1024
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _INTEGER = {"US": "H", "SS": "h", "UL": "I", "SL": "i"}
@@ -133,14 +145,95 @@ def parse_header(dataset: bytes, transfer_syntax_uid: str) -> Header:
         RefusedInstanceError: 0xC000 where the bytes are no data set or lack one of the four UIDs,
             0x0117 where a UID breaks the rules of PS3.5 section 9.1.
     """
+    return _parse(io.BytesIO(dataset), transfer_syntax_uid, _Progress())
+
+
+class HeaderReader:
+    """Reads the header of a data set that is still arriving, as soon as all of it is there."""
+
+    def __init__(self, transfer_syntax_uid: str) -> None:
+        self._transfer_syntax_uid = transfer_syntax_uid
+
+    def read_head(self, head: bytes) -> Header | None:
+        """Return the header, or None if `head`, the first bytes, may not hold all of it."""
+        if self._transfer_syntax_uid in _PLAIN:
+            raw = scan_elements(head, _WANTED_TAGS, _LAST_TAG)
+            if raw is not None:
+                return _header_of(_values_of(raw, is_little_endian=True))
+        progress = _Progress()
+        try:
+            header = _parse(io.BytesIO(head), self._transfer_syntax_uid, progress)
+        except RefusedInstanceError:
+            return None  # judged again when the whole data set is there
+        return header if progress.is_past_the_header else None
+
+    def read_whole(self, read: ReadAt, size_bytes: int) -> Header:
+        """Return the header of a data set of `size_bytes` that has arrived.
+
+        Values that are not wanted are skipped, so little of it comes into memory.
+
+        Raises:
+            RefusedInstanceError: as `parse_header`.
+        """
+        if size_bytes <= _SMALL_BYTES and (header := self.read_head(read(0, size_bytes))):
+            return header
+        stream = io.BufferedReader(_ReadAtStream(read, size_bytes))
+        return _parse(stream, self._transfer_syntax_uid, _Progress())
+
+
+ReadAt = Callable[[int, int], bytes]
+"""Gives up to so many bytes (second argument) from a place (first argument)."""
+
+
+class _ReadAtStream(io.RawIOBase):
+    def __init__(self, read: ReadAt, size_bytes: int) -> None:
+        self._read_at = read
+        self._size_bytes = size_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}
+        self._position = max(0, bases[whence] + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        received = self._read_at(self._position, len(buffer))
+        buffer[: len(received)] = received
+        self._position += len(received)
+        return len(received)
+
+
+@dataclass(slots=True)
+class _Progress:
+    is_past_the_header: bool = False
+
+    def stop_when(self, tag: BaseTag, vr: str | None, length: int) -> bool:
+        del vr
+        if int(tag) > _LAST_TAG:
+            self.is_past_the_header = True
+        elif int(tag) in _WANTED_TAGS and _LONGEST_VALUE < length < _UNDEFINED_LENGTH:
+            raise ValueError("a value of the header is longer than any that can be meant")
+        return self.is_past_the_header
+
+
+def _parse(stream: BinaryIO, transfer_syntax_uid: str, progress: _Progress) -> Header:
     try:
-        elements = _read_elements(dataset, transfer_syntax_uid)
-        is_little_endian = transfer_syntax_uid != ExplicitVRBigEndian
-        values = _values_of(elements, is_little_endian)
+        raw = _read_elements(stream, transfer_syntax_uid, progress)
+        values = _values_of(raw, is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian)
     except Exception as error:  # whatever hostile bytes make the parser raise
         raise RefusedInstanceError(
             StorageStatus.CANNOT_UNDERSTAND, f"data set cannot be parsed: {type(error).__name__}"
         ) from error
+    return _header_of(values)
+
+
+def _header_of(values: dict[str, Any]) -> Header:
     return Header(
         sop_class_uid=_required_uid(values, "SOPClassUID"),
         sop_instance_uid=_required_uid(values, "SOPInstanceUID"),
@@ -163,29 +256,40 @@ def _required_uid(values: dict[str, Any], keyword: str) -> str:
     return str(uid)
 
 
-def _read_elements(dataset: bytes, transfer_syntax_uid: str) -> Dataset:
+def _read_elements(
+    stream: BinaryIO, transfer_syntax_uid: str, progress: _Progress
+) -> dict[int, bytes]:
+    """Return the encoded values of the wanted attributes by tag."""
     if transfer_syntax_uid in _DEFLATED:
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        dataset = inflate.decompress(dataset, _LONGEST_INFLATED_HEADER)
-    return read_dataset(
-        io.BytesIO(dataset),
+        stream = io.BytesIO(_inflated_header(stream))
+    elements = read_dataset(
+        stream,
         is_implicit_VR=transfer_syntax_uid == ImplicitVRLittleEndian,
         is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
-        stop_when=_is_past_the_header,
+        stop_when=progress.stop_when,
         specific_tags=list(_TAGS),
     )
+    found = {}
+    for tag in _TAGS:
+        raw = elements.get_item(tag) if tag in elements else None
+        if isinstance(raw, RawDataElement) and raw.value:
+            found[tag] = raw.value
+    return found
 
 
-def _is_past_the_header(tag: BaseTag, vr: str | None, length: int) -> bool:
-    del vr, length
-    return int(tag) > _LAST_TAG
+def _inflated_header(stream: BinaryIO) -> bytes:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    header = bytearray()
+    while (chunk := stream.read(_DEFLATED_CHUNK)) and len(header) < _LONGEST_INFLATED_HEADER:
+        header += inflate.decompress(chunk, _LONGEST_INFLATED_HEADER - len(header))
+    return bytes(header)
 
 
-def _values_of(elements: Dataset, is_little_endian: bool) -> dict[str, Any]:
-    encodings = _encodings_of(elements)
+def _values_of(raw: dict[int, bytes], *, is_little_endian: bool) -> dict[str, Any]:
+    encodings = _encodings_of(raw.get(_CHARACTER_SET_TAG, b""))
     values: dict[str, Any] = {}
     for attribute in _ATTRIBUTES:
-        value = _raw_value(elements, attribute.tag)
+        value = raw.get(attribute.tag)
         if not value:
             continue
         try:
@@ -197,13 +301,8 @@ def _values_of(elements: Dataset, is_little_endian: bool) -> dict[str, Any]:
     return values
 
 
-def _raw_value(elements: Dataset, tag: int) -> bytes | None:
-    raw = elements.get_item(tag) if tag in elements else None
-    return raw.value if isinstance(raw, RawDataElement) else None
-
-
-def _encodings_of(elements: Dataset) -> list[str]:
-    value = _raw_value(elements, _CHARACTER_SET_TAG) or b""
+@lru_cache(maxsize=64)
+def _encodings_of(value: bytes) -> list[str]:
     terms = value.decode("ascii", "replace").split("\\")
     return list(convert_encodings([term.strip(" \x00") for term in terms]))
 

@@ -2,7 +2,8 @@
 
 Each commit waits for the disk, and SQLite has one writer at a time. So the handler whose turn it is
 commits, in one transaction, its own instance and all that have come to wait behind it meanwhile;
-every handler answers its sender only after its own row is durable.
+every handler answers its sender only after its own row is durable. The names of the files are made
+durable in the same way, folder by folder, before the rows that refer to them.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import structlog
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
+from triage.store.arrivals import KnownSeries, record_in_known_series
 from triage.store.clock import Clock
 from triage.store.database import Database
+from triage.store.files import InstanceFiles
 from triage.store.studies import ReceivedInstance, Recorded, hold_open, record_instance
 
 log = structlog.get_logger(__name__)
 
 _LARGEST_BATCH = 128
 _ATTEMPTS = 5
-_MOST_REMEMBERED_HOLDS = 10_000
+_MOST_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +43,19 @@ class _Pending:
 class Indexer:
     """Records received instances for many threads, as many in one commit as wait for it."""
 
-    def __init__(self, database: Database, receiver_name: str, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, files: InstanceFiles, receiver_name: str, clock: Clock
+    ) -> None:
         self._database = database
+        self._files = files
         self._receiver_name = receiver_name
         self._clock = clock
         self._waiting: deque[_Pending] = deque()
         self._committing = threading.Lock()
-        # Which associations are known to hold which studies open: asked once, not for each image.
+        # Which associations are known to hold which studies open, and which series are known:
+        # asked once, not for each image.
         self._held: set[tuple[int, str]] = set()
+        self._series: dict[tuple[str, str, str], KnownSeries] = {}
 
     def record(self, received: ReceivedInstance, association: str) -> Recorded:
         """Return once the instance's row is committed.
@@ -63,6 +73,11 @@ class Indexer:
                 self._record_batch(self._next_batch())
         try:
             return pending.recorded.result()
+        except OSError as error:
+            log.warning("instance could not be made durable", error=error.strerror)
+            raise RefusedInstanceError(
+                StorageStatus.OUT_OF_RESOURCES, "instance could not be written to disk"
+            ) from error
         except SQLAlchemyError as error:
             # Without the error's text: databases quote the row in it, and with it the patient.
             log.warning(
@@ -103,26 +118,74 @@ class Indexer:
             return
 
     def _commit(self, batch: Sequence[_Pending]) -> list[Recorded]:
-        if len(self._held) > _MOST_REMEMBERED_HOLDS:
-            self._held.clear()
-        new_holds: set[tuple[int, str]] = set()
-        with self._database.transaction() as session:
-            outcomes = []
-            for pending in batch:
-                recorded = record_instance(session, pending.received)
-                hold = (recorded.study_id, pending.association)
-                if hold not in self._held and hold not in new_holds:
-                    new_holds.add(hold)
-                    hold_open(
-                        session,
-                        recorded.study_id,
-                        association=pending.association,
-                        receiver=self._receiver_name,
-                        now=self._clock(),
-                    )
-                outcomes.append(recorded)
-        self._held |= new_holds
+        learned = _Learned()
+        self._files.make_names_durable(pending.received.file for pending in batch)
+        with self._database.connection() as connection:
+            outcomes = self._record_known(connection, batch)
+            if None in outcomes:
+                with Session(connection, expire_on_commit=False) as session:
+                    for place, pending in enumerate(batch):
+                        if outcomes[place] is None:
+                            outcomes[place] = self._record_fully(session, pending, learned)
+                    session.commit()
+        self._remember(learned)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _record_known(
+        self, connection: Connection, batch: Sequence[_Pending]
+    ) -> list[Recorded | None]:
+        """Record what belongs to a series and an association that we know; None for the rest."""
+        outcomes: list[Recorded | None] = [None] * len(batch)
+        places, arrived = [], []
+        for place, pending in enumerate(batch):
+            known = self._series.get(_series_key(pending.received))
+            if known and (known.study_id, pending.association) in self._held:
+                places.append(place)
+                arrived.append((pending.received, known))
+        if arrived:
+            is_recorded = record_in_known_series(connection, arrived)
+            for place, (_, known), was_all in zip(places, arrived, is_recorded, strict=True):
+                if was_all:
+                    outcomes[place] = Recorded(known.study_id, known.series_id)
         return outcomes
+
+    def _record_fully(self, session: Session, pending: _Pending, learned: _Learned) -> Recorded:
+        recorded = record_instance(session, pending.received)
+        hold = (recorded.study_id, pending.association)
+        if hold not in self._held and hold not in learned.holds:
+            learned.holds.add(hold)
+            hold_open(
+                session,
+                recorded.study_id,
+                association=pending.association,
+                receiver=self._receiver_name,
+                now=self._clock(),
+            )
+        place = KnownSeries(recorded.study_id, recorded.series_id)
+        learned.series[_series_key(pending.received)] = place
+        return recorded
+
+    def _remember(self, learned: _Learned) -> None:
+        """Keep what is now committed."""
+        if len(self._held) > _MOST_REMEMBERED:
+            self._held.clear()
+        if len(self._series) > _MOST_REMEMBERED:
+            self._series.clear()
+        self._held |= learned.holds
+        self._series |= learned.series
+
+
+@dataclass(slots=True)
+class _Learned:
+    """What a transaction has found out, true once it is committed."""
+
+    holds: set[tuple[int, str]] = field(default_factory=set)
+    series: dict[tuple[str, str, str], KnownSeries] = field(default_factory=dict)
+
+
+def _series_key(received: ReceivedInstance) -> tuple[str, str, str]:
+    # With the modality: one that is new to the study must be added to it.
+    return received.study_instance_uid, received.series_instance_uid, received.modality
 
 
 def _is_worth_another_attempt(error: Exception) -> bool:

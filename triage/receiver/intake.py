@@ -7,22 +7,26 @@ from dataclasses import dataclass
 
 import structlog
 
-from triage.receiver.headers import Header, is_valid_uid, parse_header
+from triage.receiver.headers import Header, HeaderReader, is_valid_uid
 from triage.receiver.indexer import Indexer
 from triage.receiver.part10 import file_header
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.store.clock import Clock
-from triage.store.files import InstanceFiles, StoredFile
+from triage.store.files import GrowingFile, InstanceFiles, StoredFile
 from triage.store.studies import ReceivedInstance, Recorded
 
 log = structlog.get_logger(__name__)
 
+_MIB = 1024 * 1024
+# The header of nearly every image is in its first kilobytes. It is parsed while the rest arrives.
+_HEAD_BYTES = 64 * 1024
+_FREE_SPACE_IS_LOOKED_AT_EVERY = 64 * _MIB
+
 
 @dataclass(frozen=True, slots=True)
-class IncomingInstance:
-    """An encoded data set with what the C-STORE request says of it (DICOM PS3.7 9.1.1.1)."""
+class AnnouncedInstance:
+    """What a C-STORE request says of the data set that follows it (DICOM PS3.7 9.1.1.1)."""
 
-    dataset: bytes
     transfer_syntax_uid: str
     sop_class_uid: str
     sop_instance_uid: str
@@ -30,16 +34,40 @@ class IncomingInstance:
     association: str
 
 
+@dataclass(frozen=True, slots=True)
+class IncomingInstance(AnnouncedInstance):
+    """An encoded data set with what is said of it."""
+
+    dataset: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """What the store may be asked to hold.
+
+    Attributes:
+        minimum_free_bytes: what the disk must have left after an instance is stored.
+        maximum_instance_bytes: the largest data set that is taken.
+    """
+
+    minimum_free_bytes: int = 0
+    maximum_instance_bytes: int = 2**63
+
+
 class Intake:
     """Stores instances as they were sent. Pixel data is never decoded here."""
 
     def __init__(
-        self, files: InstanceFiles, indexer: Indexer, clock: Clock, *, minimum_free_bytes: int = 0
+        self,
+        files: InstanceFiles,
+        indexer: Indexer,
+        clock: Clock,
+        limits: IntakeLimits = IntakeLimits(),
     ) -> None:
         self._files = files
         self._indexer = indexer
         self._clock = clock
-        self._minimum_free_bytes = minimum_free_bytes
+        self._limits = limits
 
     def store(self, incoming: IncomingInstance) -> Recorded:
         """Return once the file is durable and its index row is committed.
@@ -47,64 +75,156 @@ class Intake:
         Raises:
             RefusedInstanceError: the instance is not stored; the error is the answer to the sender.
         """
-        if not is_valid_uid(incoming.sop_instance_uid):
+        arriving = self.begin(incoming)
+        try:
+            arriving.write(memoryview(incoming.dataset))
+            return arriving.finish()
+        finally:
+            arriving.discard()
+
+    def begin(self, announced: AnnouncedInstance) -> ArrivingInstance:
+        """Return an instance that takes its data set piece by piece.
+
+        Raises:
+            RefusedInstanceError: the instance cannot be stored, whatever its data set is.
+        """
+        if not is_valid_uid(announced.sop_instance_uid):
             raise RefusedInstanceError(
                 StorageStatus.INVALID_SOP_INSTANCE, "Affected SOP Instance UID is not a valid UID"
             )
-        header = parse_header(incoming.dataset, incoming.transfer_syntax_uid)
-        _check_is_what_was_announced(header, incoming)
-        file = self._write(header, incoming)
-        received = _received(header, incoming, file, self._clock)
-        return self._indexer.record(received, incoming.association)
+        if not is_valid_uid(announced.sop_class_uid):
+            raise RefusedInstanceError(
+                StorageStatus.DOES_NOT_MATCH_SOP_CLASS, "Affected SOP Class UID is not a valid UID"
+            )
+        return ArrivingInstance(announced, self._files, self._indexer, self._clock, self._limits)
 
-    def _write(self, header: Header, incoming: IncomingInstance) -> StoredFile:
+
+class ArrivingInstance:
+    """An instance whose data set is being written to its file while it arrives.
+
+    Of the data set only its first bytes and one fragment are in memory.
+    """
+
+    def __init__(
+        self,
+        announced: AnnouncedInstance,
+        files: InstanceFiles,
+        indexer: Indexer,
+        clock: Clock,
+        limits: IntakeLimits,
+    ) -> None:
+        self._announced = announced
+        self._files = files
+        self._indexer = indexer
+        self._clock = clock
+        self._limits = limits
+        self._header_reader = HeaderReader(announced.transfer_syntax_uid)
+        self._header: Header | None = None
+        self._head = bytearray()
+        self._received_bytes = 0
+        self._free_bytes_seen_at = 0
+        self._check_free_space()
         meta = file_header(
-            sop_class_uid=header.sop_class_uid,
-            sop_instance_uid=header.sop_instance_uid,
-            transfer_syntax_uid=incoming.transfer_syntax_uid,
+            sop_class_uid=announced.sop_class_uid,
+            sop_instance_uid=announced.sop_instance_uid,
+            transfer_syntax_uid=announced.transfer_syntax_uid,
         )
-        if self._files.free_bytes() < self._minimum_free_bytes + len(incoming.dataset):
+        self._offset = len(meta)
+        self._file = self._open(meta)
+
+    def write(self, fragment: memoryview) -> None:
+        """Take the next bytes of the data set.
+
+        Raises:
+            RefusedInstanceError: it is too large, or the disk refuses it.
+        """
+        self._received_bytes += len(fragment)
+        if self._received_bytes > self._limits.maximum_instance_bytes:
+            raise RefusedInstanceError(
+                StorageStatus.OUT_OF_RESOURCES, "larger than the receiver's limit for an instance"
+            )
+        if self._received_bytes - self._free_bytes_seen_at > _FREE_SPACE_IS_LOOKED_AT_EVERY:
+            self._check_free_space()
+        try:
+            self._file.write(fragment)
+        except OSError as error:
+            raise self._not_written(error) from error
+        if self._header is None and len(self._head) < _HEAD_BYTES:
+            self._head += fragment[: _HEAD_BYTES - len(self._head)]
+            if len(self._head) == _HEAD_BYTES:
+                self._header = self._header_reader.read_head(bytes(self._head))
+
+    def finish(self) -> Recorded:
+        """Return once the file is durable and its index row is committed.
+
+        Raises:
+            RefusedInstanceError: the instance is not stored; the error is the answer to the sender.
+        """
+        header = self._header or self._header_reader.read_whole(self._read, self._received_bytes)
+        _check_is_what_was_announced(header, self._announced)
+        try:
+            file = self._file.keep(header.study_instance_uid, header.sop_instance_uid)
+        except OSError as error:
+            raise self._not_written(error) from error
+        received = _received(header, self._announced, file, self._clock)
+        return self._indexer.record(received, self._announced.association)
+
+    def discard(self) -> None:
+        """Remove what was written, unless the instance was stored."""
+        self._file.discard()
+
+    def _open(self, meta: bytes) -> GrowingFile:
+        try:
+            file = self._files.begin()
+            file.write(meta)
+        except OSError as error:
+            raise self._not_written(error) from error
+        return file
+
+    def _read(self, offset: int, length: int) -> bytes:
+        return self._file.read(self._offset + offset, length)
+
+    def _check_free_space(self) -> None:
+        self._free_bytes_seen_at = self._received_bytes
+        if self._files.free_bytes() < self._limits.minimum_free_bytes:
             raise RefusedInstanceError(
                 StorageStatus.OUT_OF_RESOURCES, "less disk space left than the receiver keeps free"
             )
-        try:
-            return self._files.write(
-                header.study_instance_uid, header.sop_instance_uid, (meta, incoming.dataset)
-            )
-        except OSError as error:
-            log.warning(
-                "instance could not be written",
-                sop_instance_uid=header.sop_instance_uid,
-                error=str(error),
-            )
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            comment = "disk is full" if is_full else "instance could not be written to disk"
-            raise RefusedInstanceError(StorageStatus.OUT_OF_RESOURCES, comment) from error
+
+    def _not_written(self, error: OSError) -> RefusedInstanceError:
+        log.warning(
+            "instance could not be written",
+            sop_instance_uid=self._announced.sop_instance_uid,
+            error=error.strerror,
+        )
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        comment = "disk is full" if is_full else "instance could not be written to disk"
+        return RefusedInstanceError(StorageStatus.OUT_OF_RESOURCES, comment)
 
 
-def _check_is_what_was_announced(header: Header, incoming: IncomingInstance) -> None:
+def _check_is_what_was_announced(header: Header, announced: AnnouncedInstance) -> None:
     """Refuse a data set that is another one than the request names (DICOM PS3.4 B.2.3, A9xx)."""
-    if header.sop_class_uid != incoming.sop_class_uid:
+    if header.sop_class_uid != announced.sop_class_uid:
         raise RefusedInstanceError(
             StorageStatus.DOES_NOT_MATCH_SOP_CLASS, "SOP Class UID differs from the request's"
         )
-    if header.sop_instance_uid != incoming.sop_instance_uid:
+    if header.sop_instance_uid != announced.sop_instance_uid:
         raise RefusedInstanceError(
             StorageStatus.DOES_NOT_MATCH_SOP_CLASS, "SOP Instance UID differs from the request's"
         )
 
 
 def _received(
-    header: Header, incoming: IncomingInstance, file: StoredFile, clock: Clock
+    header: Header, announced: AnnouncedInstance, file: StoredFile, clock: Clock
 ) -> ReceivedInstance:
     return ReceivedInstance(
         file=file,
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,
-        transfer_syntax_uid=incoming.transfer_syntax_uid,
+        transfer_syntax_uid=announced.transfer_syntax_uid,
         study_instance_uid=header.study_instance_uid,
         series_instance_uid=header.series_instance_uid,
-        calling_ae_title=incoming.calling_ae_title,
+        calling_ae_title=announced.calling_ae_title,
         received_at=clock(),
         patient_id=header.text("PatientID"),
         issuer_of_patient_id=header.text("IssuerOfPatientID"),

@@ -11,21 +11,22 @@ import uuid
 from typing import Any, cast
 
 import structlog
-from pydicom.dataset import Dataset
 from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, _config, evt
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from triage.core.completeness import QuietPeriods
 from triage.core.errors import TriageError
+from triage.receiver.command_set import StoreRequest
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
-from triage.receiver.intake import IncomingInstance, Intake
+from triage.receiver.intake import AnnouncedInstance, Intake, IntakeLimits
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
-from triage.receiver.refusals import RefusedInstanceError, StorageStatus
+from triage.receiver.refusals import StorageStatus
 from triage.receiver.services import DimseService
+from triage.receiver.storing import StoreSink
 from triage.receiver.transport import StorageServer
 from triage.settings import ReceiverSettings, Settings
 from triage.store.clock import Clock, system_clock
@@ -41,6 +42,7 @@ _config.UNRESTRICTED_STORAGE_SERVICE = True
 # Pynetdicom's own handlers format every PDU as text, with AE titles and identifiers.
 _config.LOG_HANDLER_LEVEL = "none"
 
+_MIB = 1024 * 1024
 _GRACE_S = 2.0
 _LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
@@ -66,9 +68,12 @@ class Receiver:
         self._open = OpenAssociations()
         self._intake = Intake(
             files,
-            Indexer(database, self.name, clock),
+            Indexer(database, files, self.name, clock),
             clock,
-            minimum_free_bytes=settings.receiver.minimum_free_mb * 1024 * 1024,
+            IntakeLimits(
+                minimum_free_bytes=settings.receiver.minimum_free_mb * _MIB,
+                maximum_instance_bytes=settings.receiver.maximum_instance_mb * _MIB,
+            ),
         )
         quiet = QuietPeriods(
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
@@ -98,7 +103,6 @@ class Receiver:
         address = (self._settings.host, self._settings.port)
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._handle_requested),
-            (evt.EVT_C_STORE, self._handle_store),
             (evt.EVT_REJECTED, _log_association, ["association rejected"]),
             (evt.EVT_ACCEPTED, _log_association, ["association accepted"]),
             (evt.EVT_RELEASED, _log_association, ["association released"]),
@@ -107,7 +111,10 @@ class Receiver:
         ]
         try:
             server = self._ae.make_server(
-                address, evt_handlers=handlers, server_class=StorageServer
+                address,
+                evt_handlers=handlers,
+                server_class=StorageServer,
+                open_sink=self._open_sink,
             )
         except OSError as error:
             host, port = address
@@ -156,34 +163,18 @@ class Receiver:
                 context.transfer_syntax, key=lambda uid: uid not in _KNOWN_TRANSFER_SYNTAXES
             )
 
-    def _handle_store(self, event: Event) -> int | Dataset:
-        """Answer a C-STORE request (DICOM PS3.7 9.1.1, statuses of PS3.4 B.2.3)."""
-        incoming = self._incoming(event)
-        try:
-            self._intake.store(incoming)
-        except RefusedInstanceError as refusal:
-            log.warning(
-                "instance refused",
-                sop_instance_uid=_shown_uid(incoming.sop_instance_uid),
-                status=f"0x{refusal.status:04X}",
-                reason=refusal.comment,
-            )
-            return _failure(refusal.status, refusal.comment)
-        except Exception as error:
-            log.exception("instance not stored", error=type(error).__name__)
-            return _failure(StorageStatus.PROCESSING_FAILURE, "internal error of the receiver")
-        return int(StorageStatus.SUCCESS)
-
-    def _incoming(self, event: Event) -> IncomingInstance:
-        request = cast(C_STORE, event.request)
-        return IncomingInstance(
-            dataset=request.DataSet.getvalue() if request.DataSet is not None else b"",
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            sop_class_uid=str(request.AffectedSOPClassUID or ""),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID or ""),
-            calling_ae_title=event.assoc.requestor.ae_title.strip(),
-            association=self._association_id(event.assoc),
+    def _open_sink(
+        self, association: Association, request: StoreRequest, transfer_syntax_uid: str
+    ) -> StoreSink:
+        """Give the place where the data set of a C-STORE request goes."""
+        announced = AnnouncedInstance(
+            transfer_syntax_uid=transfer_syntax_uid,
+            sop_class_uid=request.sop_class_uid,
+            sop_instance_uid=request.sop_instance_uid,
+            calling_ae_title=association.requestor.ae_title.strip(),
+            association=self._association_id(association),
         )
+        return StoreSink(self._intake, announced)
 
     def _association_id(self, association: Any) -> str:
         name: str | None = getattr(association, "triage_id", None)
@@ -220,18 +211,6 @@ def _application_entity(settings: ReceiverSettings, services: tuple[DimseService
         for sop_class in service.sop_classes:
             entity.add_supported_context(sop_class)
     return entity
-
-
-def _failure(status: StorageStatus, comment: str) -> Dataset:
-    answer = Dataset()
-    answer.Status = int(status)
-    answer.ErrorComment = comment
-    return answer
-
-
-def _shown_uid(uid: str) -> str:
-    """Return an untrusted UID in a form that can do no harm in a log."""
-    return ascii(uid)[1:65]
 
 
 def _log_association(event: Event, what: str) -> None:

@@ -9,18 +9,23 @@ a socket pair; the other on an event. Everything that pynetdicom does with what 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from socketserver import BaseServer
 from typing import Any
 
 import structlog
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from triage.receiver.command_set import StoreRequest
+from triage.receiver.provider import Sink, StorageProvider
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +34,12 @@ _LONGEST_SLEEP_S = 0.05
 _POLL_S = 0.001
 # Far above any PDU length that is negotiated; a longer one is an attack or not DICOM.
 _LONGEST_PDU_BYTES = 64 * 1024 * 1024
-_LARGEST_READ_BYTES = 1024 * 1024
+_RECEIVE_BUFFER_BYTES = 256 * 1024
+_KEPT_BYTES = 16
+
+
+OpenAssociationSink = Callable[[Association, StoreRequest, str], Sink]
+"""Gives the sink for a C-STORE request of an association, in the named transfer syntax."""
 
 
 class PeerError(OSError):
@@ -42,8 +52,9 @@ class StorageServer(ThreadedAssociationServer):
     request_queue_size = 128
     daemon_threads = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, open_sink: OpenAssociationSink, **kwargs: Any) -> None:
         kwargs["request_handler"] = _StorageRequestHandler
+        self.open_sink = open_sink
         super().__init__(*args, **kwargs)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -72,12 +83,18 @@ class StorageServer(ThreadedAssociationServer):
 
 
 class _StorageRequestHandler(RequestHandler):
+    server: StorageServer
+
     def _create_association(self) -> Association:
         association = super()._create_association()
-        # Each socket announces the connection (Evt5 of PS3.8 9.2.1), and ours replaces the first.
-        association.dul.event_queue.queue.clear()
-        peer = _StorageSocket(association, client_socket=self.request)
+        # Its first provider has not started; the socket announces the connection (Evt5 of PS3.8
+        # 9.2.1) to the one that it finds.
+        association.dul = StorageProvider(association, partial(self.server.open_sink, association))
+        peer = StorageSocket(association, client_socket=self.request)
         association.dul.socket = peer
+        # The timers are the provider's, and set through the association.
+        association.acse_timeout = self.ae.acse_timeout
+        association.network_timeout = self.ae.network_timeout
         work = threading.Event()
         association.dul.to_provider_queue = _AnnouncingQueue(peer.wake)
         association.dul.to_user_queue = _UserQueue(work.set, peer)
@@ -102,7 +119,7 @@ class _AnnouncingQueue(queue.Queue[Any]):
 class _UserQueue(_AnnouncingQueue):
     """What the peer asks for: to associate, to release, to abort."""
 
-    def __init__(self, announce: Callable[[], object], peer: _StorageSocket) -> None:
+    def __init__(self, announce: Callable[[], object], peer: StorageSocket) -> None:
         super().__init__(announce)
         self._peer = peer
 
@@ -145,13 +162,19 @@ class _Checkpoint(threading.Event):
         return super().wait(timeout)
 
 
-class _StorageSocket(AssociationSocket):
+class StorageSocket(AssociationSocket):
     """A socket whose thread sleeps until bytes arrive or another thread has bytes to send."""
 
     def __init__(self, association: Association, client_socket: socket.socket) -> None:
         super().__init__(association, client_socket=client_socket)
         self.has_ended = False
+        self._view = memoryview(bytearray(_RECEIVE_BUFFER_BYTES))
+        self._next = self._filled = 0
         self._woken, self._waking = socket.socketpair()
+        self._descriptor = client_socket.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+        self._poll.register(self._woken.fileno(), select.POLLIN)
         self._woken.setblocking(False)
         self._waking.setblocking(False)
 
@@ -164,20 +187,20 @@ class _StorageSocket(AssociationSocket):
     @property
     def ready(self) -> bool:
         """Whether the peer has sent something; waits a little for it."""
+        if self._next < self._filled:
+            return True
         if self.socket is None or not self._is_connected:
             time.sleep(_POLL_S)  # the connection is gone, but a handler of it may still be storing
             return False
         is_closing = self._assoc.dul.state_machine.current_state == "Sta13"
         try:
-            readable, _, _ = select.select(
-                [self.socket, self._woken], [], [], 0 if is_closing else _LONGEST_SLEEP_S
-            )
-            if self._woken in readable:
+            events = dict(self._poll.poll(0 if is_closing else _LONGEST_SLEEP_S * 1000))
+            if self._woken.fileno() in events:
                 self._woken.recv(4096)
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed (PS3.8 9.2.1)
             return False
-        return self.socket in readable
+        return self._descriptor in events
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Return `nr_bytes` bytes, or fewer where the peer has closed the connection.
@@ -188,20 +211,53 @@ class _StorageSocket(AssociationSocket):
         if nr_bytes > _LONGEST_PDU_BYTES:
             self.has_ended = True
             raise PeerError(f"a PDU of {nr_bytes} bytes is announced")
-        assert self.socket is not None
         received = bytearray()
         # Room is made as bytes arrive, not as many as the peer announces.
         while len(received) < nr_bytes:
-            try:
-                chunk = self.socket.recv(min(nr_bytes - len(received), _LARGEST_READ_BYTES))
-            except OSError:
-                self.has_ended = True
-                raise
+            chunk = self.receive_some(nr_bytes - len(received))
             if not chunk:
-                self.has_ended = True
                 break
             received += chunk
         return received
+
+    def receive_some(self, at_most: int) -> memoryview:
+        """Return the next bytes, at least one and `at_most` at most; none at the end of the stream.
+
+        The view shows the receive buffer: it is valid until the next call.
+        """
+        if self._next == self._filled:
+            self._fill()
+        end = min(self._filled, self._next + at_most)
+        received = self._view[self._next : end]
+        self._next = end
+        return received
+
+    def give_back(self, received: bytearray) -> None:
+        """Let what `recv` has just returned be received again."""
+        self._next -= len(received)
+
+    def _fill(self) -> None:
+        assert self.socket is not None
+        # What was received last stays in front, so that a PDU's header can be given back.
+        kept = min(self._filled, _KEPT_BYTES)
+        self._view[:kept] = bytes(self._view[self._filled - kept : self._filled])
+        self._next = self._filled = kept
+        try:
+            self._filled += self._receive_into(self._view[kept:])
+        except OSError:
+            self.has_ended = True
+            raise
+        if self._filled == kept:
+            self.has_ended = True
+
+    def _receive_into(self, view: memoryview) -> int:
+        assert self.socket is not None
+        try:
+            # A socket with a timeout is not blocking underneath. Most often the bytes are there,
+            # and reading them like this spares the wait that `recv_into` always begins with.
+            return os.readv(self._descriptor, [view])
+        except BlockingIOError:
+            return self.socket.recv_into(view)
 
     def close(self) -> None:
         """Close the connection and the pair that wakes its thread."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+_INCOMING = "incoming"
+_numbers = itertools.count()
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,49 +44,133 @@ class InstanceFiles:
     ) -> StoredFile:
         """Write `chunks` as the file of an instance and return once it is durable.
 
-        The content's digest is part of the name, so an instance that comes again with other
-        content never overwrites the first.
-
         Raises:
             OSError: the disk refused; nothing is left behind.
         """
-        folder = self.root / _digest(study_instance_uid)[:32]
-        is_new_folder = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{_digest(sop_instance_uid)[:24]}.{os.getpid()}.{id(chunks):x}.part"
-        content = hashlib.sha256()
-        size = 0
-        try:
-            with temporary.open("wb", buffering=0) as file:
-                for chunk in chunks:
-                    view = memoryview(chunk)
-                    content.update(view)
-                    while view:
-                        written = file.write(view)
-                        view = view[written:]
-                        size += written
-                os.fsync(file.fileno())
-            name = f"{_digest(sop_instance_uid)[:24]}-{content.hexdigest()[:16]}.dcm"
-            temporary.replace(folder / name)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _fsync_folder(folder)
-        if is_new_folder:
-            _fsync_folder(self.root)
-        return StoredFile(f"{folder.name}/{name}", size, content.hexdigest())
+        with self.begin() as file:
+            for chunk in chunks:
+                file.write(chunk)
+            stored = file.keep(study_instance_uid, sop_instance_uid)
+        self.make_names_durable([stored])
+        return stored
+
+    def begin(self) -> GrowingFile:
+        """Return a new file that takes bytes before it is known whose they are.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        return GrowingFile(self.root)
+
+    def make_names_durable(self, files: Iterable[StoredFile]) -> None:
+        """Return once the names of files that were kept are as durable as their content.
+
+        One call for many files costs one write for each folder.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        for folder in {file.path.partition("/")[0] for file in files}:
+            # A file's name is durable only once its folder is (POSIX fsync on the directory).
+            _fsync_folder(f"{self.root}/{folder}")
 
     def free_bytes(self) -> int:
         """Return how many bytes the disk of the store has left."""
-        return shutil.disk_usage(self.root).free
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize
+
+
+class GrowingFile:
+    """A file below the store's root that gets its name, and becomes durable, when it is whole.
+
+    As a context manager it removes what was not kept. Paths are plain strings here: this runs for
+    every image.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._path = f"{self._root}/{_INCOMING}/{os.getpid()}-{next(_numbers)}.part"
+        try:
+            self._descriptor = os.open(self._path, _NEW_FILE, 0o640)
+        except FileNotFoundError:
+            (root / _INCOMING).mkdir(exist_ok=True)
+            self._descriptor = os.open(self._path, _NEW_FILE, 0o640)
+        self._content = hashlib.sha256()
+        self._is_open = True
+        self.size_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Append `chunk`.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        view = memoryview(chunk)
+        self._content.update(view)
+        self.size_bytes += len(view)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return what was written at `offset`."""
+        return os.pread(self._descriptor, length, offset)
+
+    def keep(self, study_instance_uid: str, sop_instance_uid: str) -> StoredFile:
+        """Name the file after its instance and return once its content is durable.
+
+        Its name is durable only once its folder is (`make_names_durable`). The content's digest is
+        part of the name, so an instance that comes again with other content never overwrites the
+        first.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        folder = _digest(study_instance_uid)[:32]
+        sha256 = self._content.hexdigest()
+        path = f"{folder}/{_digest(sop_instance_uid)[:24]}-{sha256[:16]}.dcm"
+        place = f"{self._root}/{path}"
+        if os.path.exists(place):  # noqa: PTH110
+            # It may be one that was acknowledged: only what is durable may take its place.
+            os.fsync(self._descriptor)
+            self._move_to(place)
+        else:
+            # Named first, so that a journal takes the content and the name in one commit.
+            self._move_to(place)
+            os.fsync(self._descriptor)
+        self._close()
+        return StoredFile(path, self.size_bytes, sha256)
+
+    def discard(self) -> None:
+        """Remove the file, unless it was kept."""
+        if self._is_open:
+            self._close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)  # noqa: PTH108
+
+    def _move_to(self, place: str) -> None:
+        try:
+            os.rename(self._path, place)  # noqa: PTH104
+        except FileNotFoundError:  # the first image of its study
+            Path(place).parent.mkdir(exist_ok=True)
+            os.rename(self._path, place)  # noqa: PTH104
+            _fsync_folder(self._root)
+
+    def _close(self) -> None:
+        self._is_open = False
+        os.close(self._descriptor)
 
 
 def _digest(uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()
 
 
-def _fsync_folder(folder: Path) -> None:
-    # A file's name is durable only once its folder is (POSIX fsync on the directory).
+def _fsync_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

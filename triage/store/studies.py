@@ -49,7 +49,7 @@ _SELECT_SAME_UID = (
     .where(InstanceRow.sop_instance_uid == bindparam("uid"))
     .order_by(InstanceRow.id)
 )
-_INSERT_INSTANCE = insert(InstanceRow).returning(InstanceRow.id)
+_INSERT_INSTANCE = insert(InstanceRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Recorded:
     """What became of an instance: indexed anew, known already, or in conflict with a first one."""
 
     study_id: int
-    instance_id: int
+    series_id: int
     is_duplicate: bool = False
     is_conflict: bool = False
 
@@ -110,26 +110,34 @@ def _record(session: Session, received: ReceivedInstance) -> Recorded:
     study = _study_of(session, received)
     series_id = _series_id_of(session, study, received)
     same_uid = session.execute(_SELECT_SAME_UID, {"uid": received.sop_instance_uid}).all()
-    for known_id, sha256 in same_uid:
+    for _, sha256 in same_uid:
         if sha256 == received.file.sha256:
-            return Recorded(study.id, known_id, is_duplicate=True)
+            return Recorded(study.id, series_id, is_duplicate=True)
     first_id = same_uid[0][0] if same_uid else None
-    row_id = _insert_instance(session, received, series_id, conflicts_with=first_id)
+    _insert_instance(session, received, series_id, conflicts_with=first_id)
     if same_uid:
         text = f"instance {received.sop_instance_uid} came again with other content; both are kept"
         note(session, study.id, "conflict", text, at=received.received_at)
-        return Recorded(study.id, row_id, is_conflict=True)
+        return Recorded(study.id, series_id, is_conflict=True)
     study.last_instance_at = max(study.last_instance_at, received.received_at)
     if study.state is StudyState.COMPLETE:
         study.state = StudyState.RECEIVING
         note(session, study.id, "reopened", "an image arrived late", at=received.received_at)
-    return Recorded(study.id, row_id)
+    return Recorded(study.id, series_id)
 
 
 def _insert_instance(
     session: Session, received: ReceivedInstance, series_id: int, *, conflicts_with: int | None
-) -> int:
-    values = {
+) -> None:
+    values = instance_values(received, series_id, conflicts_with=conflicts_with)
+    session.execute(_INSERT_INSTANCE, values)
+
+
+def instance_values(
+    received: ReceivedInstance, series_id: int, *, conflicts_with: int | None
+) -> dict[str, Any]:
+    """Return the columns of an instance's row."""
+    return {
         "series_id": series_id,
         "sop_instance_uid": received.sop_instance_uid,
         "sop_class_uid": received.sop_class_uid[:64],
@@ -143,7 +151,6 @@ def _insert_instance(
         "received_at": received.received_at,
         "conflicts_with": conflicts_with,
     }
-    return session.execute(_INSERT_INSTANCE, values).scalar_one()
 
 
 def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
