@@ -26,7 +26,7 @@ from tests.tools import require_tool, wait_until
 from triage.receiver import Receiver, ReceiverError
 from triage.receiver.part10 import file_header
 from triage.store.database import Database
-from triage.store.files import InstanceFiles, StoredFile
+from triage.store.files import GrowingFile, InstanceFiles
 from triage.store.tables import InstanceRow, OpenAssociationRow, SeriesRow, StudyEventRow, StudyRow
 
 NODELAY = {**os.environ, "TCP_NODELAY": "1"}
@@ -378,11 +378,11 @@ class FullDisk(InstanceFiles):
 
     error: int | None = errno.ENOSPC
 
-    def write(self, *arguments: Any) -> StoredFile:
+    def begin(self) -> GrowingFile:
         """Fail as the disk would."""
         if self.error is not None:
             raise OSError(self.error, os.strerror(self.error))
-        return super().write(*arguments)
+        return super().begin()
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_database_that_is_away_is_out_of_resources_until_it_is_back(
         raise OperationalError("BEGIN", {}, Exception("connection refused"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite_database, "transaction", away)
+        patch.setattr(sqlite_database, "connection", away)
         (response,) = send(receiver, one)
     assert response.Status == 0xA700
     assert "send again" in response.ErrorComment

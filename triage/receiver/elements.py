@@ -11,10 +11,8 @@ from collections.abc import Container
 
 _SHORT_ELEMENT = struct.Struct("<HH2sH")
 _LONG_LENGTH = struct.Struct("<I")
-_SHORT_VRS = frozenset(
-    vr.encode() for vr in ["AE", "AS", "AT", "CS", "DA", "DS", "DT", "FL", "FD", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US"]
-)
-_LONG_VRS = frozenset(vr.encode() for vr in ["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 

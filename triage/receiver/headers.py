@@ -75,6 +75,7 @@ _ATTRIBUTES = tuple(
         key=lambda attribute: attribute.tag,
     )
 )
+_ATTRIBUTE_OF = {attribute.tag: attribute for attribute in _ATTRIBUTES}
 _CHARACTER_SET_TAG = 0x00080005
 _TAGS = [_CHARACTER_SET_TAG, *(attribute.tag for attribute in _ATTRIBUTES)]
 _WANTED_TAGS = frozenset(_TAGS)
@@ -269,9 +270,9 @@ def _read_elements(
         stop_when=progress.stop_when,
         specific_tags=list(_TAGS),
     )
-    found = {}
+    found: dict[int, bytes] = {}
     for tag in _TAGS:
-        raw = elements.get_item(tag) if tag in elements else None
+        raw: Any = elements.get_item(tag) if tag in elements else None
         if isinstance(raw, RawDataElement) and raw.value:
             found[tag] = raw.value
     return found
@@ -286,19 +287,29 @@ def _inflated_header(stream: BinaryIO) -> bytes:
 
 
 def _values_of(raw: dict[int, bytes], *, is_little_endian: bool) -> dict[str, Any]:
-    encodings = _encodings_of(raw.get(_CHARACTER_SET_TAG, b""))
+    character_sets = raw.get(_CHARACTER_SET_TAG, b"")
     values: dict[str, Any] = {}
-    for attribute in _ATTRIBUTES:
-        value = raw.get(attribute.tag)
-        if not value:
-            continue
-        try:
-            found = _convert(attribute, value, encodings, is_little_endian)
-        except (ValueError, struct.error, OverflowError):
-            continue  # an invalid value is no reason to lose an image
-        if found:
-            values[attribute.keyword] = found if attribute.is_multiple else found[0]
+    for tag, value in raw.items():
+        attribute = _ATTRIBUTE_OF.get(tag)
+        if attribute is not None and value:
+            found = _value_of(attribute, value, character_sets, is_little_endian)
+            if found is not None:
+                values[attribute.keyword] = found
     return values
+
+
+# The images of a study say the same in nearly all of these attributes, one after the other.
+@lru_cache(maxsize=4096)
+def _value_of(
+    attribute: _Attribute, value: bytes, character_sets: bytes, is_little_endian: bool
+) -> Any:
+    try:
+        found = _convert(attribute, value, _encodings_of(character_sets), is_little_endian)
+    except (ValueError, struct.error, OverflowError):
+        return None  # an invalid value is no reason to lose an image
+    if not found:
+        return None
+    return found if attribute.is_multiple else found[0]
 
 
 @lru_cache(maxsize=64)

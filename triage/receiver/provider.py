@@ -9,7 +9,6 @@ index to the socket. Everything else that a peer may send is left to pynetdicom.
 
 from __future__ import annotations
 
-import functools
 import struct
 import time
 from collections.abc import Callable
@@ -19,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import structlog
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import uid_to_service_class
 
 from triage.receiver.command_set import (
     C_STORE_RQ,
@@ -64,11 +61,6 @@ class Sink(Protocol):
 
     def discard(self) -> None:
         """Forget what was written: the data set will not come to its end."""
-
-
-@functools.cache
-def _is_storage(abstract_syntax: str) -> bool:
-    return uid_to_service_class(abstract_syntax) is StorageServiceClass
 
 
 OpenSink = Callable[[StoreRequest, str], Sink]
@@ -177,8 +169,10 @@ class StorageProvider(DULServiceProvider):
         self._command.clear()
         values = parse_command_set(encoded)
         context = self.assoc._accepted_cx.get(self._command_context_id)
-        is_store = context is not None and _is_storage(str(context.abstract_syntax))
-        if context is not None and is_store and command_field(values) == C_STORE_RQ:
+        if context is None:
+            raise ProtocolError("a command comes on a presentation context that was not accepted")
+        # Whatever the context is for: an image that is refused is an image that nobody triages.
+        if command_field(values) == C_STORE_RQ:
             self._begin_store(store_request(values), str(context.transfer_syntax[0]))
             return
         self._hand_over(self._command_context_id, _IS_COMMAND | _IS_LAST, encoded)

@@ -36,6 +36,7 @@ _POLL_S = 0.001
 _LONGEST_PDU_BYTES = 64 * 1024 * 1024
 _RECEIVE_BUFFER_BYTES = 256 * 1024
 _KEPT_BYTES = 16
+_MOST_DRAINED_READS = 64
 
 
 OpenAssociationSink = Callable[[Association, StoreRequest, str], Sink]
@@ -187,20 +188,37 @@ class StorageSocket(AssociationSocket):
     @property
     def ready(self) -> bool:
         """Whether the peer has sent something; waits a little for it."""
-        if self._next < self._filled:
-            return True
         if self.socket is None or not self._is_connected:
             time.sleep(_POLL_S)  # the connection is gone, but a handler of it may still be storing
             return False
-        is_closing = self._assoc.dul.state_machine.current_state == "Sta13"
         try:
-            events = dict(self._poll.poll(0 if is_closing else _LONGEST_SLEEP_S * 1000))
-            if self._woken.fileno() in events:
-                self._woken.recv(4096)
+            if self._assoc.dul.state_machine.current_state == "Sta13":
+                self._drain()
+                return False
+            return self._next < self._filled or self._descriptor in self._wait()
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed (PS3.8 9.2.1)
             return False
-        return self._descriptor in events
+
+    def _wait(self) -> list[int]:
+        """Return the descriptors that have something to read, after a short while none."""
+        readable = [descriptor for descriptor, _ in self._poll.poll(_LONGEST_SLEEP_S * 1000)]
+        if self._woken.fileno() in readable:
+            self._woken.recv(4096)
+        return readable
+
+    def _drain(self) -> None:
+        """Throw away what the peer still sends to an association that is over.
+
+        Closing a connection with unread bytes would reset it, and the peer might never see why.
+        """
+        assert self.socket is not None
+        self._next = self._filled = 0
+        for _ in range(_MOST_DRAINED_READS):
+            if self._descriptor not in dict(self._poll.poll(0)):
+                break
+            if not self._receive_into(self._view):
+                break
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Return `nr_bytes` bytes, or fewer where the peer has closed the connection.

@@ -2,7 +2,7 @@
 
 `triage.store.studies.record_instance` does everything that an instance may ask for: it makes
 patient, study and series, reopens a study, keeps what conflicts. Nearly every instance asks for
-none of that. Here such instances are recorded with three statements for all that are committed
+none of that. Here such instances are recorded with two statements for what is committed
 together; what asks for more is told apart, and goes the long way in the same transaction.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, exists, insert, select, update
 
 from triage.core.runs import StudyState
 from triage.store.studies import ReceivedInstance, instance_values
@@ -27,13 +27,20 @@ _INSTANCES = cast(Table, InstanceRow.__table__)
 # is becoming complete at this moment.
 _TOUCH_STUDY = (
     update(_STUDIES)
-    .where(_STUDIES.c.id == bindparam("study_id"), _STUDIES.c.state == StudyState.RECEIVING)
+    .where(_STUDIES.c.id == bindparam("study"), _STUDIES.c.state == StudyState.RECEIVING)
     .values(last_instance_at=bindparam("at"))
 )
-_SELECT_KNOWN = select(_INSTANCES.c.sop_instance_uid).where(
-    _INSTANCES.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
+_COLUMNS = tuple(column for column in _INSTANCES.c if column.name not in {"id", "conflicts_with"})
+_INSERT_UNLESS_KNOWN = (
+    insert(_INSTANCES)
+    .execution_options(preserve_rowcount=True)
+    .from_select(
+        [column.name for column in _COLUMNS],
+        select(*(bindparam(f"new_{column.name}", type_=column.type) for column in _COLUMNS)).where(
+            ~exists().where(_INSTANCES.c.sop_instance_uid == bindparam("new_sop_instance_uid"))
+        ),
+    )
 )
-_INSERT = insert(_INSTANCES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +60,17 @@ def record_in_known_series(
     UID is there already (or twice in `arrived`). `record_instance` knows what to do then.
     """
     open_studies = _touch_studies(connection, arrived)
-    seen = _known_uids(connection, arrived)
-    rows = []
-    outcomes = []
-    for received, known in arrived:
-        is_new = received.sop_instance_uid not in seen
-        is_plain = is_new and known.study_id in open_studies
-        if is_plain:
-            seen.add(received.sop_instance_uid)
-            rows.append(instance_values(received, known.series_id, conflicts_with=None))
-        outcomes.append(is_plain)
-    if rows:
-        connection.execute(_INSERT, rows)
-    return outcomes
+    return [
+        known.study_id in open_studies and _insert(connection, received, known)
+        for received, known in arrived
+    ]
+
+
+def _insert(connection: Connection, received: ReceivedInstance, known: KnownSeries) -> bool:
+    values = instance_values(received, known.series_id, conflicts_with=None)
+    del values["conflicts_with"]
+    parameters = {f"new_{name}": value for name, value in values.items()}
+    return connection.execute(_INSERT_UNLESS_KNOWN, parameters).rowcount == 1
 
 
 def _touch_studies(
@@ -77,14 +82,7 @@ def _touch_studies(
         newest[known.study_id] = max(at, received.received_at)
     open_studies = set()
     for study_id in sorted(newest):
-        touched = connection.execute(_TOUCH_STUDY, {"study_id": study_id, "at": newest[study_id]})
+        touched = connection.execute(_TOUCH_STUDY, {"study": study_id, "at": newest[study_id]})
         if touched.rowcount == 1:
             open_studies.add(study_id)
     return open_studies
-
-
-def _known_uids(
-    connection: Connection, arrived: Sequence[tuple[ReceivedInstance, KnownSeries]]
-) -> set[str]:
-    uids = [received.sop_instance_uid for received, _ in arrived]
-    return set(connection.scalars(_SELECT_KNOWN, {"uids": uids}))
