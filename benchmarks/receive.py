@@ -148,10 +148,13 @@ class PeakMemory:
         self._stopping.set()
         self._thread.join()
 
+    def now_mb(self) -> float:
+        """Return the resident memory at this moment."""
+        return sum(map(_resident_bytes, _family(self._process_id))) / 1e6
+
     def _watch(self) -> None:
         while not self._stopping.wait(_SAMPLE_EVERY_S):
-            resident = sum(map(_resident_bytes, _family(self._process_id)))
-            self.megabytes = max(self.megabytes, resident / 1e6)
+            self.megabytes = max(self.megabytes, self.now_mb())
 
 
 def _family(process_id: int) -> Iterator[int]:
@@ -235,7 +238,7 @@ def _write_instances(case: Case, folder: Path) -> None:
 
 def _measure(receiver: str, place: Path, images: Path, case: Case, associations: int) -> Run:
     under_test = _RECEIVERS[receiver](place)
-    with _running(under_test) as process, PeakMemory(process) as memory:
+    with running(under_test) as process, PeakMemory(process) as memory:
         shares = [sorted(images.iterdir())[k::associations] for k in range(associations)]
         logs = [place / f"sender-{k}.log" for k in range(associations)]
         began = time.perf_counter()
@@ -252,7 +255,8 @@ def _measure(receiver: str, place: Path, images: Path, case: Case, associations:
 
 
 @contextmanager
-def _running(receiver: Receiver) -> Iterator[subprocess.Popen[bytes]]:
+def running(receiver: Receiver) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `receiver` and give its process once it answers C-ECHO."""
     process = receiver.start()
     try:
         _wait_for_echo(receiver)

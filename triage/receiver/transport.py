@@ -30,7 +30,7 @@ from triage.receiver.provider import Sink, StorageProvider
 log = structlog.get_logger(__name__)
 
 # Timers (ARTIM, network timeout) and a kill are looked at this often.
-_LONGEST_SLEEP_S = 0.05
+_LONGEST_SLEEP_S = 0.25
 _POLL_S = 0.001
 # Far above any PDU length that is negotiated; a longer one is an attack or not DICOM.
 _LONGEST_PDU_BYTES = 64 * 1024 * 1024
