@@ -52,6 +52,8 @@ class ReceiverSettings(_Section):
     """The AE titles that may send; empty lets everybody."""
     require_called_ae_title: bool = False
     """Refuse associations that call another AE title than ours."""
+    processes: Annotated[int, Field(ge=0, le=64)] = 0
+    """Receiver processes that share the port; 0 is one for each core, four at most."""
     maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 64
     """Associations at once; the next one is refused as transient."""
     maximum_pdu_bytes: Annotated[int, Field(ge=4096, le=16 * 1024 * 1024)] = 262144

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from triage.core.errors import TriageError
+
 _LONGEST_COMMENT = 64  # Error Comment (0000,0902) is LO
 
 
@@ -16,6 +18,10 @@ class StorageStatus(IntEnum):
     OUT_OF_RESOURCES = 0xA700
     DOES_NOT_MATCH_SOP_CLASS = 0xA900
     CANNOT_UNDERSTAND = 0xC000
+
+
+class ReceiverError(TriageError):
+    """The receiver cannot run; the message says why and what to do."""
 
 
 class RefusedInstanceError(Exception):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import errno
+import math
+import os
 import signal
 import socket
 import threading
@@ -18,12 +19,12 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from triage.core.completeness import QuietPeriods
-from triage.core.errors import TriageError
 from triage.receiver.command_set import StoreRequest
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import AnnouncedInstance, Intake, IntakeLimits
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
+from triage.receiver.processes import Listener, ReceiverProcesses, Share, not_listening
 from triage.receiver.refusals import StorageStatus
 from triage.receiver.services import DimseService
 from triage.receiver.storing import StoreSink
@@ -43,13 +44,10 @@ _config.UNRESTRICTED_STORAGE_SERVICE = True
 _config.LOG_HANDLER_LEVEL = "none"
 
 _MIB = 1024 * 1024
+_MOST_PROCESSES = 4
 _GRACE_S = 2.0
 _LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
-
-
-class ReceiverError(TriageError):
-    """The receiver cannot run; the message says why and what to do."""
 
 
 class Receiver:
@@ -61,10 +59,13 @@ class Receiver:
         database: Database,
         files: InstanceFiles,
         clock: Clock = system_clock,
+        share: Share | None = None,
     ) -> None:
+        """Prepare a receiver; with a `share` it is one of several on one port."""
         self._settings = settings.receiver
         self._database = database
-        self.name = receiver_name(settings.receiver)
+        self._share = share
+        self.name = receiver_name(settings.receiver, share)
         self._open = OpenAssociations()
         self._intake = Intake(
             files,
@@ -80,7 +81,7 @@ class Receiver:
         )
         self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
         self._services = (verification_service(),)
-        self._ae = _application_entity(settings.receiver, self._services)
+        self._ae = _application_entity(settings.receiver, self._services, share)
         self._server: StorageServer | None = None
 
     def start(self) -> None:
@@ -100,7 +101,7 @@ class Receiver:
         log.info("receiver listens", receiver=self.name)
 
     def _listen(self) -> StorageServer:
-        address = (self._settings.host, self._settings.port)
+        listener = listeners(self._settings)[0]
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._handle_requested),
             (evt.EVT_REJECTED, _log_association, ["association rejected"]),
@@ -111,22 +112,14 @@ class Receiver:
         ]
         try:
             server = self._ae.make_server(
-                address,
+                (listener.host, listener.port),
                 evt_handlers=handlers,
                 server_class=StorageServer,
                 open_sink=self._open_sink,
+                channel=self._share.channels[0] if self._share else None,
             )
         except OSError as error:
-            host, port = address
-            if error.errno == errno.EADDRINUSE:
-                raise ReceiverError(
-                    f"port {port} of {host} is in use by another program; stop it, or choose "
-                    "another with receiver.port"
-                ) from error
-            raise ReceiverError(
-                f"cannot listen on {host} port {port}: {error.strerror}; check receiver.host and "
-                "receiver.port"
-            ) from error
+            raise not_listening(listener, error) from error
         assert isinstance(server, StorageServer)
         return server
 
@@ -184,10 +177,16 @@ class Receiver:
         return name
 
 
-def receiver_name(settings: ReceiverSettings) -> str:
+def receiver_name(settings: ReceiverSettings, share: Share | None = None) -> str:
     """Return the name under which this receiver holds studies open, the same after a restart."""
-    # 16 + 1 + 40 + 1 + 5 characters: the column has 64.
-    return f"{settings.ae_title}@{socket.gethostname()[:40]}:{settings.port}"
+    # 16 + 1 + 36 + 1 + 5 + 1 + 3 characters: the column has 64.
+    name = f"{settings.ae_title}@{socket.gethostname()[:36]}:{settings.port}"
+    return f"{name}#{share.index}" if share else name
+
+
+def listeners(settings: ReceiverSettings) -> list[Listener]:
+    """Return where a receiver with these settings listens."""
+    return [Listener(settings.host, settings.port, "receiver.port")]
 
 
 def verification_service() -> DimseService:
@@ -198,11 +197,16 @@ def verification_service() -> DimseService:
     )
 
 
-def _application_entity(settings: ReceiverSettings, services: tuple[DimseService, ...]) -> AE:
+def _application_entity(
+    settings: ReceiverSettings, services: tuple[DimseService, ...], share: Share | None
+) -> AE:
     entity = AE(ae_title=settings.ae_title)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = "TRIAGE"
-    entity.maximum_associations = settings.maximum_associations
+    # Connections come to the processes in turn, so a part of the limit for each keeps the whole.
+    entity.maximum_associations = math.ceil(
+        settings.maximum_associations / (share.count if share else 1)
+    )
     entity.maximum_pdu_size = settings.maximum_pdu_bytes
     entity.network_timeout = settings.network_timeout_s
     entity.require_calling_aet = list(settings.allowed_calling_ae_titles)
@@ -229,13 +233,30 @@ def run_receiver(settings: Settings) -> None:
     Raises:
         ReceiverError: the address is in use or not this machine's.
     """
+    database = Database(settings.database_url)
+    try:
+        database.check_schema()
+    finally:
+        database.close()
+    count = settings.receiver.processes or min(_MOST_PROCESSES, os.cpu_count() or 1)
+    if count == 1:
+        _serve(settings, None)
+        return
+    processes = ReceiverProcesses(
+        listeners(settings.receiver), count, lambda share: _serve(settings, share)
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: processes.stop())
+    processes.run()
+
+
+def _serve(settings: Settings, share: Share | None) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     database = Database(settings.database_url)
     try:
-        database.check_schema()
-        receiver = Receiver(settings, database, InstanceFiles(settings.data_directory))
+        receiver = Receiver(settings, database, InstanceFiles(settings.data_directory), share=share)
         receiver.start()
         stopping.wait()
         receiver.stop()

@@ -25,6 +25,7 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from triage.receiver.command_set import StoreRequest
+from triage.receiver.processes import receive_connection
 from triage.receiver.provider import Sink, StorageProvider
 
 log = structlog.get_logger(__name__)
@@ -53,10 +54,32 @@ class StorageServer(ThreadedAssociationServer):
     request_queue_size = 128
     daemon_threads = True
 
-    def __init__(self, *args: Any, open_sink: OpenAssociationSink, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        open_sink: OpenAssociationSink,
+        channel: socket.socket | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Listen, unless there is a `channel` on which a parent hands connections over."""
         kwargs["request_handler"] = _StorageRequestHandler
         self.open_sink = open_sink
+        self._channel = channel
         super().__init__(*args, **kwargs)
+
+    def server_bind(self) -> None:
+        """Take the address, unless the parent has it."""
+        if self._channel is None:
+            super().server_bind()
+
+    def server_activate(self) -> None:
+        """Listen, unless the parent does."""
+        if self._channel is None:
+            super().server_activate()
+
+    def fileno(self) -> int:
+        """Return the descriptor on which a connection shows."""
+        return super().fileno() if self._channel is None else self._channel.fileno()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that could not be served; the base class would print to stderr."""
@@ -69,12 +92,21 @@ class StorageServer(ThreadedAssociationServer):
         TCP_NODELAY: a C-STORE response is one small segment; Nagle's algorithm would hold it back
         until the sender's delayed acknowledgement, 40 ms for each image.
         """
-        connection, address = super().get_request()
+        connection, address = self._next_connection()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         # Without it, a peer that stops in the middle of a PDU would hold its thread for ever.
         connection.settimeout(self.ae.network_timeout)
         return connection, address
+
+    def _next_connection(self) -> tuple[Any, Any]:
+        if self._channel is None:
+            return super().get_request()
+        try:
+            return receive_connection(self._channel)
+        except EOFError:  # the parent has ended, and will end this process too
+            time.sleep(_LONGEST_SLEEP_S)
+            raise OSError("no more connections") from None
 
     def shutdown(self) -> None:
         """Stop listening."""

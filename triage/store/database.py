@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +32,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = _create_engine(url)
+        file = make_url(url).database if self.is_sqlite else None
+        self._queue = f"{file}.writers" if file and file != ":memory:" else None
 
     @property
     def is_sqlite(self) -> bool:
@@ -48,9 +52,25 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Give a connection that writes, as `transaction` does, without the weight of a session."""
-        with self.engine.begin() as connection:
+        """Give a connection that writes, as `transaction` does, without the weight of a session.
+
+        Processes that use it wait for one another in a queue. SQLite by itself has none: who finds
+        another writer sleeps for up to 0.1 s and tries again.
+        """
+        with self._turn(), self.engine.begin() as connection:
             yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._queue is None:
+            yield
+            return
+        descriptor = os.open(self._queue, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
