@@ -23,6 +23,7 @@ from triage.core.errors import TriageError
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
+from triage.receiver.leftovers import LeftoverRemoval
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.receiver.services import DimseService
@@ -74,6 +75,9 @@ class Receiver:
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
         )
         self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
+        self._leftovers = LeftoverRemoval(
+            files.root, untouched_s=settings.receiver.network_timeout_s
+        )
         self._services = (verification_service(),)
         self._ae = _application_entity(settings.receiver, self._services)
         self._server: StorageServer | None = None
@@ -91,6 +95,7 @@ class Receiver:
             release_receiver(session, self.name)
         self._server = server
         self._rounds.start()
+        self._leftovers.start()
         threading.Thread(target=server.serve_forever, name="triage-receiver", daemon=True).start()
         log.info("receiver listens", receiver=self.name)
 
@@ -139,6 +144,7 @@ class Receiver:
         for association in remaining:
             association.join(_LONGEST_STORE_S)
         self._rounds.stop()
+        self._leftovers.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._server = None
