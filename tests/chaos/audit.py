@@ -139,7 +139,7 @@ def _check_studies(plan: Plan, database: Database, result: Audit) -> None:
             .join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
             .group_by(SeriesRow.study_id)
         )
-        sizes = {study_id: size for study_id, size in counted}
+        sizes = dict(counted.all())
         events: dict[int, list[str]] = defaultdict(list)
         for study_id, kind in session.execute(
             select(StudyEventRow.study_id, StudyEventRow.kind)

@@ -7,20 +7,14 @@ of a millisecond.
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -29,6 +23,9 @@ from pydicom.uid import (
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
+from triage.decoding.elements import read_elements
+from triage.decoding.errors import DecodingError
+from triage.decoding.inflation import inflated_start
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 
 _IDENTITY_KEYWORDS = (
@@ -73,15 +70,14 @@ _ATTRIBUTES = tuple(
     )
 )
 _CHARACTER_SET_TAG = 0x00080005
-_TAGS = [_CHARACTER_SET_TAG, *(attribute.tag for attribute in _ATTRIBUTES)]
-_LAST_TAG = max(_TAGS)
+_TAGS = frozenset({_CHARACTER_SET_TAG, *(attribute.tag for attribute in _ATTRIBUTES)})
 
 _DEFLATED = {
     DeflatedExplicitVRLittleEndian,
     "1.2.840.10008.1.2.4.95",  # JPIP Referenced Deflate
     "1.2.840.10008.1.2.4.205",  # JPIP HTJ2K Referenced Deflate
 }
-# A header is some kilobytes. A deflated data set may claim any size, so it is inflated no further.
+# A header is some kilobytes. A deflated data set may claim any size, so no more of it is kept.
 _LONGEST_INFLATED_HEADER = 16 * 1024 * 1024
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
@@ -137,7 +133,11 @@ def parse_header(dataset: bytes, transfer_syntax_uid: str) -> Header:
         elements = _read_elements(dataset, transfer_syntax_uid)
         is_little_endian = transfer_syntax_uid != ExplicitVRBigEndian
         values = _values_of(elements, is_little_endian)
-    except Exception as error:  # whatever hostile bytes make the parser raise
+    except DecodingError as error:
+        raise RefusedInstanceError(
+            StorageStatus.CANNOT_UNDERSTAND, f"data set cannot be parsed: {error}"
+        ) from error
+    except Exception as error:  # whatever hostile bytes make the decoding of a value raise
         raise RefusedInstanceError(
             StorageStatus.CANNOT_UNDERSTAND, f"data set cannot be parsed: {type(error).__name__}"
         ) from error
@@ -163,29 +163,22 @@ def _required_uid(values: dict[str, Any], keyword: str) -> str:
     return str(uid)
 
 
-def _read_elements(dataset: bytes, transfer_syntax_uid: str) -> Dataset:
+def _read_elements(dataset: bytes, transfer_syntax_uid: str) -> dict[int, bytes]:
     if transfer_syntax_uid in _DEFLATED:
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        dataset = inflate.decompress(dataset, _LONGEST_INFLATED_HEADER)
-    return read_dataset(
-        io.BytesIO(dataset),
-        is_implicit_VR=transfer_syntax_uid == ImplicitVRLittleEndian,
+        dataset = inflated_start(dataset, _LONGEST_INFLATED_HEADER)
+    return read_elements(
+        dataset,
+        _TAGS,
+        is_implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian,
         is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
-        stop_when=_is_past_the_header,
-        specific_tags=list(_TAGS),
     )
 
 
-def _is_past_the_header(tag: BaseTag, vr: str | None, length: int) -> bool:
-    del vr, length
-    return int(tag) > _LAST_TAG
-
-
-def _values_of(elements: Dataset, is_little_endian: bool) -> dict[str, Any]:
+def _values_of(elements: dict[int, bytes], is_little_endian: bool) -> dict[str, Any]:
     encodings = _encodings_of(elements)
     values: dict[str, Any] = {}
     for attribute in _ATTRIBUTES:
-        value = _raw_value(elements, attribute.tag)
+        value = elements.get(attribute.tag)
         if not value:
             continue
         try:
@@ -197,15 +190,19 @@ def _values_of(elements: Dataset, is_little_endian: bool) -> dict[str, Any]:
     return values
 
 
-def _raw_value(elements: Dataset, tag: int) -> bytes | None:
-    raw = elements.get_item(tag) if tag in elements else None
-    return raw.value if isinstance(raw, RawDataElement) else None
+def _encodings_of(elements: dict[int, bytes]) -> list[str]:
+    """Return Python's names of the data set's character sets (DICOM PS3.3 C.12.1.1.2).
 
-
-def _encodings_of(elements: Dataset) -> list[str]:
-    value = _raw_value(elements, _CHARACTER_SET_TAG) or b""
-    terms = value.decode("ascii", "replace").split("\\")
-    return list(convert_encodings([term.strip(" \x00") for term in terms]))
+    Only the standard's own terms are looked up. pydicom would also take any codec of Python's, of
+    which some decode to what no database takes, and some are slow on purpose-made input.
+    """
+    value = elements.get(_CHARACTER_SET_TAG, b"")
+    terms = [term.strip(" \x00") for term in value.decode("ascii", "replace").split("\\")]
+    known = [term for term in terms if term in python_encoding]
+    if not known:
+        return [default_encoding]
+    first = [] if terms[0] in python_encoding else [""]
+    return list(convert_encodings([*first, *known]))
 
 
 def _convert(
