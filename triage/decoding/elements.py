@@ -22,12 +22,13 @@ _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _SHORTEST_HEAD = 8
+_FIRST_TAG = 0x00080000  # lower groups are no part of data sets (DICOM PS3.5 section 7.1)
 _KNOWN_VR = re.compile(rb"[A-Z]{2}")
 # DICOM PS3.5 section 7.1.2: these have two reserved bytes and a length of four.
 _LONG_VR = frozenset((b"OB OD OF OL OV OW SQ SV UC UN UR UT UV").split())
 
 _DEEPEST = 64  # nested sequences; objects of the standard have less than ten
-_MOST_ELEMENTS = 1_000_000
+_MOST_ELEMENTS = 300_000  # a reader builds up to 1.5 kB of each
 _LONGEST_VALUE = 65536  # no attribute of the index may be longer (DICOM PS3.5 table 6.2-1)
 
 
@@ -53,7 +54,7 @@ def read_elements(
 
     Raises:
         DecodingError: the data set ends within an element, or its sequences are malformed, nested
-            deeper than 64 times, or more than a million elements long.
+            deeper than 64 times, or hold more than 300,000 elements.
     """
     reader = _Reader(dataset, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian)
     last = max(tags)
@@ -62,6 +63,9 @@ def read_elements(
     for head, end in reader.elements(0):
         if head.tag > last:
             return values
+        if head.tag < _FIRST_TAG:
+            # Behind our own file meta information, readers would take it for a part of that.
+            raise DecodingError("it holds elements of a command or of a file's header")
         if end > len(dataset):
             break
         if head.tag in tags and end - head.value_at == head.length <= _LONGEST_VALUE:

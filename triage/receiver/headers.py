@@ -237,6 +237,8 @@ def _texts(vr: str, value: bytes, encodings: list[str]) -> list[str]:
         text = decode_bytes(value, encodings, TEXT_VR_DELIMS)
     else:
         text = value.decode("ascii", "replace")
-    text = text.replace("\x00", "")  # padding of UIDs, and PostgreSQL refuses it in any text
+    if vr == "UI":  # padded with NUL; what is left of others must make it invalid
+        return [text.rstrip("\x00").strip(" ")]
+    text = text.replace("\x00", "")  # PostgreSQL refuses it in any text
     parts = [text] if vr in _SINGLE_TEXT else text.split("\\")
     return [part.strip() for part in parts]
