@@ -23,15 +23,26 @@ from tests.hostile.wire import ECHO_CONTEXT, P_DATA, RawPeer, echo_command, p_da
 from tests.receiver.conftest import port_of, receiver_settings
 from tests.tools import wait_until
 from triage.receiver import Receiver
+from triage.settings import ReceiverSettings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.tables import InstanceRow
+
+SOP_INSTANCE = "1.2.826.0.1.3680043.9999.1.1.1000"
+"""The SOP Instance UID of the data sets here."""
 
 FAMILY_NAME = "Mustermann"
 SECRET = f"{FAMILY_NAME}^Erika"
 """The name of the patient in every data set here: no log may have it."""
 
 NETWORK_TIMEOUT_S = 1.0
+
+# Those of the receiver's time limits that this version has.
+_TIME_LIMITS = {
+    key: NETWORK_TIMEOUT_S
+    for key in ("network_timeout_s", "association_request_timeout_s", "message_timeout_s")
+    if key in ReceiverSettings.model_fields
+}
 
 _NAME_OF_A_FILE = re.compile(r"[0-9a-f]{32}/[0-9a-f]{24}-[0-9a-f]{16}\.dcm")
 _MOST_MEMORY_BYTES = 192 * 1024 * 1024
@@ -44,13 +55,15 @@ class Target:
         self.folder = folder
         self.files = InstanceFiles(folder / "data")
         self._database = database
-        settings = receiver_settings(folder / "data", network_timeout_s=NETWORK_TIMEOUT_S)
+        settings = receiver_settings(folder / "data", **_TIME_LIMITS)
         self.receiver = Receiver(settings, database, self.files)
         self.port = port_of(self.receiver)
         self._known = 0
+        self._cases = 1000
 
     def begin(self) -> None:
         """Forget the rows of the cases before."""
+        self._cases += 1
         self._known = max((row.id for row in self._all_rows()), default=0)
 
     def peer(self) -> RawPeer:
@@ -81,6 +94,14 @@ class Target:
         association.release()
         assert isinstance(response, C_STORE), "the receiver did not answer"
         return int(response.Status or 0), str(response.ErrorComment or "")
+
+    def renewed(self, content: bytes) -> bytes:
+        """Return `content` with another SOP Instance UID for each case.
+
+        What is sent a second time would be a duplicate, accepted without a row.
+        """
+        fresh = f"{SOP_INSTANCE[:-4]}{self._cases}"
+        return content.replace(SOP_INSTANCE.encode(), fresh.encode())
 
     def rows(self) -> list[InstanceRow]:
         """Return what this case added to the index."""

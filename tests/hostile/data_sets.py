@@ -10,15 +10,15 @@ from pydicom.dataset import Dataset
 from pynetdicom.dsutils import encode
 
 from tests.datasets import ct_slice
-from tests.hostile.conftest import SECRET
+from tests.hostile.conftest import SECRET, SOP_INSTANCE
 
 STUDY = "1.2.826.0.1.3680043.9999.1"
-SOP_INSTANCE = f"{STUDY}.1.1"
 
 
 def victim(**attributes: Any) -> Dataset:
     """Return an honest slice, with the name that no log may have."""
-    return ct_slice(STUDY, PatientName=SECRET, **attributes)
+    identity = {"PatientName": SECRET, "SOPInstanceUID": SOP_INSTANCE}
+    return ct_slice(STUDY, **(identity | attributes))
 
 
 def encoded(dataset: Dataset, *, is_implicit_vr: bool = False) -> bytes:

@@ -13,11 +13,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from tests.hostile.conftest import Target
+from tests.hostile.conftest import SOP_INSTANCE, Target
 from tests.hostile.data_sets import (
     EMPTY_ITEM,
     SEQUENCE_END,
-    SOP_INSTANCE,
     STUDY,
     deflate_bomb,
     deflated,

@@ -57,7 +57,9 @@ def _transfer_syntax(meta: Dataset) -> str:
 
 def _check_data_set(content: Encoded, at: int, transfer_syntax_uid: str) -> None:
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        content, at = inflated_start(content[at:], LARGEST_INFLATED_BYTES), 0
+        deflated = content[at:]
+        inflated_start(deflated, 0)  # a bomb is found before any of it is kept
+        content, at = inflated_start(deflated, LARGEST_INFLATED_BYTES), 0
     check_elements(
         content,
         at,

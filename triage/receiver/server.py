@@ -220,6 +220,8 @@ def _application_entity(settings: ReceiverSettings, services: tuple[DimseService
     entity.maximum_associations = settings.maximum_associations
     entity.maximum_pdu_size = settings.maximum_pdu_bytes
     entity.network_timeout = settings.network_timeout_s
+    # A connection on which no association request comes counts as an association until then.
+    entity.acse_timeout = min(entity.acse_timeout or 30.0, settings.network_timeout_s)
     entity.require_calling_aet = list(settings.allowed_calling_ae_titles)
     entity.require_called_aet = settings.require_called_ae_title
     for service in services:
