@@ -75,7 +75,7 @@ class Target:
     ) -> tuple[int, str]:
         """Send `encoded` as it is; return the status and the Error Comment of the answer."""
         entity = AE(ae_title="HOSTILE")
-        entity.dimse_timeout = entity.acse_timeout = 30
+        entity.dimse_timeout = entity.acse_timeout = entity.network_timeout = 120
         entity.add_requested_context(sop_class_uid, transfer_syntax)
         association = entity.associate("127.0.0.1", self.port)
         assert association.is_established

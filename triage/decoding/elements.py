@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from mmap import mmap
 
@@ -59,18 +59,20 @@ def read_elements(
     reader = _Reader(dataset, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian)
     last = max(tags)
     values: dict[int, bytes] = {}
-    end = 0
-    for head, end in reader.elements(0):
+    at = 0
+    while at + _SHORTEST_HEAD <= len(dataset):
+        head = reader.head(at)
         if head.tag > last:
             return values
         if head.tag < _FIRST_TAG:
             # Behind our own file meta information, readers would take it for a part of that.
             raise DecodingError("it holds elements of a command or of a file's header")
-        if end > len(dataset):
+        at = reader.end_of(head)
+        if at > len(dataset):
             break
-        if head.tag in tags and end - head.value_at == head.length <= _LONGEST_VALUE:
-            values[head.tag] = dataset[head.value_at : end]
-    if end != len(dataset):
+        if head.tag in tags and at - head.value_at == head.length <= _LONGEST_VALUE:
+            values[head.tag] = dataset[head.value_at : at]
+    if at != len(dataset):
         raise DecodingError("it ends within an element")
     return values
 
@@ -90,8 +92,9 @@ def check_elements(
         DecodingError: its sequences are as `read_elements` says, anywhere in the data set.
     """
     reader = _Reader(dataset, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian)
-    for _ in reader.elements(start):
-        pass
+    at = start
+    while at + _SHORTEST_HEAD <= len(dataset):
+        at = reader.end_of(reader.head(at))
 
 
 class _Reader:
@@ -106,17 +109,6 @@ class _Reader:
         self._length = struct.Struct(order + "L")
         self._sequence_end = self._tag_and_length.pack(0xFFFE, 0xE0DD, 0)
         self._left = _MOST_ELEMENTS
-
-    def elements(self, at: int) -> Iterator[tuple[_Head, int]]:
-        """Yield each element at the top level and where it ends, be it behind the data set."""
-        while at + _SHORTEST_HEAD <= len(self._dataset):
-            head = self.head(at)
-            at = (
-                self.after_undefined(head)
-                if head.length == _UNDEFINED
-                else head.value_at + head.length
-            )
-            yield head, at
 
     def head(self, at: int) -> _Head:
         """Return tag, VR and length of the element at `at`."""
@@ -136,6 +128,12 @@ class _Reader:
         except struct.error as error:
             raise DecodingError("it ends within an element") from error
         return _Head(tag, vr, length, at + 8)
+
+    def end_of(self, head: _Head) -> int:
+        """Return where an element at the top level ends, be it behind the data set."""
+        if head.length == _UNDEFINED:
+            return self.after_undefined(head)
+        return head.value_at + head.length
 
     def after(self, head: _Head) -> int:
         """Return where an element or item of defined length within a sequence ends."""
