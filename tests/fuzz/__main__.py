@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import logging
 import sys
 import tempfile
 import time
@@ -35,7 +35,7 @@ _BATCH_OF_OTHERS = 200
 def main() -> int:
     """Run for as long as was asked; end with an error at the first broken promise."""
     arguments = _arguments()
-    configure_logs(for_people=False, least=100)
+    configure_logs(for_people=False, least=logging.CRITICAL)
     warnings.simplefilter("ignore")
     outcomes: dict[str, Counter[str]] = {}
     with _entrances() as entrances:

@@ -44,6 +44,7 @@ from triage.store.tables import InstanceRow
 from triage.web.app import create_app
 from triage.web.pixels import PixelError, read_frame
 
+_PATIENCE_S = 0.15
 _STOW_PATH = "/dicom-web/studies"
 
 
@@ -87,7 +88,6 @@ class Parser:
         try:
             header = parse_header(dataset, self._syntaxes[number[0] % len(self._syntaxes)])
         except RefusedInstanceError as refusal:
-            assert len(refusal.comment) <= 64
             return f"refused 0x{refusal.status:04X}"
         assert is_valid_uid(header.sop_instance_uid)
         assert is_valid_uid(header.study_instance_uid)
@@ -212,29 +212,38 @@ class Stream:
         self._target = target
 
     def originals(self) -> Sequence[bytes]:
-        """Return an association with a C-ECHO and a C-STORE, and one that is aborted."""
+        """Return what comes after an honest association request, and association requests.
+
+        The first byte says whether there is one before: a peer has to wait for its answer.
+        """
         content = data_sets()[ExplicitVRLittleEndian]
         store = p_data(STORE_CONTEXT, COMMAND | LAST, store_command(SOP_INSTANCE))
         store += p_data(STORE_CONTEXT, DATA, content[:200])
         store += p_data(STORE_CONTEXT, DATA | LAST, content[200:])
         echo = p_data(ECHO_CONTEXT, COMMAND | LAST, echo_command())
         release, abort = pdu(5, bytes(4)), pdu(ABORT, bytes(4))
-        return [associate_rq() + echo + store + release, associate_rq() + store + abort]
+        return [
+            b"\x01" + echo + store + release,
+            b"\x01" + store + echo + abort,
+            b"\x01" + echo + echo + release,
+            b"\x00" + associate_rq(),
+        ]
 
     def feed(self, content: bytes) -> str:
-        """Send it all, hang up on our side, and read what comes."""
+        """Send it all, read what comes, and hang up where it waits for more."""
         with self._target.peer() as peer:
-            if peer.send(content):
-                try:
-                    peer.end_of_sending()
-                except OSError:
-                    return "closed"
-            answers = peer.read_to_the_end()  # a TimeoutError is a connection that is held
+            if content[:1] == b"\x01":
+                peer.associate()
+            peer.send(content[1:])
+            answers = peer.read_while_it_speaks(_PATIENCE_S)
+            peer.end_of_sending()
+            answers += peer.read_to_the_end()  # a TimeoutError is a connection that is held
         if not answers:
             return "closed"
-        if answers[-1].kind == ABORT:
-            return "aborted"
-        return "associated" if answers[0].kind == ASSOCIATE_AC else "rejected"
+        if any(answer.status == 0 for answer in answers):
+            return "answered with success"
+        names = {ABORT: "aborted", ASSOCIATE_AC: "associated", P_DATA: "answered with an error"}
+        return names.get(answers[-1].kind, "rejected or released")
 
     def close(self) -> None:
         """The receiver lives, and its folder holds what the index says."""

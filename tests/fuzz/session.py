@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -35,5 +36,7 @@ def fuzz(entrance: Entrance, *, inputs: int, start: int | None = None) -> Counte
     def feed(content: bytes) -> None:
         outcomes[entrance.feed(content)] += 1
 
+    # pynetdicom logs each PDU that it cannot decode; pytest would keep and show them all.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     (feed if start is None else seed(start)(feed))()
     return outcomes

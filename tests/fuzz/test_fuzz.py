@@ -36,10 +36,10 @@ def test_c_store_is_answered_and_what_was_accepted_is_kept(target: Target) -> No
 
 def test_pdu_stream_ends_and_the_receiver_goes_on(target: Target) -> None:
     stream = Stream(target)
-    outcomes = fuzz(stream, inputs=120)
+    outcomes = fuzz(stream, inputs=100)
     stream.close()
-    assert outcomes["associated"] > 10
-    assert outcomes["aborted"] > 10
+    assert outcomes["answered with success"] > 5
+    assert outcomes["aborted"] > 5
 
 
 def test_stow_is_answered_without_a_server_error(target: Target) -> None:
