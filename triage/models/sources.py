@@ -17,12 +17,17 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import JPEGExtended12Bit
+from pydicom.uid import UID, JPEGExtended12Bit
 
 from triage.core.analysis import InputRefusedError
+from triage.decoding.errors import DecodingError
+from triage.decoding.files import check_file, check_frame
 
 Source = tuple[str, Path]
 """A SOP Instance UID and its file."""
+
+# RecursionError: what lies in sequences of defined length is built only when it is asked for.
+_READING_ERRORS = (InvalidDicomError, EOFError, ValueError, NotImplementedError, RecursionError)
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -80,9 +85,10 @@ def read_instance(source: Source) -> ReadInstance:
     """
     uid, path = source
     try:
+        check_file(path)
         content = path.read_bytes()
         dataset = dcmread(BytesIO(content))
-    except (OSError, InvalidDicomError, EOFError, ValueError, NotImplementedError) as error:
+    except (OSError, DecodingError, *_READING_ERRORS) as error:
         raise InputRefusedError(f"the file of instance {uid} cannot be read: {error}") from error
     return ReadInstance(uid, path, hashlib.sha256(content).hexdigest(), dataset)
 
@@ -98,7 +104,9 @@ def decode(instance: ReadInstance) -> NDArray[Any]:
     Raises:
         InputRefusedError: names the instance, and says why its pixel data cannot be decoded.
     """
+    _check_is_single_frame(instance)
     try:
+        _check_frame(instance)
         pixels = (
             _decode_12_bit_jpeg(instance) if _is_12_bit_jpeg(instance) else _decode_any(instance)
         )
@@ -116,6 +124,22 @@ def decode(instance: ReadInstance) -> NDArray[Any]:
             f"have the shape {pixels.shape}"
         )
     return pixels
+
+
+def _check_is_single_frame(instance: ReadInstance) -> None:
+    frames = instance.dataset.get("NumberOfFrames") or 1
+    # Before they are decoded: all frames would be, one after the other, to be thrown away.
+    if not isinstance(frames, int) or frames != 1:
+        raise InputRefusedError(
+            f"instance {instance.sop_instance_uid} is not a single grayscale frame: its Number of "
+            f"Frames is {frames}"
+        )
+
+
+def _check_frame(instance: ReadInstance) -> None:
+    dataset = instance.dataset
+    is_encapsulated = UID(dataset.file_meta.TransferSyntaxUID).is_encapsulated
+    check_frame(dataset, dataset.PixelData if is_encapsulated else None, 0)
 
 
 def _decode_any(instance: ReadInstance) -> NDArray[Any]:

@@ -7,21 +7,15 @@ of a millisecond.
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import struct
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
-from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag
 from pydicom.uid import (
     AllTransferSyntaxes,
     DeflatedExplicitVRLittleEndian,
@@ -31,7 +25,9 @@ from pydicom.uid import (
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
-from triage.receiver.elements import scan_elements
+from triage.decoding.elements import Encoded, read_elements, scan_elements
+from triage.decoding.errors import DecodingError
+from triage.decoding.inflation import inflated_start
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 
 _IDENTITY_KEYWORDS = (
@@ -77,25 +73,18 @@ _ATTRIBUTES = tuple(
 )
 _ATTRIBUTE_OF = {attribute.tag: attribute for attribute in _ATTRIBUTES}
 _CHARACTER_SET_TAG = 0x00080005
-_TAGS = [_CHARACTER_SET_TAG, *(attribute.tag for attribute in _ATTRIBUTES)]
-_WANTED_TAGS = frozenset(_TAGS)
-_LAST_TAG = max(_TAGS)
-_UNDEFINED_LENGTH = 0xFFFFFFFF
-# The longest value of the attributes above has 1024 characters; some senders exceed their limits.
-_LONGEST_VALUE = 1024 * 1024
+_TAGS = frozenset({_CHARACTER_SET_TAG, *(attribute.tag for attribute in _ATTRIBUTES)})
 
 _DEFLATED = {
     DeflatedExplicitVRLittleEndian,
     "1.2.840.10008.1.2.4.95",  # JPIP Referenced Deflate
     "1.2.840.10008.1.2.4.205",  # JPIP HTJ2K Referenced Deflate
 }
-# A header is some kilobytes. A deflated data set may claim any size, so it is inflated no further.
+# A header is some kilobytes. A deflated data set may claim any size, so no more of it is kept.
 _LONGEST_INFLATED_HEADER = 16 * 1024 * 1024
-_DEFLATED_CHUNK = 64 * 1024
 
-# Explicit little endian, but for what DICOM PS3.5 says of their pixels, are most of the others.
-_PLAIN = frozenset(AllTransferSyntaxes) - _DEFLATED - {ImplicitVRLittleEndian, ExplicitVRBigEndian}
-_SMALL_BYTES = 64 * 1024
+# A private transfer syntax may be anything, so it is not read before all of it is there.
+_READABLE_FROM_THE_START = frozenset(AllTransferSyntaxes) - _DEFLATED - {ExplicitVRBigEndian}
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _INTEGER = {"US": "H", "SS": "h", "UL": "I", "SL": "i"}
@@ -137,8 +126,8 @@ def is_valid_uid(uid: str) -> bool:
     return len(uid) <= 64 and _UID.fullmatch(uid) is not None
 
 
-def parse_header(dataset: bytes, transfer_syntax_uid: str) -> Header:
-    """Return the header of an encoded data set.
+def parse_header(dataset: Encoded, transfer_syntax_uid: str, *, start: int = 0) -> Header:
+    """Return the header of the encoded data set that begins at `start`.
 
     Text is decoded with the data set's own Specific Character Set (0008,0005).
 
@@ -146,95 +135,36 @@ def parse_header(dataset: bytes, transfer_syntax_uid: str) -> Header:
         RefusedInstanceError: 0xC000 where the bytes are no data set or lack one of the four UIDs,
             0x0117 where a UID breaks the rules of PS3.5 section 9.1.
     """
-    return _parse(io.BytesIO(dataset), transfer_syntax_uid, _Progress())
-
-
-class HeaderReader:
-    """Reads the header of a data set that is still arriving, as soon as all of it is there."""
-
-    def __init__(self, transfer_syntax_uid: str) -> None:
-        self._transfer_syntax_uid = transfer_syntax_uid
-
-    def read_head(self, head: bytes) -> Header | None:
-        """Return the header, or None if `head`, the first bytes, may not hold all of it."""
-        if self._transfer_syntax_uid in _PLAIN:
-            raw = scan_elements(head, _WANTED_TAGS, _LAST_TAG)
-            if raw is not None:
-                return _header_of(_values_of(raw, is_little_endian=True))
-        progress = _Progress()
-        try:
-            header = _parse(io.BytesIO(head), self._transfer_syntax_uid, progress)
-        except RefusedInstanceError:
-            return None  # judged again when the whole data set is there
-        return header if progress.is_past_the_header else None
-
-    def read_whole(self, read: ReadAt, size_bytes: int) -> Header:
-        """Return the header of a data set of `size_bytes` that has arrived.
-
-        Values that are not wanted are skipped, so little of it comes into memory.
-
-        Raises:
-            RefusedInstanceError: as `parse_header`.
-        """
-        if size_bytes <= _SMALL_BYTES and (header := self.read_head(read(0, size_bytes))):
-            return header
-        stream = io.BufferedReader(_ReadAtStream(read, size_bytes))
-        return _parse(stream, self._transfer_syntax_uid, _Progress())
-
-
-ReadAt = Callable[[int, int], bytes]
-"""Gives up to so many bytes (second argument) from a place (first argument)."""
-
-
-class _ReadAtStream(io.RawIOBase):
-    def __init__(self, read: ReadAt, size_bytes: int) -> None:
-        self._read_at = read
-        self._size_bytes = size_bytes
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}
-        self._position = max(0, bases[whence] + offset)
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        received = self._read_at(self._position, len(buffer))
-        buffer[: len(received)] = received
-        self._position += len(received)
-        return len(received)
-
-
-@dataclass(slots=True)
-class _Progress:
-    is_past_the_header: bool = False
-
-    def stop_when(self, tag: BaseTag, vr: str | None, length: int) -> bool:
-        del vr
-        if int(tag) > _LAST_TAG:
-            self.is_past_the_header = True
-        elif int(tag) in _WANTED_TAGS and _LONGEST_VALUE < length < _UNDEFINED_LENGTH:
-            raise ValueError("a value of the header is longer than any that can be meant")
-        return self.is_past_the_header
-
-
-def _parse(stream: BinaryIO, transfer_syntax_uid: str, progress: _Progress) -> Header:
     try:
-        raw = _read_elements(stream, transfer_syntax_uid, progress)
-        values = _values_of(raw, is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian)
-    except Exception as error:  # whatever hostile bytes make the parser raise
+        raw = _read_elements(dataset, transfer_syntax_uid, start)
+        return _header_of(raw, is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian)
+    except RefusedInstanceError:
+        raise
+    except DecodingError as error:
+        raise RefusedInstanceError(
+            StorageStatus.CANNOT_UNDERSTAND, f"data set cannot be parsed: {error}"
+        ) from error
+    except Exception as error:  # whatever hostile bytes make the decoding of a value raise
         raise RefusedInstanceError(
             StorageStatus.CANNOT_UNDERSTAND, f"data set cannot be parsed: {type(error).__name__}"
         ) from error
-    return _header_of(values)
 
 
-def _header_of(values: dict[str, Any]) -> Header:
+def parse_head(head: bytes, transfer_syntax_uid: str) -> Header | None:
+    """Return the header of a data set of which `head` has arrived, None if that may not be all.
+
+    Raises:
+        RefusedInstanceError: as `parse_header`.
+    """
+    if transfer_syntax_uid not in _READABLE_FROM_THE_START:
+        return None
+    is_implicit_vr = transfer_syntax_uid == ImplicitVRLittleEndian
+    raw = scan_elements(head, _TAGS, is_implicit_vr=is_implicit_vr)
+    return None if raw is None else _header_of(raw, is_little_endian=True)
+
+
+def _header_of(raw: dict[int, bytes], *, is_little_endian: bool) -> Header:
+    values = _values_of(raw, is_little_endian)
     return Header(
         sop_class_uid=_required_uid(values, "SOPClassUID"),
         sop_instance_uid=_required_uid(values, "SOPInstanceUID"),
@@ -257,36 +187,20 @@ def _required_uid(values: dict[str, Any], keyword: str) -> str:
     return str(uid)
 
 
-def _read_elements(
-    stream: BinaryIO, transfer_syntax_uid: str, progress: _Progress
-) -> dict[int, bytes]:
-    """Return the encoded values of the wanted attributes by tag."""
+def _read_elements(dataset: Encoded, transfer_syntax_uid: str, start: int) -> dict[int, bytes]:
     if transfer_syntax_uid in _DEFLATED:
-        stream = io.BytesIO(_inflated_header(stream))
-    elements = read_dataset(
-        stream,
-        is_implicit_VR=transfer_syntax_uid == ImplicitVRLittleEndian,
+        deflated = memoryview(dataset)[start:]
+        dataset, start = inflated_start(deflated, _LONGEST_INFLATED_HEADER), 0
+    return read_elements(
+        dataset,
+        _TAGS,
+        start=start,
+        is_implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian,
         is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
-        stop_when=progress.stop_when,
-        specific_tags=list(_TAGS),
     )
-    found: dict[int, bytes] = {}
-    for tag in _TAGS:
-        raw: Any = elements.get_item(tag) if tag in elements else None
-        if isinstance(raw, RawDataElement) and raw.value:
-            found[tag] = raw.value
-    return found
 
 
-def _inflated_header(stream: BinaryIO) -> bytes:
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    header = bytearray()
-    while (chunk := stream.read(_DEFLATED_CHUNK)) and len(header) < _LONGEST_INFLATED_HEADER:
-        header += inflate.decompress(chunk, _LONGEST_INFLATED_HEADER - len(header))
-    return bytes(header)
-
-
-def _values_of(raw: dict[int, bytes], *, is_little_endian: bool) -> dict[str, Any]:
+def _values_of(raw: dict[int, bytes], is_little_endian: bool) -> dict[str, Any]:
     character_sets = raw.get(_CHARACTER_SET_TAG, b"")
     values: dict[str, Any] = {}
     for tag, value in raw.items():
@@ -313,9 +227,18 @@ def _value_of(
 
 
 @lru_cache(maxsize=64)
-def _encodings_of(value: bytes) -> list[str]:
-    terms = value.decode("ascii", "replace").split("\\")
-    return list(convert_encodings([term.strip(" \x00") for term in terms]))
+def _encodings_of(character_sets: bytes) -> list[str]:
+    """Return Python's names of the data set's character sets (DICOM PS3.3 C.12.1.1.2).
+
+    Only the standard's own terms are looked up. pydicom would also take any codec of Python's, of
+    which some decode to what no database takes, and some are slow on purpose-made input.
+    """
+    terms = [term.strip(" \x00") for term in character_sets.decode("ascii", "replace").split("\\")]
+    known = [term for term in terms if term in python_encoding]
+    if not known:
+        return [default_encoding]
+    first = [] if terms[0] in python_encoding else [""]
+    return list(convert_encodings([*first, *known]))
 
 
 def _convert(
@@ -350,6 +273,8 @@ def _texts(vr: str, value: bytes, encodings: list[str]) -> list[str]:
         text = decode_bytes(value, encodings, TEXT_VR_DELIMS)
     else:
         text = value.decode("ascii", "replace")
-    text = text.replace("\x00", "")  # padding of UIDs, and PostgreSQL refuses it in any text
+    if vr == "UI":  # padded with NUL; what is left of others must make it invalid
+        return [text.rstrip("\x00").strip(" ")]
+    text = text.replace("\x00", "")  # PostgreSQL refuses it in any text
     parts = [text] if vr in _SINGLE_TEXT else text.split("\\")
     return [part.strip() for part in parts]

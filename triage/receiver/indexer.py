@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
-from triage.store.arrivals import KnownSeries, record_in_known_series
+from triage.store.known_series import KnownSeries, record_in_known_series
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from triage.receiver.headers import Header, HeaderReader, is_valid_uid
+from triage.receiver.headers import Header, is_valid_uid, parse_head, parse_header
 from triage.receiver.indexer import Indexer
 from triage.receiver.part10 import file_header
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
@@ -118,7 +118,6 @@ class ArrivingInstance:
         self._indexer = indexer
         self._clock = clock
         self._limits = limits
-        self._header_reader = HeaderReader(announced.transfer_syntax_uid)
         self._header: Header | None = None
         self._head = bytearray()
         self._received_bytes = 0
@@ -152,7 +151,7 @@ class ArrivingInstance:
         if self._header is None and len(self._head) < _HEAD_BYTES:
             self._head += fragment[: _HEAD_BYTES - len(self._head)]
             if len(self._head) == _HEAD_BYTES:
-                self._header = self._header_reader.read_head(bytes(self._head))
+                self._header = self._parsed_head()
 
     def finish(self) -> Recorded:
         """Return once the file is durable and its index row is committed.
@@ -160,7 +159,7 @@ class ArrivingInstance:
         Raises:
             RefusedInstanceError: the instance is not stored; the error is the answer to the sender.
         """
-        header = self._header or self._header_reader.read_whole(self._read, self._received_bytes)
+        header = self._header or self._parsed_head() or self._parsed_whole()
         _check_is_what_was_announced(header, self._announced)
         try:
             file = self._file.keep(header.study_instance_uid, header.sop_instance_uid)
@@ -181,8 +180,18 @@ class ArrivingInstance:
             raise self._not_written(error) from error
         return file
 
-    def _read(self, offset: int, length: int) -> bytes:
-        return self._file.read(self._offset + offset, length)
+    def _parsed_head(self) -> Header | None:
+        try:
+            return parse_head(bytes(self._head), self._announced.transfer_syntax_uid)
+        except RefusedInstanceError:
+            return None  # judged again when all of it is there
+
+    def _parsed_whole(self) -> Header:
+        syntax = self._announced.transfer_syntax_uid
+        if self._received_bytes <= _HEAD_BYTES:
+            return parse_header(bytes(self._head), syntax)
+        # Not closed here: while an error is under way, its traceback may still look into it.
+        return parse_header(self._file.mapped(), syntax, start=self._offset)
 
     def _check_free_space(self) -> None:
         self._free_bytes_seen_at = self._received_bytes

@@ -23,6 +23,7 @@ from triage.receiver.command_set import StoreRequest
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import AnnouncedInstance, Intake, IntakeLimits
+from triage.receiver.leftovers import LeftoverRemoval
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
 from triage.receiver.processes import Listener, ReceiverProcesses, Share, not_listening
 from triage.receiver.refusals import StorageStatus
@@ -80,6 +81,9 @@ class Receiver:
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
         )
         self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
+        self._leftovers = LeftoverRemoval(
+            files.root, untouched_s=settings.receiver.network_timeout_s
+        )
         self._services = (verification_service(),)
         self._ae = _application_entity(settings.receiver, self._services, share)
         self._server: StorageServer | None = None
@@ -97,6 +101,7 @@ class Receiver:
             release_receiver(session, self.name)
         self._server = server
         self._rounds.start()
+        self._leftovers.start()
         threading.Thread(target=server.serve_forever, name="triage-receiver", daemon=True).start()
         log.info("receiver listens", receiver=self.name)
 
@@ -139,6 +144,7 @@ class Receiver:
         for association in remaining:
             association.join(_LONGEST_STORE_S)
         self._rounds.stop()
+        self._leftovers.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._server = None
@@ -209,6 +215,8 @@ def _application_entity(
     )
     entity.maximum_pdu_size = settings.maximum_pdu_bytes
     entity.network_timeout = settings.network_timeout_s
+    # A connection on which no association request comes counts as an association until then.
+    entity.acse_timeout = min(entity.acse_timeout or 30.0, settings.network_timeout_s)
     entity.require_calling_aet = list(settings.allowed_calling_ae_titles)
     entity.require_called_aet = settings.require_called_ae_title
     for service in services:

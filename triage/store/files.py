@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import mmap
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -117,9 +118,9 @@ class GrowingFile:
         while view:
             view = view[os.write(self._descriptor, view) :]
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Return what was written at `offset`."""
-        return os.pread(self._descriptor, length, offset)
+    def mapped(self) -> mmap.mmap:
+        """Return what was written, mapped into memory; only what is looked at takes any."""
+        return mmap.mmap(self._descriptor, self.size_bytes, access=mmap.ACCESS_READ)
 
     def keep(self, study_instance_uid: str, sop_instance_uid: str) -> StoredFile:
         """Name the file after its instance and return once its content is durable.

@@ -11,11 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
+from triage.decoding.files import check_file, check_frame
+
 _PERCENTILES = (0.5, 99.5)
+_PIXEL_DATA = 0x7FE00010
+_LENGTH_OF_ITS_HEAD = 12  # tag, VR OB, two reserved bytes and a length (DICOM PS3.5 A.4)
 
 
 class PixelError(Exception):
@@ -57,13 +62,15 @@ def read_frame(path: Path, number: int) -> Frame:
         PixelError: the file has no such frame, or its pixels cannot be decoded.
     """
     try:
+        check_file(path)
         header = dcmread(path, stop_before_pixels=True)
     except Exception as error:
         raise PixelError(f"the file cannot be read: {why(error)}") from error
-    frames = int(header.get("NumberOfFrames") or 1)
+    frames = _frames(header)
     if not 1 <= number <= frames:
         raise PixelError(f"there is no frame {number}; the image has {frames}")
     try:
+        _check_frame(path, header, number)
         # One frame is read from the file, but a deflated file has no place to find it at.
         source = dcmread(path) if _is_deflated(header) else path
         stored = pixel_array(source, index=number - 1)
@@ -72,6 +79,23 @@ def read_frame(path: Path, number: int) -> Frame:
         return _greyscale(stored, header, number)
     except Exception as error:
         raise PixelError(f"{_name_of_encoding(header)} cannot be decoded: {why(error)}") from error
+
+
+def _frames(header: Dataset) -> int:
+    try:
+        return int(header.get("NumberOfFrames") or 1)
+    except (TypeError, ValueError) as error:
+        raise PixelError("the Number of Frames of the image is no number") from error
+
+
+def _check_frame(path: Path, header: Dataset, number: int) -> None:
+    if not UID(header.file_meta.get("TransferSyntaxUID", "")).is_encapsulated:
+        check_frame(header, None, number - 1)
+        return
+    with path.open("rb") as file:
+        read_partial(file, stop_when=lambda tag, *_: tag == _PIXEL_DATA)
+        file.seek(_LENGTH_OF_ITS_HEAD, 1)
+        check_frame(header, file, number - 1)
 
 
 def why(error: Exception) -> str:
