@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -20,12 +21,15 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from triage.core.completeness import QuietPeriods
 from triage.core.errors import TriageError
+from triage.receiver.admission import Admission, Rejection, Request
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
+from triage.receiver.deadlines import Deadlines
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.receiver.services import DimseService
+from triage.receiver.tls import ServerTls
 from triage.receiver.transport import StorageServer
 from triage.settings import ReceiverSettings, Settings
 from triage.store.clock import Clock, system_clock
@@ -41,6 +45,8 @@ _config.UNRESTRICTED_STORAGE_SERVICE = True
 # Pynetdicom's own handlers format every PDU as text, with AE titles and identifiers.
 _config.LOG_HANDLER_LEVEL = "none"
 
+# Connections that have not asked for anything yet do not keep senders out; this bounds them.
+_CONNECTIONS_PER_ASSOCIATION = 4
 _GRACE_S = 2.0
 _LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
@@ -61,6 +67,12 @@ class Receiver:
         clock: Clock = system_clock,
     ) -> None:
         self._settings = settings.receiver
+        self._tls_settings = settings.tls
+        self._admission = Admission(settings)
+        self._deadlines = Deadlines(
+            message_s=settings.receiver.message_timeout_s,
+            association_s=settings.receiver.maximum_association_s,
+        )
         self._database = database
         self.name = receiver_name(settings.receiver)
         self._open = OpenAssociations()
@@ -76,7 +88,7 @@ class Receiver:
         self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
         self._services = (verification_service(),)
         self._ae = _application_entity(settings.receiver, self._services)
-        self._server: StorageServer | None = None
+        self._servers: list[StorageServer] = []
 
     def start(self) -> None:
         """Listen, after freeing what a killed receiver of this name held.
@@ -86,16 +98,39 @@ class Receiver:
         """
         # In this order: where a receiver of this name runs, the port is taken, and what it holds
         # open must not be freed. Connections wait until the server begins to serve.
-        server = self._listen()
+        servers = self._listen()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
-        self._server = server
+        self._servers = servers
         self._rounds.start()
-        threading.Thread(target=server.serve_forever, name="triage-receiver", daemon=True).start()
-        log.info("receiver listens", receiver=self.name)
+        self._deadlines.start()
+        for server in servers:
+            threading.Thread(
+                target=server.serve_forever, name="triage-receiver", daemon=True
+            ).start()
+        log.info("receiver listens", receiver=self.name, tls_port=self._settings.tls_port)
 
-    def _listen(self) -> StorageServer:
-        address = (self._settings.host, self._settings.port)
+    def _listen(self) -> list[StorageServer]:
+        settings = self._settings
+        tls = (
+            ServerTls(self._tls_settings, settings.association_request_timeout_s)
+            if settings.tls_port is not None
+            else None
+        )
+        servers = []
+        try:
+            if settings.plain:
+                servers.append(self._listen_on(settings.port, "receiver.port", None))
+            if settings.tls_port is not None:
+                servers.append(self._listen_on(settings.tls_port, "receiver.tls_port", tls))
+        except ReceiverError:
+            for server in servers:
+                server.server_close()
+            raise
+        return servers
+
+    def _listen_on(self, port: int, key: str, tls: ServerTls | None) -> StorageServer:
+        host = self._settings.host
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._handle_requested),
             (evt.EVT_C_STORE, self._handle_store),
@@ -107,27 +142,32 @@ class Receiver:
         ]
         try:
             server = self._ae.make_server(
-                address, evt_handlers=handlers, server_class=StorageServer
+                (host, port),
+                evt_handlers=handlers,
+                server_class=StorageServer,
+                tls=tls,
+                may_connect=self._admission.may_connect,
+                deadlines=self._deadlines,
             )
         except OSError as error:
-            host, port = address
             if error.errno == errno.EADDRINUSE:
                 raise ReceiverError(
                     f"port {port} of {host} is in use by another program; stop it, or choose "
-                    "another with receiver.port"
+                    f"another with {key}"
                 ) from error
             raise ReceiverError(
                 f"cannot listen on {host} port {port}: {error.strerror}; check receiver.host and "
-                "receiver.port"
+                f"{key}"
             ) from error
         assert isinstance(server, StorageServer)
         return server
 
     def stop(self) -> None:
         """Stop listening, let what is under way come to its end, and abort the rest."""
-        if self._server is None:
+        if not self._servers:
             return
-        self._server.shutdown()
+        for server in self._servers:
+            server.shutdown()
         deadline = time.monotonic() + _GRACE_S
         while self._ae.active_associations and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -139,17 +179,23 @@ class Receiver:
         for association in remaining:
             association.join(_LONGEST_STORE_S)
         self._rounds.stop()
+        self._deadlines.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
-        self._server = None
+        self._servers = []
         log.info("receiver stopped", receiver=self.name)
 
     def _handle_requested(self, event: Event) -> None:
-        """Put the transfer syntaxes that we can read first (the sender's order is kept otherwise).
+        """Reject who may not associate; else put the transfer syntaxes that we can read first.
 
-        The acceptor chooses among those proposed (DICOM PS3.8 9.3.3.2), and pynetdicom takes the
-        first: of a private one and a standard one, this makes it the standard one.
+        The sender's order is kept otherwise. The acceptor chooses among those proposed (DICOM PS3.8
+        9.3.3.2), and pynetdicom takes the first: of a private one and a standard one, this makes it
+        the standard one.
         """
+        rejection = self._admission.admit(_request_of(event.assoc), event.assoc.is_alive)
+        if rejection is not None:
+            _reject(event.assoc, rejection)
+            return
         request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
         for context in request.presentation_context_definition_list:
             context.transfer_syntax = sorted(
@@ -160,6 +206,7 @@ class Receiver:
         """Answer a C-STORE request (DICOM PS3.7 9.1.1, statuses of PS3.4 B.2.3)."""
         incoming = self._incoming(event)
         try:
+            self._check_size(incoming)
             self._intake.store(incoming)
         except RefusedInstanceError as refusal:
             log.warning(
@@ -173,6 +220,12 @@ class Receiver:
             log.exception("instance not stored", error=type(error).__name__)
             return _failure(StorageStatus.PROCESSING_FAILURE, "internal error of the receiver")
         return int(StorageStatus.SUCCESS)
+
+    def _check_size(self, incoming: IncomingInstance) -> None:
+        if len(incoming.dataset) > self._settings.maximum_instance_mb * 1024 * 1024:
+            raise RefusedInstanceError(
+                StorageStatus.OUT_OF_RESOURCES, "instance is larger than the receiver takes"
+            )
 
     def _incoming(self, event: Event) -> IncomingInstance:
         request = cast(C_STORE, event.request)
@@ -211,15 +264,37 @@ def _application_entity(settings: ReceiverSettings, services: tuple[DimseService
     entity = AE(ae_title=settings.ae_title)
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = "TRIAGE"
-    entity.maximum_associations = settings.maximum_associations
+    entity.maximum_associations = settings.maximum_associations * _CONNECTIONS_PER_ASSOCIATION
     entity.maximum_pdu_size = settings.maximum_pdu_bytes
     entity.network_timeout = settings.network_timeout_s
-    entity.require_calling_aet = list(settings.allowed_calling_ae_titles)
-    entity.require_called_aet = settings.require_called_ae_title
+    entity.acse_timeout = settings.association_request_timeout_s
     for service in services:
         for sop_class in service.sop_classes:
             entity.add_supported_context(sop_class)
     return entity
+
+
+def _request_of(association: Any) -> Request:
+    primitive = association.requestor.primitive
+    return Request(
+        calling_ae_title=primitive.calling_ae_title,
+        called_ae_title=primitive.called_ae_title,
+        address=association.requestor.address,
+        is_tls=isinstance(association.dul.socket.socket, ssl.SSLSocket),
+    )
+
+
+def _reject(association: Any, rejection: Rejection) -> None:
+    """Send A-ASSOCIATE-RJ (DICOM PS3.8 9.3.4) and end the association."""
+    log.warning(
+        "association refused",
+        calling_ae_title=association.requestor.primitive.calling_ae_title.strip(),
+        address=association.requestor.address,
+        reason=rejection.why,
+    )
+    association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
+    evt.trigger(association, evt.EVT_REJECTED, {})
+    association.kill()  # returns once the answer is sent
 
 
 def _failure(status: StorageStatus, comment: str) -> Dataset:

@@ -12,6 +12,7 @@ import contextlib
 import queue
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from typing import Any
 import structlog
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+
+from triage.receiver.deadlines import Deadlines, PduInArrival, WatchedAssociation
+from triage.receiver.tls import HandshakeError, ServerTls
 
 log = structlog.get_logger(__name__)
 
@@ -42,9 +46,43 @@ class StorageServer(ThreadedAssociationServer):
     request_queue_size = 128
     daemon_threads = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        tls: ServerTls | None = None,
+        may_connect: Callable[[str], bool] = lambda _: True,
+        deadlines: Deadlines | None = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs["request_handler"] = _StorageRequestHandler
+        self.tls = tls
+        self.deadlines = deadlines
+        self._may_connect = may_connect
         super().__init__(*args, **kwargs)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return whether the connection is let to speak; else it is closed."""
+        del request
+        if self._may_connect(client_address[0]):
+            return True
+        log.warning("connection closed", address=client_address[0], reason="no sender is there")
+        return False
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection, in its own thread: a slow TLS handshake keeps nobody else waiting."""
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        try:
+            secured = self.tls.secure(request)
+        except HandshakeError as error:
+            log.warning("TLS handshake failed", address=client_address[0], reason=str(error))
+            return
+        try:
+            super().finish_request(secured, client_address)
+        except BaseException:
+            secured.close()
+            raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that could not be served; the base class would print to stderr."""
@@ -72,6 +110,8 @@ class StorageServer(ThreadedAssociationServer):
 
 
 class _StorageRequestHandler(RequestHandler):
+    server: StorageServer
+
     def _create_association(self) -> Association:
         association = super()._create_association()
         # Each socket announces the connection (Evt5 of PS3.8 9.2.1), and ours replaces the first.
@@ -84,6 +124,8 @@ class _StorageRequestHandler(RequestHandler):
         association.dimse.msg_queue = _AnnouncingQueue(work.set)
         association.dul._run_loop_delay = 0
         association._reactor_checkpoint = _Checkpoint(association, work)
+        if self.server.deadlines is not None:
+            self.server.deadlines.watch(WatchedAssociation(association))
         return association
 
 
@@ -151,6 +193,7 @@ class _StorageSocket(AssociationSocket):
     def __init__(self, association: Association, client_socket: socket.socket) -> None:
         super().__init__(association, client_socket=client_socket)
         self.has_ended = False
+        self.pdu_in_arrival: PduInArrival | None = None
         self._woken, self._waking = socket.socketpair()
         self._woken.setblocking(False)
         self._waking.setblocking(False)
@@ -167,6 +210,8 @@ class _StorageSocket(AssociationSocket):
         if self.socket is None or not self._is_connected:
             time.sleep(_POLL_S)  # the connection is gone, but a handler of it may still be storing
             return False
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True  # decrypted already, so select() does not know of it
         is_closing = self._assoc.dul.state_machine.current_state == "Sta13"
         try:
             readable, _, _ = select.select(
@@ -189,6 +234,9 @@ class _StorageSocket(AssociationSocket):
             self.has_ended = True
             raise PeerError(f"a PDU of {nr_bytes} bytes is announced")
         assert self.socket is not None
+        # A PDU is read in two parts: its header of six bytes, and the rest (PS3.8 9.3.1).
+        is_header = self.pdu_in_arrival is None
+        self.pdu_in_arrival = self.pdu_in_arrival or PduInArrival()
         received = bytearray()
         # Room is made as bytes arrive, not as many as the peer announces.
         while len(received) < nr_bytes:
@@ -201,6 +249,8 @@ class _StorageSocket(AssociationSocket):
                 self.has_ended = True
                 break
             received += chunk
+        if not is_header:
+            self.pdu_in_arrival = None
         return received
 
     def close(self) -> None:
