@@ -116,6 +116,7 @@ def test_archive_that_asks_for_a_certificate_we_have_not_is_named(
     ],
 )
 def test_certificate_of_the_archive_is_verified(
+    *,
     tmp_path: Path,
     authority: Authority,
     name: str,

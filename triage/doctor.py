@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 from pynetdicom import AE
-from sqlalchemy import func, select
 from pynetdicom.presentation import build_context
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from triage.associations import AssociationError, associate

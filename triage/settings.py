@@ -91,7 +91,7 @@ class ReceiverSettings(_Section):
     go on in what is left."""
     resume_free_mb: Annotated[int, Field(ge=0)] = 1024
     """Free disk space, in MB, from which on they are taken again."""
-    warning_free_mb: Annotated[int, Field(ge=0)] = 10240
+    warning_free_mb: Annotated[int, Field(ge=0)] = 5120
     """Free disk space, in MB, below which the log, `/status` and `triage doctor` warn."""
     quiet_period_s: Seconds = 30.0
     """Seconds without a new image before a study counts as complete."""

@@ -90,9 +90,9 @@ def test_images_from_storescu_arrive_over_tls(
     large = ct_slice(Rows=1024, Columns=1024, PixelData=bytes(2 * 1024 * 1024))
     for number, dataset in enumerate((ct_slice(), large)):
         dataset.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+    sent = [str(tmp_path / "0.dcm"), str(tmp_path / "1.dcm")]
     subprocess.run(
-        [storescu, *anonymous(authority), profile, "127.0.0.1", str(port)]
-        + [str(tmp_path / "0.dcm"), str(tmp_path / "1.dcm")],
+        [storescu, *anonymous(authority), profile, "127.0.0.1", str(port), *sent],
         check=True,
         capture_output=True,
         timeout=60,
@@ -119,6 +119,7 @@ def test_extended_profile_of_dcmtk_is_served(start_tls: StartTls, authority: Aut
     ],
 )
 def test_client_certificates_are_asked_for_as_configured(
+    *,
     start_tls: StartTls,
     authority: Authority,
     tmp_path: Path,
@@ -188,7 +189,7 @@ def test_suites_outside_the_profile_are_refused(start_tls: StartTls, suite: str)
     context.set_ciphers(suite)
     with (
         socket.create_connection(("127.0.0.1", start_tls()), timeout=10) as connection,
-        pytest.raises(ssl.SSLError, match="(?i)handshake failure"),
+        pytest.raises(ssl.SSLError, match=r"(?i)handshake failure"),
     ):
         context.wrap_socket(connection)
 

@@ -12,6 +12,7 @@ from triage.receiver.indexer import Indexer
 from triage.receiver.part10 import file_header
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.store.clock import Clock
+from triage.store.disk import DiskFullError, Watermarks
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.studies import ReceivedInstance, Recorded
 
@@ -34,12 +35,18 @@ class Intake:
     """Stores instances as they were sent. Pixel data is never decoded here."""
 
     def __init__(
-        self, files: InstanceFiles, indexer: Indexer, clock: Clock, *, minimum_free_bytes: int = 0
+        self,
+        files: InstanceFiles,
+        indexer: Indexer,
+        clock: Clock,
+        *,
+        minimum_free_bytes: int = 0,
+        watermarks: Watermarks | None = None,
     ) -> None:
         self._files = files
         self._indexer = indexer
         self._clock = clock
-        self._minimum_free_bytes = minimum_free_bytes
+        self._watermarks = watermarks or Watermarks(files.free_bytes, minimum=minimum_free_bytes)
 
     def store(self, incoming: IncomingInstance) -> Recorded:
         """Return once the file is durable and its index row is committed.
@@ -63,14 +70,13 @@ class Intake:
             sop_instance_uid=header.sop_instance_uid,
             transfer_syntax_uid=incoming.transfer_syntax_uid,
         )
-        if self._files.free_bytes() < self._minimum_free_bytes + len(incoming.dataset):
-            raise RefusedInstanceError(
-                StorageStatus.OUT_OF_RESOURCES, "less disk space left than the receiver keeps free"
-            )
         try:
-            return self._files.write(
-                header.study_instance_uid, header.sop_instance_uid, (meta, incoming.dataset)
-            )
+            with self._watermarks.room_for(len(incoming.dataset)):
+                return self._files.write(
+                    header.study_instance_uid, header.sop_instance_uid, (meta, incoming.dataset)
+                )
+        except DiskFullError as error:
+            raise RefusedInstanceError(StorageStatus.OUT_OF_RESOURCES, str(error)) from error
         except OSError as error:
             log.warning(
                 "instance could not be written",

@@ -34,6 +34,7 @@ from triage.receiver.transport import StorageServer
 from triage.settings import ReceiverSettings, Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
+from triage.store.disk import watermarks_of
 from triage.store.files import InstanceFiles
 from triage.store.studies import release_receiver
 
@@ -80,7 +81,7 @@ class Receiver:
             files,
             Indexer(database, self.name, clock),
             clock,
-            minimum_free_bytes=settings.receiver.minimum_free_mb * 1024 * 1024,
+            watermarks=watermarks_of(files, settings.receiver),
         )
         quiet = QuietPeriods(
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
