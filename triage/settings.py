@@ -295,6 +295,9 @@ class RetentionSettings(_Section):
     """Only where an archive has committed itself to keep the study."""
     forget_patient_days: Days | None = None
     """Days after the images went before patient data and result files go too; none keeps."""
+    unindexed_days: Days = 7.0
+    """Days before a file that no row names goes: it was never acknowledged, unless the database was
+    set back to an older state."""
     interval_s: Seconds = 300.0
     """Seconds between two rounds of deleting."""
 

@@ -19,7 +19,14 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.store.clock import Clock
 from triage.store.database import Database
-from triage.store.studies import ReceivedInstance, Recorded, hold_open, record_instance
+from triage.store.files import InstanceFiles
+from triage.store.studies import (
+    FileIsGoneError,
+    ReceivedInstance,
+    Recorded,
+    hold_open,
+    record_instance,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -38,10 +45,19 @@ class _Pending:
 class Indexer:
     """Records received instances for many threads, as many in one commit as wait for it."""
 
-    def __init__(self, database: Database, receiver_name: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        receiver_name: str,
+        clock: Clock,
+        *,
+        files: InstanceFiles | None = None,
+    ) -> None:
         self._database = database
         self._receiver_name = receiver_name
         self._clock = clock
+        # Without the files, an instance that retention has purged cannot come again.
+        self._file_exists = files.exists if files is not None else lambda _: False
         self._waiting: deque[_Pending] = deque()
         self._committing = threading.Lock()
         # Which associations are known to hold which studies open: asked once, not for each image.
@@ -63,6 +79,10 @@ class Indexer:
                 self._record_batch(self._next_batch())
         try:
             return pending.recorded.result()
+        except FileIsGoneError as error:
+            raise RefusedInstanceError(
+                StorageStatus.OUT_OF_RESOURCES, "an older copy is just being deleted, send again"
+            ) from error
         except SQLAlchemyError as error:
             # Without the error's text: databases quote the row in it, and with it the patient.
             log.warning(
@@ -109,7 +129,7 @@ class Indexer:
         with self._database.transaction() as session:
             outcomes = []
             for pending in batch:
-                recorded = record_instance(session, pending.received)
+                recorded = record_instance(session, pending.received, self._file_exists)
                 hold = (recorded.study_id, pending.association)
                 if hold not in self._held and hold not in new_holds:
                     new_holds.add(hold)

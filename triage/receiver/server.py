@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import ssl
@@ -24,6 +25,7 @@ from triage.core.errors import TriageError
 from triage.receiver.admission import Admission, Rejection, Request
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.deadlines import Deadlines
+from triage.receiver.housekeeping import Housekeeping
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
@@ -77,16 +79,20 @@ class Receiver:
         self._database = database
         self.name = receiver_name(settings.receiver)
         self._open = OpenAssociations()
+        watermarks = watermarks_of(files, settings.receiver)
         self._intake = Intake(
             files,
-            Indexer(database, self.name, clock),
+            Indexer(database, self.name, clock, files=files),
             clock,
-            watermarks=watermarks_of(files, settings.receiver),
+            watermarks=watermarks,
         )
         quiet = QuietPeriods(
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
         )
         self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
+        self._housekeeping = Housekeeping(
+            settings, database, files, watermarks, clock, holder=f"{self.name}:{os.getpid()}"
+        )
         self._services = (verification_service(),)
         self._ae = _application_entity(settings.receiver, self._services)
         self._servers: list[StorageServer] = []
@@ -105,6 +111,7 @@ class Receiver:
         self._servers = servers
         self._rounds.start()
         self._deadlines.start()
+        self._housekeeping.start()
         for server in servers:
             threading.Thread(
                 target=server.serve_forever, name="triage-receiver", daemon=True
@@ -181,6 +188,7 @@ class Receiver:
             association.join(_LONGEST_STORE_S)
         self._rounds.stop()
         self._deadlines.stop()
+        self._housekeeping.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._servers = []
