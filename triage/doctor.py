@@ -23,6 +23,7 @@ from triage.models.packages import PackageError, load_package
 from triage.settings import ArchiveSettings, Settings
 from triage.store.clock import system_clock
 from triage.store.database import Database, DatabaseError
+from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
 from triage.store.tables import DeliveryRow, ModelRow
 from triage.store.workers import alive_workers
@@ -91,8 +92,13 @@ def _disk(settings: Settings) -> str:
     if not os.access(settings.data_directory.absolute(), os.W_OK):
         raise _Wrong(f"{settings.data_directory} is missing or not writable; create it or chown it")
     free = InstanceFiles(settings.data_directory).free_bytes()
-    if free < settings.receiver.warning_free_mb * 1024 * 1024:
-        raise _Wrong(f"only {free / 1e9:.1f} GB left on the disk of {settings.data_directory}")
+    level = disk_level(free, settings.receiver)
+    if level is not DiskLevel.ROOMY:
+        refusing = "; no image is taken" if level is DiskLevel.REFUSING else ""
+        raise _Wrong(
+            f"only {free / 1e9:.1f} GB left on the disk of {settings.data_directory}{refusing}; "
+            "make room, or let [retention] delete"
+        )
     return f"{free / 1e9:.0f} GB free"
 
 

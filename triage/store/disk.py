@@ -104,3 +104,10 @@ def watermarks_of(files: InstanceFiles, receiver: ReceiverSettings) -> Watermark
         resume=receiver.resume_free_mb * _MB if receiver.minimum_free_mb else 0,
         warning=receiver.warning_free_mb * _MB,
     )
+
+
+def disk_level(free_bytes: int, receiver: ReceiverSettings) -> DiskLevel:
+    """Return how full a disk with `free_bytes` is by the settings, whatever it was before."""
+    if free_bytes < receiver.minimum_free_mb * _MB:
+        return DiskLevel.REFUSING
+    return DiskLevel.LOW if free_bytes < receiver.warning_free_mb * _MB else DiskLevel.ROOMY

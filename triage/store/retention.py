@@ -122,7 +122,7 @@ def due_by_age(
         what = "read" if is_read else "unread"
         wanted = "" if is_routed else ", which no model wanted"
         reason = f"images of {what} studies{wanted} are kept for {limit:g} days"
-        yield Candidate(row.id, row.study_instance_uid, reason, row.size_bytes)
+        yield Candidate(row.id, row.study_instance_uid, reason, int(row.size_bytes))
 
 
 def due_by_space(session: Session, retention: RetentionSettings) -> Iterator[Candidate]:
@@ -132,7 +132,7 @@ def due_by_space(session: Session, retention: RetentionSettings) -> Iterator[Can
     """
     taken = None if retention.space_takes_unread else StudyRow.read_at.is_not(None)
     for row in _candidates(session, retention, taken):
-        yield Candidate(row.id, row.study_instance_uid, SPACE_REASON, row.size_bytes)
+        yield Candidate(row.id, row.study_instance_uid, SPACE_REASON, int(row.size_bytes))
 
 
 def _days(retention: RetentionSettings) -> dict[tuple[bool, bool], float | None]:
