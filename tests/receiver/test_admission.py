@@ -137,3 +137,16 @@ def test_silent_connections_keep_no_sender_out(
     assert associate(receiver).is_established
     for connection in silent:
         connection.close()
+
+
+def test_connections_without_a_request_are_bounded(
+    sqlite_database: Database, start_receiver: StartReceiver
+) -> None:
+    receiver = start_receiver(sqlite_database, maximum_associations=1)
+    address = ("127.0.0.1", port_of(receiver))
+    silent = [socket.create_connection(address, timeout=10) for _ in range(8)]
+    # Four connections for each association are let to be silent, and each further one is closed.
+    assert [connection.recv(1) for connection in silent[4:]] == [b""] * 4
+    for connection in silent:
+        connection.close()
+    wait_until(lambda: associate(receiver).is_established, "there is room again")

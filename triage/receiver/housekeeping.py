@@ -18,7 +18,7 @@ from triage.store.sweep import Sweep
 log = structlog.get_logger(__name__)
 
 _LOOK_AT_DISK_S = 10.0
-_SWEEP = timedelta(hours=1)
+_SWEEP = timedelta(hours=6)
 
 
 class Housekeeping:
@@ -83,4 +83,4 @@ class Housekeeping:
                 return
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP
-            self._sweep.go_round()
+            self._sweep.go_round(self._stopping.is_set)

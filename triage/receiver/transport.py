@@ -58,23 +58,45 @@ class StorageServer(ThreadedAssociationServer):
         self.tls = tls
         self.deadlines = deadlines
         self._may_connect = may_connect
+        self._counting = threading.Lock()
+        self._starting = 0  # connections whose association has not begun yet
         super().__init__(*args, **kwargs)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Return whether the connection is let to speak; else it is closed."""
         del request
-        if self._may_connect(client_address[0]):
-            return True
-        log.warning("connection closed", address=client_address[0], reason="no sender is there")
-        return False
+        reason = ""
+        if not self._may_connect(client_address[0]):
+            reason = "no sender is there"
+        elif len(self.active_associations) + self._starting >= self.ae.maximum_associations:
+            reason = "too many connections"
+        if reason:
+            log.warning("connection closed", address=client_address[0], reason=reason)
+        return not reason
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        with self._counting:
+            self._starting += 1
+        super().process_request(request, client_address)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection, in its own thread: a slow TLS handshake keeps nobody else waiting."""
-        if self.tls is None:
-            super().finish_request(request, client_address)
-            return
+        """Begin the association of a connection.
+
+        In the connection's own thread: a slow TLS handshake keeps nobody else waiting.
+        """
         try:
-            secured = self.tls.secure(request)
+            if self.tls is None:
+                super().finish_request(request, client_address)
+            else:
+                self._finish_secured(self.tls, request, client_address)
+        finally:
+            with self._counting:
+                self._starting -= 1
+
+    def _finish_secured(self, tls: ServerTls, request: Any, client_address: Any) -> None:
+        try:
+            secured = tls.secure(request)
         except HandshakeError as error:
             log.warning("TLS handshake failed", address=client_address[0], reason=str(error))
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from sqlalchemy import select
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.store.tables import InstanceRow, ResultObjectRow
+from triage.store.tables import InstanceRow, SeriesRow, StudyRow
 
 log = structlog.get_logger(__name__)
 
@@ -62,45 +62,85 @@ class Sweep:
         self._clock = clock
         self._unindexed_after = max(unindexed_after, _LEFTOVER_AFTER)
 
-    def go_round(self) -> Swept:
+    def go_round(self, is_stopping: Callable[[], bool] = lambda: False) -> Swept:
         """Delete what is old enough and return what was found."""
         swept = Swept()
+        seen: set[str] = set()
+        for known in self._known_paths():
+            folders = {path.rpartition("/")[0] for path in known}
+            seen |= folders
+            for folder in folders:
+                if is_stopping():
+                    return swept
+                self._sweep(self._files.root / folder, known, swept)
         for folder in self._folders():
-            self._sweep(folder, swept)
+            if is_stopping():
+                return swept
+            if folder not in seen:
+                self._sweep(self._files.root / folder, set(), swept)
         if swept.kept:
             log.warning("files without a row", files=swept.kept)
         return swept
 
-    def _folders(self) -> Iterator[Path]:
-        with os.scandir(self._files.root) as entries:
-            folders = [Path(entry.path) for entry in entries if entry.is_dir()]
-        yield from folders
+    def _known_paths(self) -> Iterator[set[str]]:
+        """Yield the paths that rows name, those of some studies at a time."""
+        last = 0
+        while True:
+            with self._database.reading() as session:
+                ids = session.scalars(
+                    select(StudyRow.id).where(StudyRow.id > last).order_by(StudyRow.id).limit(100)
+                ).all()
+                paths = session.scalars(
+                    select(InstanceRow.path)
+                    .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+                    .where(SeriesRow.study_id.in_(ids), InstanceRow.path != "")
+                ).all()
+            if not ids:
+                return
+            last = ids[-1]
+            yield set(paths)
 
-    def _sweep(self, folder: Path, swept: Swept) -> None:
-        names = sorted(file.name for file in folder.iterdir())
-        known = self._known([f"{folder.name}/{n.removesuffix(_ASIDE)}" for n in names])
+    def _folders(self) -> list[str]:
+        with os.scandir(self._files.root) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+
+    def _sweep(self, folder: Path, known: set[str], swept: Swept) -> None:
+        try:
+            names = sorted(file.name for file in folder.iterdir())
+        except FileNotFoundError:
+            return
+        unnamed = []
         for name in names:
             file = folder / name
             if name.endswith(_PART):
                 if self._is_older(file, _LEFTOVER_AFTER) and _delete(file):
                     swept.leftovers += 1
+            elif self._path(file) not in known and self._is_older(file, _LEFTOVER_AFTER):
+                unnamed.append(file)  # a younger one may just be about to be indexed
             elif name.endswith(_ASIDE):
-                self._finish(file, swept, is_known=self._path(file) in known)
-            elif self._path(file) not in known:
+                unnamed.append(file)
+        named = self._named([self._path(file) for file in unnamed])
+        for file in unnamed:
+            if file.name.endswith(_ASIDE):
+                self._finish(file, swept, is_known=self._path(file) in named)
+            elif self._path(file) not in named:
                 self._look_at(file, swept)
         if not names and self._is_older(folder, _LEFTOVER_AFTER):
             _remove_empty(folder)
 
     def _path(self, file: Path) -> str:
-        return f"{file.parent.name}/{file.name.removesuffix(_ASIDE)}"
+        original = file.with_name(file.name.removesuffix(_ASIDE))
+        return original.relative_to(self._files.root).as_posix()
 
-    def _known(self, paths: list[str]) -> set[str]:
+    def _named(self, paths: list[str]) -> set[str]:
+        """Return those of `paths` that some row names; it is asked for the few that seem not to."""
         found: set[str] = set()
         with self._database.reading() as session:
             for first in range(0, len(paths), 500):
                 some = paths[first : first + 500]
-                for column in (InstanceRow.path, ResultObjectRow.path):
-                    found |= set(session.scalars(select(column).where(column.in_(some))))
+                found |= set(
+                    session.scalars(select(InstanceRow.path).where(InstanceRow.path.in_(some)))
+                )
         return found
 
     def _look_at(self, file: Path, swept: Swept) -> None:
