@@ -14,9 +14,12 @@ from pynetdicom.presentation import build_context
 from tests.certificates import Authority, Identity
 from tests.tools import find_free_port, require_tool, wait_until
 from triage.associations import AssociationError, associate
-from triage.doctor import certificate_checks
+from triage.doctor import certificate_checks, examine
+from triage.receiver import Receiver
 from triage.settings import RemoteSettings, Settings, load_settings
 from triage.store.clock import system_clock
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
 from triage.tls import TlsError, client_context, own_certificate
 
 ECHO = "1.2.840.10008.1.1"
@@ -170,12 +173,58 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authorit
 
 
 @pytest.mark.parametrize(
-    ("days", "is_ok", "words"),
-    [(90, True, "valid for 89 days"), (20, False, "renew"), (-1, False, "expired")],
+    ("days", "is_ok", "is_warning", "words"),
+    [
+        (90, True, False, "valid for 89 days"),
+        (20, True, True, "renew"),
+        (-1, False, False, "expired"),
+    ],
 )
 def test_doctor_sees_how_long_the_certificate_lasts(
-    authority: Authority, days: float, is_ok: bool, words: str
+    authority: Authority, *, days: float, is_ok: bool, is_warning: bool, words: str
 ) -> None:
     settings = settings_for(1, authority.sign(days=days))
     (check,) = certificate_checks(settings, system_clock())
-    assert (check.is_ok, words in check.text) == (is_ok, True), check.text
+    assert (check.is_ok, check.is_warning) == (is_ok, is_warning)
+    assert words in check.text
+
+
+def test_doctor_sees_a_disk_that_fills_up(tmp_path: Path) -> None:
+    def disk(**receiver: int) -> tuple[bool, bool]:
+        settings = load_settings(data_directory=tmp_path, receiver=receiver)
+        check = next(iter(examine(settings)))
+        assert check.name == "disk"
+        return check.is_ok, check.is_warning
+
+    assert disk(warning_free_mb=0, minimum_free_mb=0) == (True, False)
+    assert disk(warning_free_mb=10**9, minimum_free_mb=0) == (True, True)
+    assert disk(warning_free_mb=10**9, minimum_free_mb=10**9) == (False, False)
+
+
+def test_doctor_makes_a_handshake_with_the_receiver(
+    tmp_path: Path, authority: Authority, sqlite_database: Database
+) -> None:
+    ours = authority.sign()
+    settings = load_settings(
+        data_directory=tmp_path / "data",
+        receiver={"plain": False, "tls_port": find_free_port()},
+        tls={"certificate": ours.certificate, "private_key": ours.private_key},
+    )
+
+    def looked_at() -> dict[str, tuple[bool, str]]:
+        checks = {c.name: (c.is_ok, c.text) for c in examine(settings)}
+        assert "receiver" not in checks
+        return checks
+
+    assert not looked_at()["receiver over TLS"][0]
+    receiver = Receiver(settings, sqlite_database, InstanceFiles(tmp_path / "data"))
+    receiver.start()
+    try:
+        found = looked_at()
+    finally:
+        receiver.stop()
+    assert found["receiver over TLS"] == (
+        True,
+        f"TLSv1.3 on 127.0.0.1:{settings.receiver.tls_port}",
+    )
+    assert found["certificate"][0]

@@ -140,10 +140,14 @@ def doctor(*, as_json: bool) -> None:
     configure_logs()
     checks = list(examine(load_settings()))
     if as_json:
-        click.echo(json.dumps([{"name": c.name, "ok": c.is_ok, "text": c.text} for c in checks]))
+        said = [
+            {"name": c.name, "ok": c.is_ok, "warning": c.is_warning, "text": c.text} for c in checks
+        ]
+        click.echo(json.dumps(said))
     else:
         for check in checks:
-            mark = "[green]ok   [/]" if check.is_ok else "[red]wrong[/]"
+            good = "[yellow]look [/]" if check.is_warning else "[green]ok   [/]"
+            mark = good if check.is_ok else "[red]wrong[/]"
             out.print(f"{mark} {check.name}: {check.text}", highlight=False)
     sys.exit(0 if all(c.is_ok for c in checks) else 1)
 

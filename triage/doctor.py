@@ -27,7 +27,7 @@ from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
 from triage.store.tables import DeliveryRow, ModelRow
 from triage.store.workers import alive_workers
-from triage.tls import TlsError, own_certificate
+from triage.tls import TlsError, own_certificate, server_context
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 _RENEW_BEFORE = timedelta(days=30)
@@ -42,11 +42,13 @@ class Check:
         name: what was looked at.
         is_ok: whether it is as it should be.
         text: what was seen, or what to do.
+        is_warning: whether it still works, and will not for long.
     """
 
     name: str
     is_ok: bool
     text: str
+    is_warning: bool = False
 
 
 def examine(settings: Settings) -> Iterable[Check]:
@@ -77,11 +79,17 @@ class _Wrong(Exception):  # noqa: N818 - not an error: the answer of a check
     pass
 
 
+class _Warning(Exception):  # noqa: N818 - as above
+    pass
+
+
 def _guarded(name: str, check: Callable[[], str]) -> Check:
     try:
         return Check(name, is_ok=True, text=check())
     except _Wrong as wrong:
         return Check(name, is_ok=False, text=str(wrong))
+    except _Warning as warning:
+        return Check(name, is_ok=True, text=str(warning), is_warning=True)
     except (AssociationError, TlsError) as error:
         return Check(name, is_ok=False, text=str(error))
     except (OSError, httpx.HTTPError, SQLAlchemyError, DatabaseError, PackageError) as error:
@@ -92,13 +100,12 @@ def _disk(settings: Settings) -> str:
     if not os.access(settings.data_directory.absolute(), os.W_OK):
         raise _Wrong(f"{settings.data_directory} is missing or not writable; create it or chown it")
     free = InstanceFiles(settings.data_directory).free_bytes()
+    left = f"{free / 1e9:.1f} GB left on the disk of {settings.data_directory}"
     level = disk_level(free, settings.receiver)
-    if level is not DiskLevel.ROOMY:
-        refusing = "; no image is taken" if level is DiskLevel.REFUSING else ""
-        raise _Wrong(
-            f"only {free / 1e9:.1f} GB left on the disk of {settings.data_directory}{refusing}; "
-            "make room, or let [retention] delete"
-        )
+    if level is DiskLevel.REFUSING:
+        raise _Wrong(f"only {left}: no image is taken; make room, or let [retention] delete")
+    if level is DiskLevel.LOW:
+        raise _Warning(f"only {left}; make room, or let [retention] delete")
     return f"{free / 1e9:.0f} GB free"
 
 
@@ -173,7 +180,8 @@ def _certificate(settings: Settings, now: datetime) -> str:
     if days < 0:
         raise _Wrong(f"{file} ({state.subject}) has expired on {state.not_after:%Y-%m-%d}")
     if state.time_left(now) < _RENEW_BEFORE:
-        raise _Wrong(f"{file} ({state.subject}) expires in {days} days; renew it")
+        raise _Warning(f"{file} ({state.subject}) expires in {days} days; renew it")
+    server_context(settings.tls)  # the authorities and the chain, too, can be used
     return f"{state.subject}, valid for {days} days"
 
 

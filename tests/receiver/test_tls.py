@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from sqlalchemy import func, select
 from tests.certificates import Authority, Identity
 from tests.datasets import ct_slice
 from tests.receiver.conftest import StartReceiver, associate
-from tests.tools import find_free_port, require_tool
+from tests.tools import find_free_port, require_tool, wait_until
 from triage.receiver import Receiver
 from triage.store.database import Database
 from triage.store.tables import InstanceRow
@@ -240,3 +241,25 @@ def test_sender_that_must_use_tls_is_refused_without(
     receiver = start_receiver(sqlite_database, settings=sections, tls_port=port)
     assert associate(receiver, calling="CT1").is_rejected
     assert echoscu(port, *anonymous(authority), "-aet", "CT1").returncode == 0
+
+
+def test_peer_that_dribbles_over_tls_is_cut_off(start_tls: StartTls, authority: Authority) -> None:
+    port = start_tls(message_timeout_s=0.5)
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+        context.wrap_socket(connection, server_hostname="127.0.0.1") as secured,
+    ):
+        secured.sendall(struct.pack(">BBL", 0x01, 0, 1000))
+        wait_until(lambda: not _takes_one_more(secured), "the connection is cut", timeout_s=10)
+
+
+def _takes_one_more(secured: ssl.SSLSocket) -> bool:
+    try:
+        secured.sendall(b"\x00")
+        secured.settimeout(0.1)
+        return secured.recv(100) != b""
+    except TimeoutError:
+        return True
+    except OSError:
+        return False

@@ -325,7 +325,14 @@ def _log_association(event: Event, what: str) -> None:
         what,
         calling_ae_title=str(getattr(primitive, "calling_ae_title", "")).strip(),
         address=requestor.address,
+        tls=_tls_version(event.assoc),
     )
+
+
+def _tls_version(association: Any) -> str | None:
+    transport = association.dul.socket
+    connection = transport.socket if transport is not None else None
+    return connection.version() if isinstance(connection, ssl.SSLSocket) else None
 
 
 def run_receiver(settings: Settings) -> None:
