@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -39,7 +40,14 @@ AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(ge=0)]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _network(value: object) -> object:
+    # Said by ipaddress in one sentence; pydantic would say it once for each kind of network.
+    return ipaddress.ip_network(value) if isinstance(value, str) else value
+
+
+Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
 
 
 class SettingsError(TriageError):
@@ -345,6 +353,12 @@ class Settings(BaseSettings):
             raise ValueError("receiver.tls_port needs tls.certificate and tls.private_key")
         if self.receiver.plain and self.receiver.tls_port == self.receiver.port:
             raise ValueError("receiver.tls_port and receiver.port must differ")
+        titles = [sender.ae_title.strip() for sender in self.senders]
+        if twice := {title for title in titles if titles.count(title) > 1}:
+            raise ValueError(
+                f"senders: {', '.join(sorted(twice))} is there twice; one entry may have several "
+                "addresses"
+            )
         for peer in (*self.destinations, *self.remotes):
             peer._own = self.tls
         return self

@@ -22,6 +22,7 @@ from triage.settings import RetentionSettings
 from triage.store import purge
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.purge import LeaseTakenError, Purger
 from triage.store.retention import due_by_age
 from triage.store.studies import (
@@ -435,6 +436,58 @@ def test_image_that_was_quicker_than_the_deletion_is_kept(
     monkeypatch.setattr(Purger, "_delete_files_of", image_comes_first)
     hospital.purge(read_days=1)
     assert first.exists()
+
+
+def test_reopened_study_keeps_what_a_crash_kept_from_deletion(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = hospital.study()
+    hospital.clock.advance(DAY_S)
+    with monkeypatch.context() as patched:
+        patched.setattr(Purger, "_unlink", lambda *_: (_ for _ in ()).throw(CutOffError()))
+        with pytest.raises(CutOffError):
+            hospital.purge(read_days=1)
+    hospital.receive("1.2.3", 3)  # a late image
+    hospital.clock.advance(301)
+    assert hospital.purge(read_days=1) == []
+    assert first.exists()
+    assert second.exists()
+    with hospital.database.reading() as session:
+        (series, *_) = load_study(session, hospital.row().id).series
+        assert len(series.instances) == 3
+
+
+def test_result_that_is_made_again_after_it_was_purged_has_a_file(hospital: Hospital) -> None:
+    hospital.study()
+    hospital.clock.advance(DAY_S)
+    hospital.purge(read_days=1, result_files=True)
+    with hospital.database.reading() as session:
+        known = session.scalars(select(ResultObjectRow)).one()
+        study = hospital.row()
+    written = hospital.files.write("1.2.3", known.sop_instance_uid, (b"result, made again",))
+    again = NewResultObject(
+        role="sr",
+        file=written,
+        sop_class_uid="1.2",
+        sop_instance_uid=known.sop_instance_uid,
+        series_instance_uid=known.series_instance_uid,
+        transfer_syntax_uid="1.2.1",
+        modality="SR",
+    )
+    with hospital.database.transaction() as session:
+        add_result_objects(
+            session,
+            run_id=known.run_id,
+            study_id=study.id,
+            objects=[again],
+            destinations=["pacs"],
+            now=hospital.clock(),
+        )
+    with hospital.database.reading() as session:
+        assert session.scalars(select(ResultObjectRow.path)).one() == written.path
+        instance = select(InstanceRow).where(InstanceRow.sop_instance_uid == known.sop_instance_uid)
+        row = session.scalars(instance).one()
+        assert (row.path, row.purged_at, row.sha256) == (written.path, None, written.sha256)
 
 
 def test_patient_data_are_forgotten_later_and_come_back_with_the_images(

@@ -258,7 +258,8 @@ class Receiver:
 def receiver_name(settings: ReceiverSettings) -> str:
     """Return the name under which this receiver holds studies open, the same after a restart."""
     # 16 + 1 + 40 + 1 + 5 characters: the column has 64.
-    return f"{settings.ae_title}@{socket.gethostname()[:40]}:{settings.port}"
+    port = settings.port if settings.plain else settings.tls_port
+    return f"{settings.ae_title}@{socket.gethostname()[:40]}:{port}"
 
 
 def verification_service() -> DimseService:

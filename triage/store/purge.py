@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
+from sqlalchemy.orm import Session
 
 from triage.settings import RetentionSettings
 from triage.store.clock import Clock
@@ -26,6 +27,7 @@ from triage.store.retention import (
     note_deleted,
     studies_with_files_to_delete,
 )
+from triage.store.tables import InstanceRow
 
 log = structlog.get_logger(__name__)
 
@@ -165,20 +167,32 @@ class Purger:
 
         Under the lock no image of the study can be indexed. One that is sent again at this moment
         finds, when it gets the lock, its row still purged and looks whether its file is there; one
-        that was quicker is no longer marked.
+        that was quicker is no longer marked. What is left of a study that has been reopened stays.
         """
         deleted = 0
         while True:
             with self._database.transaction() as session:
-                if lock_study(session, study_id) is None:
+                study = lock_study(session, study_id)
+                if study is None:
                     return deleted
                 rows = instances_to_delete(session, study_id, _FILES_IN_ONE_GO)
-                gone = [row for row in rows if self._unlink(row.path)]
-                for row in gone:
-                    note_deleted(session, row)
+                if study.purged_at is None:
+                    self._keep(session, rows)
+                    gone = []
+                else:
+                    gone = [row for row in rows if self._unlink(row.path)]
+                    for row in gone:
+                        note_deleted(session, row)
             deleted += len(gone)
-            if len(rows) < _FILES_IN_ONE_GO or not gone:
+            if len(gone) < _FILES_IN_ONE_GO:
                 return deleted
+
+    def _keep(self, session: Session, rows: Sequence[InstanceRow]) -> None:
+        for row in rows:
+            if self._files.exists(row.path):
+                row.purged_at = None
+            else:
+                note_deleted(session, row)
 
     def _unlink(self, path: str) -> bool:
         try:
