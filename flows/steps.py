@@ -107,9 +107,11 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
     """Decode the images, run the model in its warm host, and interpret what it says.
 
     Raises:
-        InputRefusedError: the images are out of the model's scope.
+        InputRefusedError: the images are out of the model's scope, or were purged meanwhile.
         AnalysisFailedError: the model could not be run; another attempt may help.
     """
+    if not run.series.instances:
+        raise InputRefusedError("the images of this series were purged; send them again")
     try:
         package = await asyncio.to_thread(registered_package, run.package_path, run.package_sha256)
     except (PackageError, OSError) as error:

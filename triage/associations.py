@@ -13,17 +13,16 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from triage.core.errors import TriageError
+from triage.tls import ClientContext, TlsError, TlsPeer, client_context, failure_in_words
 
 
-class Peer(Protocol):
+class Peer(TlsPeer, Protocol):
     """An application entity at an address, as the settings name it."""
 
     @property
     def name(self) -> str: ...
     @property
     def ae_title(self) -> str: ...
-    @property
-    def host(self) -> str: ...
     @property
     def port(self) -> int: ...
     @property
@@ -69,16 +68,21 @@ def associate(
     entity.dimse_timeout = peer.timeout_s
     entity.network_timeout = peer.timeout_s
     connected: list[evt.Event] = []
+    security = _security(peer)
     association = entity.associate(
         peer.host,
         peer.port,
         contexts=list(contexts),
         ae_title=peer.ae_title,
         ext_neg=list(roles),
-        evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [connected]), *handlers],
+        tls_args=(security, peer.tls_name or peer.host) if security is not None else None,
+        evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [connected, peer.timeout_s]), *handlers],
     )
     if not association.is_established:
-        error = _why_not_established(association, peer, is_connected=bool(connected))
+        failure = security.failure if security is not None else None
+        error = _why_not_established(
+            association, peer, is_connected=bool(connected), tls_failure=failure
+        )
         _end(association)
         raise error
     try:
@@ -90,16 +94,28 @@ def associate(
     _end(association)
 
 
-def _on_connected(event: evt.Event, connected: list[evt.Event]) -> None:
+def _security(peer: Peer) -> ClientContext | None:
+    if not peer.tls:
+        return None
+    try:
+        return client_context(peer)
+    except TlsError as error:
+        raise AssociationError(f"{peer.name} cannot be called over TLS: {error}") from error
+
+
+def _on_connected(event: evt.Event, connected: list[evt.Event], timeout_s: float) -> None:
     connected.append(event)
     # Small PDUs would wait for the peer's delayed acknowledgement (Nagle's algorithm).
     transport = event.assoc.dul.socket
     if transport is not None and transport.socket is not None:
         transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Over TLS, what select() announces need not be data (a session ticket, say): a read for it
+        # would wait without an end for a peer that says nothing more.
+        transport.socket.settimeout(timeout_s)
 
 
 def _why_not_established(
-    association: Association, peer: Peer, *, is_connected: bool
+    association: Association, peer: Peer, *, is_connected: bool, tls_failure: OSError | None
 ) -> AssociationError:
     where = f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"
     if association.rejected_contexts and not association.accepted_contexts:
@@ -113,6 +129,13 @@ def _why_not_established(
         return AssociationError(
             f"{where} refused the association: {answer.reason_str} "
             f"({answer.result_str}, {answer.source_str})"
+        )
+    if tls_failure is not None:
+        return AssociationError(f"{where} refused TLS: {failure_in_words(tls_failure)}")
+    if is_connected and peer.tls:
+        return AssociationError(
+            f"{where} did not answer the association request over TLS, or ended the connection; "
+            "it may not accept our certificate"
         )
     if is_connected:
         return AssociationError(f"{where} did not answer the association request, or aborted it")

@@ -140,12 +140,49 @@ def doctor(*, as_json: bool) -> None:
     configure_logs()
     checks = list(examine(load_settings()))
     if as_json:
-        click.echo(json.dumps([{"name": c.name, "ok": c.is_ok, "text": c.text} for c in checks]))
+        said = [
+            {"name": c.name, "ok": c.is_ok, "warning": c.is_warning, "text": c.text} for c in checks
+        ]
+        click.echo(json.dumps(said))
     else:
         for check in checks:
-            mark = "[green]ok   [/]" if check.is_ok else "[red]wrong[/]"
+            good = "[yellow]look [/]" if check.is_warning else "[green]ok   [/]"
+            mark = good if check.is_ok else "[red]wrong[/]"
             out.print(f"{mark} {check.name}: {check.text}", highlight=False)
     sys.exit(0 if all(c.is_ok for c in checks) else 1)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
+def purge(*, dry_run: bool) -> None:
+    """Delete the images that the section [retention] says may go."""
+    import socket
+
+    from triage.store.clock import system_clock
+    from triage.store.database import Database
+    from triage.store.files import InstanceFiles
+    from triage.store.purge import LeaseTakenError, Purger
+
+    configure_logs(for_people=True, least=logging.WARNING)
+    settings = load_settings()
+    store = Database(settings.database_url)
+    store.check_schema()
+    files = InstanceFiles(settings.data_directory)
+    holder = f"triage purge@{socket.gethostname()}:{os.getpid()}"
+    purger = Purger(store, files, settings.retention, system_clock, holder=holder)
+    try:
+        studies = purger.plan() if dry_run else purger.go_round().studies
+    except LeaseTakenError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        store.close()
+    table = Table("study", "size", "reason")
+    for study in studies:
+        size = f"{study.size_bytes / 1e6:.1f} MB"
+        table.add_row(study.study_instance_uid, size, study.reason)
+    out.print(table)
+    done = "would be deleted" if dry_run else "are deleted"
+    out.print(f"images of {len(studies)} studies {done}", highlight=False)
 
 
 @main.group()

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import httpx
 from pynetdicom import AE
+from pynetdicom.presentation import build_context
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from triage.associations import AssociationError, associate
 from triage.core.runs import DeliveryState
 from triage.models.packages import PackageError, load_package
 from triage.settings import ArchiveSettings, Settings
 from triage.store.clock import system_clock
 from triage.store.database import Database, DatabaseError
+from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
 from triage.store.tables import DeliveryRow, ModelRow
 from triage.store.workers import alive_workers
+from triage.tls import TlsError, own_certificate, server_context
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
-_LOW_DISK_BYTES = 2 * 1024**3
+_RENEW_BEFORE = timedelta(days=30)
+_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +42,13 @@ class Check:
         name: what was looked at.
         is_ok: whether it is as it should be.
         text: what was seen, or what to do.
+        is_warning: whether it still works, and will not for long.
     """
 
     name: str
     is_ok: bool
     text: str
+    is_warning: bool = False
 
 
 def examine(settings: Settings) -> Iterable[Check]:
@@ -48,7 +58,11 @@ def examine(settings: Settings) -> Iterable[Check]:
     try:
         schema = _guarded("database", lambda: _database(database))
         yield schema
-        yield _guarded("receiver", lambda: _receiver(settings))
+        if settings.receiver.plain:
+            yield _guarded("receiver", lambda: _receiver(settings))
+        if settings.receiver.tls_port is not None:
+            yield _guarded("receiver over TLS", lambda: _receiver_over_tls(settings))
+        yield from certificate_checks(settings, system_clock())
         yield _guarded("Prefect", lambda: _prefect(settings))
         if schema.is_ok:
             yield _guarded("models", lambda: _models(database))
@@ -65,11 +79,19 @@ class _Wrong(Exception):  # noqa: N818 - not an error: the answer of a check
     pass
 
 
+class _Warning(Exception):  # noqa: N818 - as above
+    pass
+
+
 def _guarded(name: str, check: Callable[[], str]) -> Check:
     try:
         return Check(name, is_ok=True, text=check())
     except _Wrong as wrong:
         return Check(name, is_ok=False, text=str(wrong))
+    except _Warning as warning:
+        return Check(name, is_ok=True, text=str(warning), is_warning=True)
+    except (AssociationError, TlsError) as error:
+        return Check(name, is_ok=False, text=str(error))
     except (OSError, httpx.HTTPError, SQLAlchemyError, DatabaseError, PackageError) as error:
         return Check(name, is_ok=False, text=f"{type(error).__name__}: {error}")
 
@@ -78,8 +100,12 @@ def _disk(settings: Settings) -> str:
     if not os.access(settings.data_directory.absolute(), os.W_OK):
         raise _Wrong(f"{settings.data_directory} is missing or not writable; create it or chown it")
     free = InstanceFiles(settings.data_directory).free_bytes()
-    if free < _LOW_DISK_BYTES:
-        raise _Wrong(f"only {free / 1e9:.1f} GB left on the disk of {settings.data_directory}")
+    left = f"{free / 1e9:.1f} GB left on the disk of {settings.data_directory}"
+    level = disk_level(free, settings.receiver)
+    if level is DiskLevel.REFUSING:
+        raise _Wrong(f"only {left}: no image is taken; make room, or let [retention] delete")
+    if level is DiskLevel.LOW:
+        raise _Warning(f"only {left}; make room, or let [retention] delete")
     return f"{free / 1e9:.0f} GB free"
 
 
@@ -101,32 +127,76 @@ def _models(database: Database) -> str:
 
 def _receiver(settings: Settings) -> str:
     receiver = settings.receiver
-    # An address that listens everywhere is reached on this machine by loopback.
-    host = "127.0.0.1" if receiver.host == "0.0.0.0" else receiver.host  # noqa: S104
-    allowed = receiver.allowed_calling_ae_titles
-    _echo(host, receiver.port, receiver.ae_title, calling=allowed[0] if allowed else "DOCTOR")
-    return f"{receiver.ae_title} answers on {receiver.host}:{receiver.port}"
-
-
-def _archive(settings: Settings, archive: ArchiveSettings) -> str:
-    _echo(archive.host, archive.port, archive.ae_title, calling=settings.receiver.ae_title)
-    return f"{archive.ae_title} answers on {archive.host}:{archive.port}"
-
-
-def _echo(host: str, port: int, called: str, *, calling: str) -> None:
-    """C-ECHO (DICOM PS3.4 Annex A)."""
-    entity = AE(ae_title=calling)
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 5
-    entity.connection_timeout = 5
+    titles = [*receiver.allowed_calling_ae_titles, *(s.ae_title for s in settings.senders)]
+    entity = AE(ae_title=titles[0] if titles else "DOCTOR")
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _PATIENCE_S
+    entity.connection_timeout = _PATIENCE_S
     entity.add_requested_context(_VERIFICATION_SOP_CLASS)
-    association = entity.associate(host, port, ae_title=called)
+    host = _reached_at(receiver.host)
+    association = entity.associate(host, receiver.port, ae_title=receiver.ae_title)
+    where = f"{receiver.ae_title} on {receiver.host}:{receiver.port}"
+    if association.is_rejected and settings.senders:
+        return f"{where} answers, and lets no sender call from this machine"
     if not association.is_established:
         why = "refused the association" if association.is_rejected else "does not answer"
-        raise _Wrong(f"{called} on {host}:{port} {why}")
+        raise _Wrong(f"{where} {why}")
     status = association.send_c_echo()
     association.release()
     if getattr(status, "Status", None) != 0x0000:
-        raise _Wrong(f"{called} on {host}:{port} did not answer C-ECHO with success")
+        raise _Wrong(f"{where} did not answer C-ECHO with success")
+    return f"{receiver.ae_title} answers on {receiver.host}:{receiver.port}"
+
+
+def _reached_at(host: str) -> str:
+    # An address that listens everywhere is reached on this machine by loopback.
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+
+
+def _receiver_over_tls(settings: Settings) -> str:
+    """Make a handshake with the receiver; whom it shows is looked at by certificate_checks."""
+    receiver = settings.receiver
+    assert receiver.tls_port is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = (_reached_at(receiver.host), receiver.tls_port)
+    with (
+        socket.create_connection(address, timeout=_PATIENCE_S) as connection,
+        context.wrap_socket(connection) as secured,
+    ):
+        return f"{secured.version()} on {receiver.host}:{receiver.tls_port}"
+
+
+def certificate_checks(settings: Settings, now: datetime) -> Iterable[Check]:
+    """Yield the check of our own certificate, where there is one."""
+    if settings.tls.certificate is not None:
+        yield _guarded("certificate", lambda: _certificate(settings, now))
+
+
+def _certificate(settings: Settings, now: datetime) -> str:
+    state = own_certificate(settings.tls)
+    file, days = settings.tls.certificate, state.time_left(now).days
+    if not state.matches_key:
+        raise _Wrong(f"{settings.tls.private_key} is not the private key of {file}")
+    if days < 0:
+        raise _Wrong(f"{file} ({state.subject}) has expired on {state.not_after:%Y-%m-%d}")
+    if state.time_left(now) < _RENEW_BEFORE:
+        raise _Warning(f"{file} ({state.subject}) expires in {days} days; renew it")
+    server_context(settings.tls)  # the authorities and the chain, too, can be used
+    return f"{state.subject}, valid for {days} days"
+
+
+def _archive(settings: Settings, archive: ArchiveSettings) -> str:
+    """C-ECHO (DICOM PS3.4 Annex A)."""
+    peer = archive.model_copy(update={"timeout_s": min(archive.timeout_s, _PATIENCE_S)})
+    contexts = [build_context(_VERIFICATION_SOP_CLASS)]
+    calling = settings.receiver.ae_title
+    where = f"{archive.ae_title} on {archive.host}:{archive.port}"
+    with associate(peer, contexts, calling_ae_title=calling) as association:
+        status = association.send_c_echo()
+    if getattr(status, "Status", None) != 0x0000:
+        raise _Wrong(f"{where} did not answer C-ECHO with success")
+    over = " over TLS" if archive.tls else ""
+    return f"{archive.ae_title} answers on {archive.host}:{archive.port}{over}"
 
 
 def _prefect(settings: Settings) -> str:

@@ -8,6 +8,7 @@ Every key can also be set as an environment variable: `TRIAGE_RECEIVER__PORT=111
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import os
 import tomllib
@@ -15,7 +16,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -29,6 +39,15 @@ from triage.core.errors import TriageError
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e ]+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+Days = Annotated[float, Field(ge=0)]
+
+
+def _network(value: object) -> object:
+    # Said by ipaddress in one sentence; pydantic would say it once for each kind of network.
+    return ipaddress.ip_network(value) if isinstance(value, str) else value
+
+
+Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
 
 
 class SettingsError(TriageError):
@@ -48,26 +67,106 @@ class ReceiverSettings(_Section):
     """The address to listen on; `0.0.0.0` is every interface."""
     port: Port = 11112
     """The DICOM port."""
+    plain: bool = True
+    """Listen without TLS on `port`."""
+    tls_port: Port | None = None
+    """The port for DICOM over TLS (2762 is the registered one); none is off. See `[tls]`."""
     allowed_calling_ae_titles: tuple[AETitle, ...] = ()
-    """The AE titles that may send; empty lets everybody."""
+    """The AE titles that may send; empty lets everybody. `[[senders]]` says more of each."""
+    close_unknown_addresses: bool = False
+    """Close connections from addresses that no sender has, before they say anything."""
     require_called_ae_title: bool = False
     """Refuse associations that call another AE title than ours."""
     processes: Annotated[int, Field(ge=0, le=64)] = 0
     """Receiver processes that share the port; 0 is one for each core, four at most."""
     maximum_associations: Annotated[int, Field(ge=1, le=1000)] = 64
     """Associations at once; the next one is refused as transient."""
+    maximum_associations_per_sender: Annotated[int, Field(ge=1)] | None = None
+    """The same for each calling AE title; a sender of `[[senders]]` may have its own."""
     maximum_pdu_bytes: Annotated[int, Field(ge=4096, le=16 * 1024 * 1024)] = 262144
     """The largest PDU that we ask for."""
     network_timeout_s: Seconds = 60.0
     """Seconds without a sign of the sender before its association is aborted."""
-    minimum_free_mb: Annotated[int, Field(ge=0)] = 512
-    """Free disk space, in MB, below which instances are answered with 0xA700."""
+    association_request_timeout_s: Seconds = 30.0
+    """Seconds for a new connection to finish its TLS handshake, and again to ask to associate."""
+    message_timeout_s: Seconds = 3600.0
+    """Seconds that one message may take to arrive before its association is aborted."""
+    maximum_association_s: Seconds = 14400.0
+    """Seconds after which an association is aborted between two messages; a study stays open as
+    long as an association that sent images of it."""
     maximum_instance_mb: Annotated[int, Field(ge=1)] = 8192
-    """The largest data set that is taken, in MB; a larger one is answered with 0xA700."""
+    """The largest instance, in MB; a larger one is answered with 0xA700."""
+    minimum_free_mb: Annotated[int, Field(ge=0)] = 512
+    """Free disk space, in MB, below which instances are answered with 0xA700; analysis and results
+    go on in what is left."""
+    resume_free_mb: Annotated[int, Field(ge=0)] = 1024
+    """Free disk space, in MB, from which on they are taken again."""
+    warning_free_mb: Annotated[int, Field(ge=0)] = 5120
+    """Free disk space, in MB, below which the log, `/status` and `triage doctor` warn."""
     quiet_period_s: Seconds = 30.0
     """Seconds without a new image before a study counts as complete."""
     quiet_period_by_modality_s: dict[str, Seconds] = {"CT": 5.0, "MR": 10.0, "DX": 2.0, "CR": 2.0}
     """The same for single modalities; the longest of a study's modalities counts."""
+
+
+class SenderSettings(_Section):
+    """`[[senders]]`: an application entity that may call the receiver; without any, all may."""
+
+    ae_title: AETitle
+    """Its AE title."""
+    addresses: tuple[Network, ...] = ()
+    """Addresses or networks it calls from, such as `10.1.2.0/24`; empty is any."""
+    maximum_associations: Annotated[int, Field(ge=1)] | None = None
+    """Associations that it may have at once; none is `maximum_associations_per_sender`."""
+    require_tls: bool = False
+    """Let it in over TLS only."""
+
+
+class TlsSettings(_Section):
+    """`[tls]`: our certificate, and whom we trust, for `receiver.tls_port` and peers with TLS."""
+
+    certificate: Path | None = None
+    """Our certificate with its chain, as PEM; read again when the file changes."""
+    private_key: Path | None = None
+    """Its private key, as PEM."""
+    private_key_password: str = ""
+    """The password of the private key, where it has one."""
+    authorities: Path | None = None
+    """Certificates of the authorities that we trust, as PEM; empty trusts the system's for peers
+    that we call, and nobody's client certificate."""
+    client_certificates: Literal["none", "optional", "required"] = "none"
+    """Whether senders must show a certificate that `authorities` signed."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> TlsSettings:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("tls.certificate and tls.private_key belong together; set both")
+        if self.client_certificates != "none" and self.authorities is None:
+            raise ValueError(
+                "tls.authorities must name who signs the client certificates that "
+                "tls.client_certificates asks for"
+            )
+        return self
+
+
+class _TlsPeer(_Section):
+    """What a peer's section says about TLS."""
+
+    tls: bool = False
+    """Call it over TLS (DICOM PS3.15 B.12)."""
+    tls_verify: Literal["name", "authority"] = "name"
+    """`name`: its certificate must be trusted and name it; `authority`: must be trusted."""
+    tls_name: str = ""
+    """The name in its certificate, where that is not `host`."""
+    tls_authorities: Path | None = None
+    """Who signs its certificate, and nobody else; empty is `tls.authorities`."""
+
+    _own: TlsSettings = PrivateAttr(default_factory=TlsSettings)
+
+    @property
+    def own_tls(self) -> TlsSettings:
+        """Our side of it: the section `[tls]`."""
+        return self._own
 
 
 class DatabaseSettings(_Section):
@@ -127,7 +226,7 @@ class WebSettings(_Section):
     """Names of this server in browsers, beside loopback; other Host headers are refused."""
 
 
-class ArchiveSettings(_Section):
+class ArchiveSettings(_TlsPeer):
     """`[[destinations]]`: an archive that results are delivered to by C-STORE."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
@@ -144,7 +243,7 @@ class ArchiveSettings(_Section):
     """Seconds that it may take to answer."""
 
 
-class RemoteSettings(_Section):
+class RemoteSettings(_TlsPeer):
     """`[[remotes]]`: an application entity that Triage asks, pulls from, or moves images to."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
@@ -180,6 +279,47 @@ class ResultSettings(_Section):
     """Device Observer UID in the reports; empty derives one."""
 
 
+class RetentionSettings(_Section):
+    """`[retention]`: which images are deleted, and when; by default none is.
+
+    Never before the study is complete, its runs are over and its results are delivered.
+    """
+
+    read_days: Days | None = None
+    """Days after completion and reading before the images of an analysed study go; none keeps."""
+    unread_days: Days | None = None
+    """Days after completion before those of an analysed study that nobody marked as read go."""
+    not_routed_read_days: Days | None = None
+    """`read_days` for a study that no model wanted; none is the same."""
+    not_routed_unread_days: Days | None = None
+    """`unread_days` for a study that no model wanted; none is the same."""
+    start_below_free_mb: Annotated[int, Field(ge=0)] = 0
+    """Free disk space, in MB, below which the oldest images go regardless of days; 0 is off."""
+    until_free_mb: Annotated[int, Field(ge=0)] = 0
+    """Free disk space, in MB, at which that ends."""
+    space_takes_unread: bool = False
+    """Let images of unread studies go for space too, after all those of read studies."""
+    result_files: bool = False
+    """Delete the files of our own results together with the images."""
+    require_commitment: bool = False
+    """Only where an archive has committed itself to keep the study."""
+    forget_patient_days: Days | None = None
+    """Days after the images went before patient data and result files go too; none keeps."""
+    unindexed_days: Days = 7.0
+    """Days before a file that no row names goes: it was never acknowledged, unless the database was
+    set back to an older state."""
+    interval_s: Seconds = 300.0
+    """Seconds between two rounds of deleting."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RetentionSettings:
+        if self.start_below_free_mb and self.until_free_mb < self.start_below_free_mb:
+            raise ValueError(
+                "retention.until_free_mb must be at least retention.start_below_free_mb"
+            )
+        return self
+
+
 class Settings(BaseSettings):
     """All settings of Triage. Unknown keys are errors."""
 
@@ -201,8 +341,29 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     web: WebSettings = WebSettings()
     results: ResultSettings = ResultSettings()
+    tls: TlsSettings = TlsSettings()
+    retention: RetentionSettings = RetentionSettings()
+    senders: tuple[SenderSettings, ...] = ()
     destinations: tuple[ArchiveSettings, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if not self.receiver.plain and self.receiver.tls_port is None:
+            raise ValueError("receiver.plain is off, so receiver.tls_port must be set")
+        if self.receiver.tls_port is not None and self.tls.certificate is None:
+            raise ValueError("receiver.tls_port needs tls.certificate and tls.private_key")
+        if self.receiver.plain and self.receiver.tls_port == self.receiver.port:
+            raise ValueError("receiver.tls_port and receiver.port must differ")
+        titles = [sender.ae_title.strip() for sender in self.senders]
+        if twice := {title for title in titles if titles.count(title) > 1}:
+            raise ValueError(
+                f"senders: {', '.join(sorted(twice))} is there twice; one entry may have several "
+                "addresses"
+            )
+        for peer in (*self.destinations, *self.remotes):
+            peer._own = self.tls
+        return self
 
     @property
     def database_url(self) -> str:
@@ -236,7 +397,11 @@ class Settings(BaseSettings):
         return init_settings, env_settings, file
 
 
-_TABLES: dict[str, type[_Section]] = {"destinations": ArchiveSettings, "remotes": RemoteSettings}
+_TABLES: dict[str, type[_Section]] = {
+    "senders": SenderSettings,
+    "destinations": ArchiveSettings,
+    "remotes": RemoteSettings,
+}
 """The sections that may come many times."""
 
 
@@ -279,6 +444,8 @@ def _in_words(error: Any) -> str:
         advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{key}: unknown key; {advice}"
     message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error" and not isinstance(error["input"], str):
+        return message  # of a whole section: it names its keys, and the input may hold secrets
     return f"{key}: {message} (found {error['input']!r})"
 
 
@@ -305,7 +472,7 @@ def settings_reference() -> str:
 def _section_reference(heading: str, fields: Mapping[str, FieldInfo]) -> str:
     title = f"## `{heading}`" if heading else "## At the top"
     rows = [
-        f"| `{name}` | {_default(field)} | {field.description} |"
+        f"| `{name}` | {_default(field)} | {' '.join(field.description.split())} |"
         for name, field in fields.items()
         if field.description
     ]
@@ -315,5 +482,7 @@ def _section_reference(heading: str, fields: Mapping[str, FieldInfo]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
+    if field.default is None:
+        return "none"
     default = str(field.default) if isinstance(field.default, Path) else field.default
     return f"`{json.dumps(default)}`"

@@ -175,10 +175,13 @@ def _only_one(data_directory: Path) -> Iterator[None]:
 
 
 def _require_free_ports(settings: Settings) -> None:
-    wanted = [
-        ("receiver", "TRIAGE_RECEIVER__PORT", settings.receiver.host, settings.receiver.port),
-        ("web", "TRIAGE_WEB__PORT", settings.web.host, settings.web.port),
-    ]
+    receiver = settings.receiver
+    wanted = [("web", "TRIAGE_WEB__PORT", settings.web.host, settings.web.port)]
+    if receiver.plain:
+        wanted.insert(0, ("receiver", "TRIAGE_RECEIVER__PORT", receiver.host, receiver.port))
+    if receiver.tls_port is not None:
+        variable = "TRIAGE_RECEIVER__TLS_PORT"
+        wanted.append(("receiver over TLS", variable, receiver.host, receiver.tls_port))
     if not settings.prefect.api_url:
         prefect = settings.prefect
         wanted.append(("Prefect server", "TRIAGE_PREFECT__PORT", prefect.host, prefect.port))

@@ -32,7 +32,7 @@ class Round:
         self.ledgers = [folder / f"{sender}.ledger" for sender in SENDERS]
         files = InstanceFiles(receiver_settings(self.data).data_directory)
         clock = ManualClock()
-        intake = Intake(files, Indexer(database, "receiver", clock), clock)
+        intake = Intake(files, Indexer(database, files, "receiver", clock), clock)
         for ledger in self.ledgers:
             ledger.write_text("".join(self._sent(intake, ledger.stem)))
         with database.transaction() as session:

@@ -37,6 +37,13 @@ def test_file_and_environment_set_the_same_keys(
         ('[database]\nurl = "mysql://x"\n', "must begin with sqlite:/// or postgresql+psycopg://"),
         ('[[destinations]]\nname = "a"\nhost = "h"\nport = 1\n', "destinations.0.ae_title"),
         ("[receiver\n", "not valid TOML"),
+        ('[[senders]]\nae_title = "A"\naddresses = ["10.1.2.3/24"]\n', "has host bits set"),
+        ('[[senders]]\nae_title = "A"\n' * 2, "senders: A is there twice"),
+        ("[receiver]\nplain = false\n", "receiver.tls_port must be set"),
+        ("[receiver]\ntls_port = 2762\n", "needs tls.certificate"),
+        ('[tls]\nprivate_key = "a"\n', "belong together"),
+        ('[tls]\nclient_certificates = "required"\n', "tls.authorities must name"),
+        ("[retention]\nstart_below_free_mb = 9\n", "retention.until_free_mb must be at least"),
     ],
 )
 def test_wrong_configuration_names_the_key_and_the_fix(

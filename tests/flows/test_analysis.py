@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from flows.analysis import analyse_study
 from flows.steps import Step
@@ -29,6 +29,7 @@ from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
     FindingRow,
+    InstanceRow,
     ModelRow,
     ResultObjectRow,
     StudyEventRow,
@@ -260,3 +261,18 @@ async def test_run_done_again_after_a_crash_flags_once_and_leaves_one_set_of_obj
 
 async def test_flow_that_finds_nothing_to_do_is_idle(step: Step) -> None:
     assert (await analyse_study.fn()).name == "Idle"
+
+
+async def test_images_that_were_purged_are_a_stated_refusal(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    queued(hospital, package)
+    with hospital.database.transaction() as session:
+        session.execute(update(InstanceRow).values(purged_at=hospital.clock(), path=""))
+
+    state = await analyse_study.fn()
+
+    assert state.name == "Not analysed"
+    (run,) = rows(hospital, AnalysisRunRow)
+    assert run.state is RunState.REFUSED
+    assert "were purged" in run.reason

@@ -323,13 +323,6 @@ def test_many_associations_that_are_aborted_at_once_are_forgotten(target: Target
             peer.send(pdu(ABORT, bytes(4)))
 
 
-nothing_limits_a_message = pytest.mark.xfail(
-    strict=True,
-    reason="transport: the idle timer starts anew with each byte and each PDU, and nothing limits "
-    "the time that a whole message or association request may take",
-)
-
-
 def ends_in_time(target: Target, opening: bytes, drip: Callable[[], bytes]) -> bool:
     """Send something every little while; return whether the receiver ends that in time."""
     began = time.monotonic()
@@ -344,19 +337,16 @@ def ends_in_time(target: Target, opening: bytes, drip: Callable[[], bytes]) -> b
     return False
 
 
-@nothing_limits_a_message
 def test_stream_of_empty_fragments_does_not_hold_a_thread_for_ever(target: Target) -> None:
     command_set = p_data(STORE_CONTEXT, COMMAND | LAST, store_command(SOP_INSTANCE))
     assert ends_in_time(target, command_set, lambda: p_data(STORE_CONTEXT, DATA, b""))
 
 
-@nothing_limits_a_message
 def test_pdu_that_comes_byte_by_byte_does_not_hold_a_thread_for_ever(target: Target) -> None:
     head = pdu(P_DATA, b"", length=100_000)
     assert ends_in_time(target, head, lambda: b"\x00")
 
 
-@nothing_limits_a_message
 def test_association_request_byte_by_byte_does_not_hold_a_thread_for_ever(
     target: Target,
 ) -> None:

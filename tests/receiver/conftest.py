@@ -22,14 +22,21 @@ StartReceiver = Callable[..., Receiver]
 
 @pytest.fixture
 def start_receiver(tmp_path: Path, files: InstanceFiles) -> Iterator[StartReceiver]:
-    """A function that starts a receiver on a database; keywords are keys of `[receiver]`."""
+    """A function that starts a receiver on a database; keywords are keys of `[receiver]`.
+
+    `settings` are whole sections beside it.
+    """
     started: list[Receiver] = []
 
     def start(
-        database: Database, *, instance_files: InstanceFiles | None = None, **receiver: Any
+        database: Database,
+        *,
+        instance_files: InstanceFiles | None = None,
+        settings: dict[str, Any] | None = None,
+        **receiver: Any,
     ) -> Receiver:
-        settings = receiver_settings(tmp_path / "data", **receiver)
-        one = Receiver(settings, database, instance_files or files)
+        loaded = receiver_settings(tmp_path / "data", sections=settings, **receiver)
+        one = Receiver(loaded, database, instance_files or files)
         one.start()
         started.append(one)
         return one
@@ -39,7 +46,9 @@ def start_receiver(tmp_path: Path, files: InstanceFiles) -> Iterator[StartReceiv
         one.stop()
 
 
-def receiver_settings(data_directory: Path, **receiver: Any) -> Settings:
+def receiver_settings(
+    data_directory: Path, *, sections: dict[str, Any] | None = None, **receiver: Any
+) -> Settings:
     """Return settings with short quiet periods and a free port."""
     defaults = {
         "port": find_free_port(),
@@ -47,7 +56,9 @@ def receiver_settings(data_directory: Path, **receiver: Any) -> Settings:
         "quiet_period_s": 0.3,
         "quiet_period_by_modality_s": {"CT": 0.2},
     }
-    return load_settings(data_directory=data_directory, receiver={**defaults, **receiver})
+    return load_settings(
+        data_directory=data_directory, receiver={**defaults, **receiver}, **(sections or {})
+    )
 
 
 def port_of(receiver: Receiver) -> int:

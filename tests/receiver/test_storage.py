@@ -414,6 +414,39 @@ def test_less_space_than_is_to_be_kept_free_is_out_of_resources(
     assert send(receiver, ct_slice())[0].Status == 0xA700
 
 
+class MeasuredDisk(InstanceFiles):
+    """A store whose free space a test sets, in MB."""
+
+    free_mb = 10_000
+
+    def free_bytes(self) -> int:
+        """Return what the test says."""
+        return self.free_mb * 1024 * 1024
+
+
+def test_refused_senders_wait_for_room_while_what_was_accepted_goes_on(
+    sqlite_database: Database, start_receiver: StartReceiver, tmp_path: Path
+) -> None:
+    disk = MeasuredDisk(tmp_path / "data")
+    limits = {"minimum_free_mb": 100, "resume_free_mb": 200}
+    receiver = start_receiver(sqlite_database, instance_files=disk, **limits)
+    assert send(receiver, ct_slice("1.2.1"))[0].Status == 0
+    disk.free_mb = 99
+    (response,) = send(receiver, ct_slice("1.2.2"))
+    assert response.Status == 0xA700
+    assert response.ErrorComment.startswith("disk")
+    disk.free_mb = 150
+    assert send(receiver, ct_slice("1.2.2"))[0].Status == 0xA700
+
+    def study() -> StudyRow:
+        with sqlite_database.reading() as session:
+            return session.scalars(select(StudyRow)).one()
+
+    wait_until(lambda: study().state == "complete", "the accepted study is complete")
+    disk.free_mb = 200
+    assert send(receiver, ct_slice("1.2.2"))[0].Status == 0
+
+
 def test_database_that_is_away_is_out_of_resources_until_it_is_back(
     sqlite_database: Database, start_receiver: StartReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from tests.results.archive import ScriptedArchive, scripted_archive
 from tests.results.outbox_scenes import (
@@ -38,7 +39,7 @@ from triage.store.outbox import (
     resend,
     withdraw_unsent,
 )
-from triage.store.tables import AnalysisRunRow, DeliveryRow
+from triage.store.tables import AnalysisRunRow, DeliveryRow, ResultObjectRow
 
 
 @dataclass
@@ -333,3 +334,12 @@ def test_waits_grow_within_their_bounds(attempt: int, random: float) -> None:
     wait_s = retry_after(attempt, settings, lambda: random).total_seconds()
     longest = min(2 * 2 ** min(attempt - 1, 30), 600)
     assert longest / 2 <= wait_s <= longest
+
+
+def test_object_whose_file_was_purged_is_a_dead_letter(scene: Scene) -> None:
+    with scene.database.transaction() as session:
+        session.execute(update(ResultObjectRow).values(path=""))
+    with scripted_archive() as archive:
+        scene.deliver(archive.settings())
+    assert archive.received == []
+    assert states(scene.database)[0] is DeliveryState.DEAD

@@ -20,11 +20,17 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
-from triage.store.known_series import KnownSeries, record_in_known_series
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.store.studies import ReceivedInstance, Recorded, hold_open, record_instance
+from triage.store.known_series import KnownSeries, record_in_known_series
+from triage.store.studies import (
+    FileIsGoneError,
+    ReceivedInstance,
+    Recorded,
+    hold_open,
+    record_instance,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +83,10 @@ class Indexer:
             log.warning("instance could not be made durable", error=error.strerror)
             raise RefusedInstanceError(
                 StorageStatus.OUT_OF_RESOURCES, "instance could not be written to disk"
+            ) from error
+        except FileIsGoneError as error:
+            raise RefusedInstanceError(
+                StorageStatus.OUT_OF_RESOURCES, "an older copy is just being deleted, send again"
             ) from error
         except SQLAlchemyError as error:
             # Without the error's text: databases quote the row in it, and with it the patient.
@@ -150,7 +160,7 @@ class Indexer:
         return outcomes
 
     def _record_fully(self, session: Session, pending: _Pending, learned: _Learned) -> Recorded:
-        recorded = record_instance(session, pending.received)
+        recorded = record_instance(session, pending.received, self._files.exists)
         hold = (recorded.study_id, pending.association)
         if hold not in self._held and hold not in learned.holds:
             learned.holds.add(hold)

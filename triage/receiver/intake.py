@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import structlog
@@ -12,15 +13,16 @@ from triage.receiver.indexer import Indexer
 from triage.receiver.part10 import file_header
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.store.clock import Clock
+from triage.store.disk import DiskFullError, Watermarks
 from triage.store.files import GrowingFile, InstanceFiles, StoredFile
 from triage.store.studies import ReceivedInstance, Recorded
 
 log = structlog.get_logger(__name__)
 
-_MIB = 1024 * 1024
 # The header of nearly every image is in its first kilobytes. It is parsed while the rest arrives.
 _HEAD_BYTES = 64 * 1024
-_FREE_SPACE_IS_LOOKED_AT_EVERY = 64 * _MIB
+_ROOM_BYTES = 4 * 1024 * 1024
+_NO_LIMIT = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +43,6 @@ class IncomingInstance(AnnouncedInstance):
     dataset: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class IntakeLimits:
-    """What the store may be asked to hold.
-
-    Attributes:
-        minimum_free_bytes: what the disk must have left after an instance is stored.
-        maximum_instance_bytes: the largest data set that is taken.
-    """
-
-    minimum_free_bytes: int = 0
-    maximum_instance_bytes: int = 2**63
-
-
 class Intake:
     """Stores instances as they were sent. Pixel data is never decoded here."""
 
@@ -62,12 +51,24 @@ class Intake:
         files: InstanceFiles,
         indexer: Indexer,
         clock: Clock,
-        limits: IntakeLimits = IntakeLimits(),
+        *,
+        watermarks: Watermarks | None = None,
+        maximum_instance_bytes: int = _NO_LIMIT,
     ) -> None:
+        """Prepare an intake.
+
+        Args:
+            files: where the instances go.
+            indexer: records them.
+            clock: the time.
+            watermarks: how much of the disk is kept free; None takes all of it.
+            maximum_instance_bytes: the largest data set that is taken.
+        """
         self._files = files
         self._indexer = indexer
         self._clock = clock
-        self._limits = limits
+        self._watermarks = watermarks or Watermarks(files.free_bytes, minimum=0)
+        self._maximum_instance_bytes = maximum_instance_bytes
 
     def store(self, incoming: IncomingInstance) -> Recorded:
         """Return once the file is durable and its index row is committed.
@@ -96,7 +97,14 @@ class Intake:
             raise RefusedInstanceError(
                 StorageStatus.DOES_NOT_MATCH_SOP_CLASS, "Affected SOP Class UID is not a valid UID"
             )
-        return ArrivingInstance(announced, self._files, self._indexer, self._clock, self._limits)
+        return ArrivingInstance(
+            announced,
+            self._files,
+            self._indexer,
+            self._clock,
+            watermarks=self._watermarks,
+            maximum_bytes=self._maximum_instance_bytes,
+        )
 
 
 class ArrivingInstance:
@@ -111,18 +119,22 @@ class ArrivingInstance:
         files: InstanceFiles,
         indexer: Indexer,
         clock: Clock,
-        limits: IntakeLimits,
+        *,
+        watermarks: Watermarks,
+        maximum_bytes: int,
     ) -> None:
         self._announced = announced
         self._files = files
         self._indexer = indexer
         self._clock = clock
-        self._limits = limits
+        self._watermarks = watermarks
+        self._maximum_bytes = maximum_bytes
         self._header: Header | None = None
         self._head = bytearray()
         self._received_bytes = 0
-        self._free_bytes_seen_at = 0
-        self._check_free_space()
+        self._room = ExitStack()
+        self._room_until = 0
+        self._take_room()
         meta = file_header(
             sop_class_uid=announced.sop_class_uid,
             sop_instance_uid=announced.sop_instance_uid,
@@ -138,12 +150,12 @@ class ArrivingInstance:
             RefusedInstanceError: it is too large, or the disk refuses it.
         """
         self._received_bytes += len(fragment)
-        if self._received_bytes > self._limits.maximum_instance_bytes:
+        if self._received_bytes > self._maximum_bytes:
             raise RefusedInstanceError(
                 StorageStatus.OUT_OF_RESOURCES, "larger than the receiver's limit for an instance"
             )
-        if self._received_bytes - self._free_bytes_seen_at > _FREE_SPACE_IS_LOOKED_AT_EVERY:
-            self._check_free_space()
+        if self._received_bytes > self._room_until:
+            self._take_room()
         try:
             self._file.write(fragment)
         except OSError as error:
@@ -165,11 +177,13 @@ class ArrivingInstance:
             file = self._file.keep(header.study_instance_uid, header.sop_instance_uid)
         except OSError as error:
             raise self._not_written(error) from error
+        self._room.close()
         received = _received(header, self._announced, file, self._clock)
         return self._indexer.record(received, self._announced.association)
 
     def discard(self) -> None:
         """Remove what was written, unless the instance was stored."""
+        self._room.close()
         self._file.discard()
 
     def _open(self, meta: bytes) -> GrowingFile:
@@ -177,6 +191,7 @@ class ArrivingInstance:
             file = self._files.begin()
             file.write(meta)
         except OSError as error:
+            self._room.close()
             raise self._not_written(error) from error
         return file
 
@@ -193,12 +208,14 @@ class ArrivingInstance:
         # Not closed here: while an error is under way, its traceback may still look into it.
         return parse_header(self._file.mapped(), syntax, start=self._offset)
 
-    def _check_free_space(self) -> None:
-        self._free_bytes_seen_at = self._received_bytes
-        if self._files.free_bytes() < self._limits.minimum_free_bytes:
-            raise RefusedInstanceError(
-                StorageStatus.OUT_OF_RESOURCES, "less disk space left than the receiver keeps free"
-            )
+    def _take_room(self) -> None:
+        """Hold room on the disk for what comes next; how much that is, nobody has said."""
+        self._room.close()
+        self._room_until = self._received_bytes + _ROOM_BYTES
+        try:
+            self._room.enter_context(self._watermarks.room_for(_ROOM_BYTES))
+        except DiskFullError as error:
+            raise RefusedInstanceError(StorageStatus.OUT_OF_RESOURCES, str(error)) from error
 
     def _not_written(self, error: OSError) -> RefusedInstanceError:
         log.warning(

@@ -41,6 +41,7 @@ class Listener:
     host: str
     port: int
     key: str
+    is_tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,12 @@ class Sink(Protocol):
         """Forget what was written: the data set will not come to its end."""
 
 
+class ArrivingMessage:
+    """Stands for a message, or a PDU that is none, from its first byte to its last."""
+
+    __slots__ = ("__weakref__",)
+
+
 OpenSink = Callable[[StoreRequest, str], Sink]
 """Gives the sink for a request whose data set comes in the named transfer syntax."""
 
@@ -88,6 +94,7 @@ class StorageProvider(DULServiceProvider):
         self._other_context_id: int | None = None
         self._message_began = 0.0
         self._message_bytes = 0
+        self.arriving: ArrivingMessage | None = None
 
     def run_reactor(self) -> None:
         """Serve the association; what was only half received at its end is discarded."""
@@ -100,7 +107,9 @@ class StorageProvider(DULServiceProvider):
 
     def _read_pdu_data(self) -> None:
         if self.state_machine.current_state != "Sta6":
+            self.arriving = ArrivingMessage()
             super()._read_pdu_data()
+            self.arriving = None
             return
         try:
             while self._receive_pdu() and self._may_go_on() and self.socket.ready:
@@ -117,12 +126,16 @@ class StorageProvider(DULServiceProvider):
 
     def _receive_pdu(self) -> bool:
         """Take one P-DATA-TF PDU; return False for any other, which pynetdicom has then read."""
+        self.arriving = self.arriving or ArrivingMessage()
         header = self.socket.recv(_PDU_HEADER.size)
         if len(header) < _PDU_HEADER.size or header[0] != _P_DATA_TF:
             self.socket.give_back(header)
             super()._read_pdu_data()
+            self.arriving = None
             return False
         self._receive_values(_PDU_HEADER.unpack(header)[1])
+        if not self._command and self._store is None and self._other_context_id is None:
+            self.arriving = None
         return True
 
     def _receive_values(self, left: int) -> None:

@@ -6,10 +6,11 @@ import math
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 import uuid
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import structlog
 from pydicom.uid import AllTransferSyntaxes
@@ -19,20 +20,24 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from triage.core.completeness import QuietPeriods
+from triage.receiver.admission import Admission, Rejection, Request
 from triage.receiver.command_set import StoreRequest
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
+from triage.receiver.deadlines import Deadlines
+from triage.receiver.housekeeping import Housekeeping
 from triage.receiver.indexer import Indexer
-from triage.receiver.intake import AnnouncedInstance, Intake, IntakeLimits
-from triage.receiver.leftovers import LeftoverRemoval
+from triage.receiver.intake import AnnouncedInstance, Intake
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
 from triage.receiver.processes import Listener, ReceiverProcesses, Share, not_listening
-from triage.receiver.refusals import StorageStatus
+from triage.receiver.refusals import ReceiverError, StorageStatus
 from triage.receiver.services import DimseService
 from triage.receiver.storing import StoreSink
+from triage.receiver.tls import ServerTls
 from triage.receiver.transport import StorageServer
 from triage.settings import ReceiverSettings, Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
+from triage.store.disk import watermarks_of
 from triage.store.files import InstanceFiles
 from triage.store.studies import release_receiver
 
@@ -46,9 +51,21 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 _MIB = 1024 * 1024
 _MOST_PROCESSES = 4
+# Connections that have not asked for anything yet do not keep senders out; this bounds them.
+_CONNECTIONS_PER_ASSOCIATION = 4
 _GRACE_S = 2.0
 _LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
+
+
+class Duty(Protocol):
+    """Work of a receiver that goes on by itself, in a thread of its own."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """Come to an end."""
 
 
 class Receiver:
@@ -64,29 +81,44 @@ class Receiver:
     ) -> None:
         """Prepare a receiver; with a `share` it is one of several on one port."""
         self._settings = settings.receiver
+        self._tls_settings = settings.tls
+        self._admission = Admission(settings, share.count if share else 1)
+        self._deadlines = Deadlines(
+            message_s=settings.receiver.message_timeout_s,
+            association_s=settings.receiver.maximum_association_s,
+        )
         self._database = database
         self._share = share
         self.name = receiver_name(settings.receiver, share)
         self._open = OpenAssociations()
+        watermarks = watermarks_of(files, settings.receiver)
         self._intake = Intake(
             files,
             Indexer(database, files, self.name, clock),
             clock,
-            IntakeLimits(
-                minimum_free_bytes=settings.receiver.minimum_free_mb * _MIB,
-                maximum_instance_bytes=settings.receiver.maximum_instance_mb * _MIB,
-            ),
+            watermarks=watermarks,
+            maximum_instance_bytes=settings.receiver.maximum_instance_mb * _MIB,
         )
         quiet = QuietPeriods(
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
         )
         self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
-        self._leftovers = LeftoverRemoval(
-            files.root, untouched_s=settings.receiver.network_timeout_s
-        )
         self._services = (verification_service(),)
         self._ae = _application_entity(settings.receiver, self._services, share)
-        self._server: StorageServer | None = None
+        self._servers: list[StorageServer] = []
+        # What is to be done once, however many processes receive.
+        self._duties: tuple[Duty, ...] = ()
+        if share is None or share.index == 0:
+            self._duties = (
+                Housekeeping(
+                    settings,
+                    database,
+                    files,
+                    watermarks,
+                    clock,
+                    holder=f"{self.name}:{os.getpid()}",
+                ),
+            )
 
     def start(self) -> None:
         """Listen, after freeing what a killed receiver of this name held.
@@ -96,17 +128,35 @@ class Receiver:
         """
         # In this order: where a receiver of this name runs, the port is taken, and what it holds
         # open must not be freed. Connections wait until the server begins to serve.
-        server = self._listen()
+        servers = self._listen()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
-        self._server = server
+        self._servers = servers
         self._rounds.start()
-        self._leftovers.start()
-        threading.Thread(target=server.serve_forever, name="triage-receiver", daemon=True).start()
-        log.info("receiver listens", receiver=self.name)
+        self._deadlines.start()
+        for duty in self._duties:
+            duty.start()
+        for server in servers:
+            threading.Thread(
+                target=server.serve_forever, name="triage-receiver", daemon=True
+            ).start()
+        log.info("receiver listens", receiver=self.name, tls_port=self._settings.tls_port)
 
-    def _listen(self) -> StorageServer:
-        listener = listeners(self._settings)[0]
+    def _listen(self) -> list[StorageServer]:
+        servers: list[StorageServer] = []
+        try:
+            for number, listener in enumerate(listeners(self._settings)):
+                servers.append(self._listen_at(listener, number))
+        except ReceiverError:
+            for server in servers:
+                server.server_close()
+            raise
+        return servers
+
+    def _listen_at(self, listener: Listener, number: int) -> StorageServer:
+        tls = None
+        if listener.is_tls:
+            tls = ServerTls(self._tls_settings, self._settings.association_request_timeout_s)
         handlers: list[Any] = [
             (evt.EVT_REQUESTED, self._handle_requested),
             (evt.EVT_REJECTED, _log_association, ["association rejected"]),
@@ -121,7 +171,10 @@ class Receiver:
                 evt_handlers=handlers,
                 server_class=StorageServer,
                 open_sink=self._open_sink,
-                channel=self._share.channels[0] if self._share else None,
+                channel=self._share.channels[number] if self._share else None,
+                tls=tls,
+                may_connect=self._admission.may_connect,
+                deadlines=self._deadlines,
             )
         except OSError as error:
             raise not_listening(listener, error) from error
@@ -130,9 +183,10 @@ class Receiver:
 
     def stop(self) -> None:
         """Stop listening, let what is under way come to its end, and abort the rest."""
-        if self._server is None:
+        if not self._servers:
             return
-        self._server.shutdown()
+        for server in self._servers:
+            server.shutdown()
         deadline = time.monotonic() + _GRACE_S
         while self._ae.active_associations and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -144,18 +198,25 @@ class Receiver:
         for association in remaining:
             association.join(_LONGEST_STORE_S)
         self._rounds.stop()
-        self._leftovers.stop()
+        self._deadlines.stop()
+        for duty in self._duties:
+            duty.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
-        self._server = None
+        self._servers = []
         log.info("receiver stopped", receiver=self.name)
 
     def _handle_requested(self, event: Event) -> None:
-        """Put the transfer syntaxes that we can read first (the sender's order is kept otherwise).
+        """Reject who may not associate; else put the transfer syntaxes that we can read first.
 
-        The acceptor chooses among those proposed (DICOM PS3.8 9.3.3.2), and pynetdicom takes the
-        first: of a private one and a standard one, this makes it the standard one.
+        The sender's order is kept otherwise. The acceptor chooses among those proposed (DICOM PS3.8
+        9.3.3.2), and pynetdicom takes the first: of a private one and a standard one, this makes it
+        the standard one.
         """
+        rejection = self._admission.admit(_request_of(event.assoc), event.assoc.is_alive)
+        if rejection is not None:
+            _reject(event.assoc, rejection)
+            return
         request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
         for context in request.presentation_context_definition_list:
             context.transfer_syntax = sorted(
@@ -186,13 +247,19 @@ class Receiver:
 def receiver_name(settings: ReceiverSettings, share: Share | None = None) -> str:
     """Return the name under which this receiver holds studies open, the same after a restart."""
     # 16 + 1 + 36 + 1 + 5 + 1 + 3 characters: the column has 64.
-    name = f"{settings.ae_title}@{socket.gethostname()[:36]}:{settings.port}"
+    port = settings.port if settings.plain else settings.tls_port
+    name = f"{settings.ae_title}@{socket.gethostname()[:36]}:{port}"
     return f"{name}#{share.index}" if share else name
 
 
 def listeners(settings: ReceiverSettings) -> list[Listener]:
     """Return where a receiver with these settings listens."""
-    return [Listener(settings.host, settings.port, "receiver.port")]
+    found = []
+    if settings.plain:
+        found.append(Listener(settings.host, settings.port, "receiver.port"))
+    if settings.tls_port is not None:
+        found.append(Listener(settings.host, settings.tls_port, "receiver.tls_port", is_tls=True))
+    return found
 
 
 def verification_service() -> DimseService:
@@ -210,19 +277,39 @@ def _application_entity(
     entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     entity.implementation_version_name = "TRIAGE"
     # Connections come to the processes in turn, so a part of the limit for each keeps the whole.
-    entity.maximum_associations = math.ceil(
-        settings.maximum_associations / (share.count if share else 1)
-    )
+    share_of_all = math.ceil(settings.maximum_associations / (share.count if share else 1))
+    entity.maximum_associations = share_of_all * _CONNECTIONS_PER_ASSOCIATION
     entity.maximum_pdu_size = settings.maximum_pdu_bytes
     entity.network_timeout = settings.network_timeout_s
     # A connection on which no association request comes counts as an association until then.
-    entity.acse_timeout = min(entity.acse_timeout or 30.0, settings.network_timeout_s)
-    entity.require_calling_aet = list(settings.allowed_calling_ae_titles)
-    entity.require_called_aet = settings.require_called_ae_title
+    entity.acse_timeout = min(settings.association_request_timeout_s, settings.network_timeout_s)
     for service in services:
         for sop_class in service.sop_classes:
             entity.add_supported_context(sop_class)
     return entity
+
+
+def _request_of(association: Any) -> Request:
+    primitive = association.requestor.primitive
+    return Request(
+        calling_ae_title=primitive.calling_ae_title,
+        called_ae_title=primitive.called_ae_title,
+        address=association.requestor.address,
+        is_tls=isinstance(association.dul.socket.socket, ssl.SSLSocket),
+    )
+
+
+def _reject(association: Any, rejection: Rejection) -> None:
+    """Send A-ASSOCIATE-RJ (DICOM PS3.8 9.3.4) and end the association."""
+    log.warning(
+        "association refused",
+        calling_ae_title=association.requestor.primitive.calling_ae_title.strip(),
+        address=association.requestor.address,
+        reason=rejection.why,
+    )
+    association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
+    evt.trigger(association, evt.EVT_REJECTED, {})
+    association.kill()  # returns once the answer is sent
 
 
 def _log_association(event: Event, what: str) -> None:
@@ -232,7 +319,14 @@ def _log_association(event: Event, what: str) -> None:
         what,
         calling_ae_title=str(getattr(primitive, "calling_ae_title", "")).strip(),
         address=requestor.address,
+        tls=_tls_version(event.assoc),
     )
+
+
+def _tls_version(association: Any) -> str | None:
+    transport = association.dul.socket
+    connection = transport.socket if transport is not None else None
+    return connection.version() if isinstance(connection, ssl.SSLSocket) else None
 
 
 def run_receiver(settings: Settings) -> None:

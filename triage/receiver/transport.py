@@ -13,6 +13,7 @@ import os
 import queue
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -25,8 +26,10 @@ from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from triage.receiver.command_set import StoreRequest
+from triage.receiver.deadlines import Deadlines, WatchedAssociation
 from triage.receiver.processes import receive_connection
 from triage.receiver.provider import Sink, StorageProvider
+from triage.receiver.tls import HandshakeError, ServerTls
 
 log = structlog.get_logger(__name__)
 
@@ -59,12 +62,20 @@ class StorageServer(ThreadedAssociationServer):
         *args: Any,
         open_sink: OpenAssociationSink,
         channel: socket.socket | None = None,
+        tls: ServerTls | None = None,
+        may_connect: Callable[[str], bool] = lambda _: True,
+        deadlines: Deadlines | None = None,
         **kwargs: Any,
     ) -> None:
         """Listen, unless there is a `channel` on which a parent hands connections over."""
         kwargs["request_handler"] = _StorageRequestHandler
         self.open_sink = open_sink
+        self.tls = tls
+        self.deadlines = deadlines
         self._channel = channel
+        self._may_connect = may_connect
+        self._counting = threading.Lock()
+        self._starting = 0  # connections whose association has not begun yet
         super().__init__(*args, **kwargs)
 
     def server_bind(self) -> None:
@@ -80,6 +91,50 @@ class StorageServer(ThreadedAssociationServer):
     def fileno(self) -> int:
         """Return the descriptor on which a connection shows."""
         return super().fileno() if self._channel is None else self._channel.fileno()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return whether the connection is let to speak; else it is closed."""
+        del request
+        reason = ""
+        if not self._may_connect(client_address[0]):
+            reason = "no sender is there"
+        elif len(self.active_associations) + self._starting >= self.ae.maximum_associations:
+            reason = "too many connections"
+        if reason:
+            log.warning("connection closed", address=client_address[0], reason=reason)
+        return not reason
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        with self._counting:
+            self._starting += 1
+        super().process_request(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Begin the association of a connection.
+
+        In the connection's own thread: a slow TLS handshake keeps nobody else waiting.
+        """
+        try:
+            if self.tls is None:
+                super().finish_request(request, client_address)
+            else:
+                self._finish_secured(self.tls, request, client_address)
+        finally:
+            with self._counting:
+                self._starting -= 1
+
+    def _finish_secured(self, tls: ServerTls, request: Any, client_address: Any) -> None:
+        try:
+            secured = tls.secure(request)
+        except HandshakeError as error:
+            log.warning("TLS handshake failed", address=client_address[0], reason=str(error))
+            return
+        try:
+            super().finish_request(secured, client_address)
+        except BaseException:
+            secured.close()
+            raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a connection that could not be served; the base class would print to stderr."""
@@ -134,6 +189,8 @@ class _StorageRequestHandler(RequestHandler):
         association.dimse.msg_queue = _AnnouncingQueue(work.set)
         association.dul._run_loop_delay = 0
         association._reactor_checkpoint = _Checkpoint(association, work)
+        if self.server.deadlines is not None:
+            self.server.deadlines.watch(WatchedAssociation(association))
         return association
 
 
@@ -227,10 +284,15 @@ class StorageSocket(AssociationSocket):
             if self._assoc.dul.state_machine.current_state == "Sta13":
                 self._drain()
                 return False
-            return self._next < self._filled or self._descriptor in self._wait()
+            return self._next < self._filled or self._is_pending or self._descriptor in self._wait()
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed (PS3.8 9.2.1)
             return False
+
+    @property
+    def _is_pending(self) -> bool:
+        # Decrypted already, so the descriptor does not show it.
+        return isinstance(self.socket, ssl.SSLSocket) and bool(self.socket.pending())
 
     def _wait(self) -> list[int]:
         """Return the descriptors that have something to read, after a short while none."""
@@ -247,7 +309,7 @@ class StorageSocket(AssociationSocket):
         assert self.socket is not None
         self._next = self._filled = 0
         for _ in range(_MOST_DRAINED_READS):
-            if self._descriptor not in dict(self._poll.poll(0)):
+            if not self._is_pending and self._descriptor not in dict(self._poll.poll(0)):
                 break
             if not self._receive_into(self._view):
                 break
@@ -302,6 +364,8 @@ class StorageSocket(AssociationSocket):
 
     def _receive_into(self, view: memoryview) -> int:
         assert self.socket is not None
+        if isinstance(self.socket, ssl.SSLSocket):
+            return self.socket.recv_into(view)
         try:
             # A socket with a timeout is not blocking underneath. Most often the bytes are there,
             # and reading them like this spares the wait that `recv_into` always begins with.

@@ -63,6 +63,8 @@ def deliver(
             association is never permanent: it says something about two configurations, not about
             the object, and a person may mend either at any time.
     """
+    if not due.path:
+        raise DeliveryError("its file was purged by retention", is_permanent=True)
     dataset = _read(files.absolute(due.path))
     transfer_syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
     contexts = [build_context(due.sop_class_uid, transfer_syntax)]

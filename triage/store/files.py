@@ -40,6 +40,10 @@ class InstanceFiles:
         """Return the place on disk of a stored file."""
         return self.root / path
 
+    def exists(self, path: str) -> bool:
+        """Return whether a stored file is there."""
+        return bool(path) and self.absolute(path).is_file()
+
     def write(
         self, study_instance_uid: str, sop_instance_uid: str, chunks: Iterable[bytes | memoryview]
     ) -> StoredFile:

@@ -63,7 +63,8 @@ def add_result_objects(
     """Index the objects of a run, in order of delivery, with an outbox row per destination.
 
     An object that is there already (the same model on the same input makes the same UIDs) is taken
-    over by this run and not written again; what was withdrawn of it becomes due again. The objects
+    over by this run and not written again; what was withdrawn of it becomes due again, and a file
+    that retention had deleted is replaced by the new one. The objects
     are also indexed as instances of the study, marked as results, because Triage's own store is
     the archive where no other is configured.
     """
@@ -73,6 +74,7 @@ def add_result_objects(
         )
         if known is not None:
             known.run_id = run_id
+            _restore_purged(session, known, new)
             for delivery in known.deliveries:
                 if delivery.state is DeliveryState.WITHDRAWN:
                     delivery.state = DeliveryState.WAITING
@@ -101,6 +103,20 @@ def add_result_objects(
                     next_attempt_at=now,
                 )
             )
+
+
+def _restore_purged(session: Session, known: ResultObjectRow, new: NewResultObject) -> None:
+    purged = session.scalar(
+        select(InstanceRow).where(
+            InstanceRow.sop_instance_uid == known.sop_instance_uid,
+            InstanceRow.purged_at.is_not(None),
+        )
+    )
+    if purged is None:
+        return
+    known.path, known.size_bytes = new.file.path, new.file.size_bytes
+    purged.path, purged.size_bytes = new.file.path, new.file.size_bytes
+    purged.sha256, purged.purged_at = new.file.sha256, None
 
 
 def _index_as_instance(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -45,11 +45,11 @@ _SELECT_SERIES_ID = select(SeriesRow.id).where(
     SeriesRow.study_id == bindparam("study_id"), SeriesRow.series_instance_uid == bindparam("uid")
 )
 _SELECT_SAME_UID = (
-    select(InstanceRow.id, InstanceRow.sha256)
+    select(InstanceRow.id, InstanceRow.sha256, InstanceRow.purged_at, InstanceRow.conflicts_with)
     .where(InstanceRow.sop_instance_uid == bindparam("uid"))
     .order_by(InstanceRow.id)
 )
-_INSERT_INSTANCE = insert(InstanceRow)
+_INSERT_INSTANCE = insert(InstanceRow).returning(InstanceRow.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,41 +96,100 @@ class Recorded:
     is_conflict: bool = False
 
 
-def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
+class FileIsGoneError(Exception):
+    """The instance's file was deleted by retention just before it could be indexed."""
+
+
+def record_instance(
+    session: Session,
+    received: ReceivedInstance,
+    file_exists: Callable[[str], bool] = lambda _: False,
+) -> Recorded:
     """Index one instance whose file is durable.
 
     The same UID with the same content is accepted quietly. The same UID with other content is kept
-    beside the first and noted as a conflict. A new instance of a complete study reopens it.
+    beside the first and noted as a conflict. A new instance of a complete study reopens it, and so
+    does one whose file retention had deleted.
+
+    Args:
+        session: a transaction.
+        received: the instance.
+        file_exists: asked for the path of a file that retention may just be deleting, with the
+            study locked; without it such an instance is never indexed.
+
+    Raises:
+        FileIsGoneError: the sender must send the instance again.
     """
     with session.no_autoflush:  # each step below writes what the next one reads
-        return _record(session, received)
+        return _record(session, received, file_exists)
 
 
-def _record(session: Session, received: ReceivedInstance) -> Recorded:
+def _record(
+    session: Session, received: ReceivedInstance, file_exists: Callable[[str], bool]
+) -> Recorded:
     study = _study_of(session, received)
     series_id = _series_id_of(session, study, received)
     same_uid = session.execute(_SELECT_SAME_UID, {"uid": received.sop_instance_uid}).all()
-    for _, sha256 in same_uid:
-        if sha256 == received.file.sha256:
-            return Recorded(study.id, series_id, is_duplicate=True)
-    first_id = same_uid[0][0] if same_uid else None
-    _insert_instance(session, received, series_id, conflicts_with=first_id)
+    for known in same_uid:
+        if known.sha256 == received.file.sha256:
+            if known.purged_at is None:
+                return Recorded(study.id, series_id, is_duplicate=True)
+            _restore(session, received, known.id, file_exists)
+            _note_arrival(session, study, received, "an image came again after it was purged")
+            return Recorded(study.id, series_id)
+    used = next((known for known in same_uid if known.conflicts_with is None), None)
+    is_beside = used is not None and used.purged_at is None
+    first_id = used.id if used is not None and is_beside else None
+    row_id = _insert_instance(session, received, series_id, conflicts_with=first_id)
     if same_uid:
         text = f"instance {received.sop_instance_uid} came again with other content; both are kept"
         note(session, study.id, "conflict", text, at=received.received_at)
+    if is_beside:
         return Recorded(study.id, series_id, is_conflict=True)
+    if used is not None:  # its file is gone, so the one that has a file is used from now on
+        session.execute(
+            update(InstanceRow).where(InstanceRow.id == used.id).values(conflicts_with=row_id)
+        )
+    _note_arrival(session, study, received, "an image arrived late")
+    return Recorded(study.id, series_id, is_conflict=bool(same_uid))
+
+
+def _note_arrival(session: Session, study: StudyRow, received: ReceivedInstance, late: str) -> None:
     study.last_instance_at = max(study.last_instance_at, received.received_at)
     if study.state is StudyState.COMPLETE:
         study.state = StudyState.RECEIVING
-        note(session, study.id, "reopened", "an image arrived late", at=received.received_at)
-    return Recorded(study.id, series_id)
+        study.purged_at = None
+        study.purge_reason = ""
+        note(session, study.id, "reopened", late, at=received.received_at)
+
+
+def _restore(
+    session: Session,
+    received: ReceivedInstance,
+    instance_id: int,
+    file_exists: Callable[[str], bool],
+) -> None:
+    # The file was written before the study was locked: retention may have deleted it in between,
+    # taking it for the old one. From here on it cannot.
+    if not file_exists(received.file.path):
+        raise FileIsGoneError(received.file.path)
+    session.execute(
+        update(InstanceRow)
+        .where(InstanceRow.id == instance_id)
+        .values(
+            path=received.file.path,
+            headers=received.headers,
+            received_at=received.received_at,
+            purged_at=None,
+        )
+    )
 
 
 def _insert_instance(
     session: Session, received: ReceivedInstance, series_id: int, *, conflicts_with: int | None
-) -> None:
+) -> int:
     values = instance_values(received, series_id, conflicts_with=conflicts_with)
-    session.execute(_INSERT_INSTANCE, values)
+    return session.execute(_INSERT_INSTANCE, values).scalar_one()
 
 
 def instance_values(
@@ -156,6 +215,8 @@ def instance_values(
 def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
     study = session.scalar(_SELECT_STUDY, {"uid": received.study_instance_uid})
     if study is not None:
+        if study.forgotten_at is not None:
+            _remember(session, study, received)
         modalities = set(filter(None, study.modalities.split("\\"))) | {received.modality}
         study.modalities = "\\".join(sorted(filter(None, modalities)))[:128]
         return study
@@ -189,6 +250,16 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
         )
     )
     return study
+
+
+def _remember(session: Session, study: StudyRow, received: ReceivedInstance) -> None:
+    """Give a study whose patient data retention had deleted those of its newly sent image."""
+    study.patient_id = _patient_of(session, received).id
+    study.accession_number = received.accession_number[:64]
+    study.description = received.study_description[:128]
+    study.study_date = received.study_date[:10]
+    study.study_time = received.study_time[:16]
+    study.forgotten_at = None
 
 
 def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
@@ -406,7 +477,7 @@ def _series_rows(session: Session, study_id: int) -> Sequence[SeriesRow]:
 
 
 def load_study(session: Session, study_id: int) -> Study:
-    """Return the study as routing and the models see it, without results and conflicts."""
+    """Return the study as routing and the models see it: its images, with one file each."""
     uid = session.scalars(select(StudyRow.study_instance_uid).where(StudyRow.id == study_id)).one()
     return Study(
         study_instance_uid=uid,
@@ -415,7 +486,7 @@ def load_study(session: Session, study_id: int) -> Study:
 
 
 def load_series(session: Session, series_id: int) -> Series:
-    """Return one series with its instances, without conflicting ones."""
+    """Return one series with its instances, without conflicting and purged ones."""
     row = session.scalars(
         select(SeriesRow)
         .where(SeriesRow.id == series_id)
@@ -437,7 +508,7 @@ def _as_series(row: SeriesRow) -> Series:
                 headers=i.headers,
             )
             for i in row.instances
-            if i.conflicts_with is None
+            if i.conflicts_with is None and i.purged_at is None
         ),
     )
 

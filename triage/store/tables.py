@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -74,6 +75,7 @@ def _state(enum: type[RunState] | type[DeliveryState] | type[StudyState]) -> Enu
     )
 
 
+_TO_DELETE = text("purged_at IS NOT NULL AND path <> ''")
 _Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys by itself
 
 
@@ -114,7 +116,8 @@ class StudyRow(Table):
     """A study: what it is, whether it is complete, and how urgent it is.
 
     `generation` counts how often the study became complete; runs carry the generation that they
-    analysed, so a late image supersedes the runs of the earlier one.
+    analysed, so a late image supersedes the runs of the earlier one. `purged_at` is set while its
+    images are deleted by retention, `forgotten_at` while its patient data are.
     """
 
     __tablename__ = "studies"
@@ -143,6 +146,9 @@ class StudyRow(Table):
     last_instance_at: Mapped[datetime]
     completed_at: Mapped[datetime | None] = mapped_column(default=None)
     read_at: Mapped[datetime | None] = mapped_column(default=None)
+    purged_at: Mapped[datetime | None] = mapped_column(default=None)
+    purge_reason: Mapped[str] = mapped_column(Text, default="")
+    forgotten_at: Mapped[datetime | None] = mapped_column(default=None)
 
     patient: Mapped[PatientRow] = relationship(lazy="joined")
     series: Mapped[list[SeriesRow]] = relationship(
@@ -179,11 +185,20 @@ class InstanceRow(Table):
     """A stored SOP instance. `path` is relative to the instance folder of the data directory.
 
     `conflicts_with` is set where the same SOP Instance UID came again with other content: the
-    first stays the one that is used, and the other is kept beside it.
+    first stays the one that is used, and the other is kept beside it. `purged_at` is set once
+    retention has decided that the file goes, and `path` is empty once it has gone.
     """
 
     __tablename__ = "instances"
-    __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "sha256"),
+        Index(
+            "ix_instances_to_delete",
+            "series_id",
+            sqlite_where=_TO_DELETE,
+            postgresql_where=_TO_DELETE,
+        ),
+    )
 
     id: Mapped[int] = mapped_column(_Key, primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
@@ -198,6 +213,7 @@ class InstanceRow(Table):
     calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
     received_at: Mapped[datetime]
     conflicts_with: Mapped[int | None] = mapped_column(ForeignKey("instances.id"))
+    purged_at: Mapped[datetime | None] = mapped_column(default=None)
 
     series: Mapped[SeriesRow] = relationship(back_populates="instances")
 
@@ -350,8 +366,8 @@ class StudyEventRow(Table):
     """A line in a study's history: what became of it, and why. Rows are only ever added.
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
-    failed, superseded, flagged, delivered, undeliverable, resent, conflict, read, unread. The
-    newest `id` is what open worklists follow.
+    failed, superseded, flagged, delivered, undeliverable, resent, conflict, read, unread, purged,
+    forgotten. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"
@@ -391,3 +407,13 @@ class WorkerRow(Table):
     device: Mapped[str] = mapped_column(String(32), default="")
     warm_models: Mapped[str] = mapped_column(Text, default="")
     prefect_error: Mapped[str] = mapped_column(Text, default="")
+
+
+class MaintenanceRow(Table):
+    """Who does a piece of housekeeping at the moment, so that several processes do not."""
+
+    __tablename__ = "maintenance"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(128))
+    lease_until: Mapped[datetime]

@@ -14,6 +14,7 @@ from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web.live import LiveUpdates
+from triage.worklist.operations import DiskView, disk_view
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,10 @@ class WebContext:
     def now(self) -> datetime:
         """Return the present moment."""
         return self.clock()
+
+    def disk(self) -> DiskView:
+        """Return how full the disk of the images is."""
+        return disk_view(self.files.free_bytes(), self.settings.receiver)
 
 
 def web_context(request: Request) -> WebContext:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, TypeVar
 
 import numpy as np
@@ -66,6 +67,13 @@ class OverlayView(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class _StoredImage:
+    path: str
+    sha256: str
+    purged_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class _StoredSegmentation:
     segmentation_uid: str
     series_instance_uid: str
@@ -73,6 +81,7 @@ class _StoredSegmentation:
     sha256: str
     model: str
     notice: str
+    purged_at: datetime | None
 
 
 @router.get(
@@ -91,7 +100,7 @@ async def frame(
 ) -> Response:
     """Give one frame's rescaled values, little endian; the headers say how they are read."""
 
-    def find() -> tuple[str, str] | None:
+    def find() -> _StoredImage | None:
         with context.database.reading() as session:
             return _find_instance(
                 session, study_instance_uid, series_instance_uid, sop_instance_uid
@@ -100,8 +109,9 @@ async def frame(
     found = await _in_decoders(context, find)
     if found is None:
         raise HTTPException(404, "Triage holds no such image")
-    path, sha256 = found
-    tag = f'"{sha256[:32]}-{number}"'
+    path = found.path
+    _require_file(found.purged_at)
+    tag = f'"{found.sha256[:32]}-{number}"'
     if if_none_match == tag:
         return Response(status_code=304, headers=_caching(tag))
     decoded = await _in_decoders(context, lambda: read_frame(context.files.absolute(path), number))
@@ -160,6 +170,7 @@ async def overlay_masks(
             positions = _positions(session, study_instance_uid)
         for one in stored:
             if one.segmentation_uid == segmentation_uid:
+                _require_file(one.purged_at)
                 segmentation = read_segmentation(context.files.absolute(one.path))
                 by_source = segmentation.frames_by_source(positions)
                 return one, segmentation, by_source.get(SourceFrame(sop_instance_uid, number), [])
@@ -194,15 +205,24 @@ async def _in_decoders(context: WebContext, work: Callable[[], T]) -> T:
         raise HTTPException(422, str(error)) from error
 
 
+def _require_file(purged_at: datetime | None) -> None:
+    if purged_at is not None:
+        raise HTTPException(410, _deleted(purged_at))
+
+
+def _deleted(at: datetime) -> str:
+    return f"it was deleted on {at:%Y-%m-%d} after the time for which images are kept"
+
+
 def _caching(tag: str) -> dict[str, str]:
     return {"ETag": tag, "Cache-Control": _CACHE_CONTROL}
 
 
 def _find_instance(
     session: Session, study_uid: str, series_uid: str, sop_uid: str
-) -> tuple[str, str] | None:
+) -> _StoredImage | None:
     row = session.execute(
-        select(InstanceRow.path, InstanceRow.sha256)
+        select(InstanceRow.path, InstanceRow.sha256, InstanceRow.purged_at)
         .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
         .join(StudyRow, StudyRow.id == SeriesRow.study_id)
         .where(
@@ -212,7 +232,7 @@ def _find_instance(
             StudyRow.study_instance_uid == study_uid,
         )
     ).first()
-    return (row[0], row[1]) if row is not None else None
+    return _StoredImage(row.path, row.sha256, row.purged_at) if row is not None else None
 
 
 def _find_segmentations(session: Session, study_uid: str) -> list[_StoredSegmentation]:
@@ -247,6 +267,7 @@ def _find_segmentations(session: Session, study_uid: str) -> list[_StoredSegment
                 sha256=instance.sha256,
                 model=f"{run.model.name} {run.model.version}" if run is not None else "",
                 notice=str(run.model.manifest.get("notice", "")) if run is not None else "",
+                purged_at=instance.purged_at,
             )
         )
     return found
@@ -278,6 +299,8 @@ def _overlay_view(
         "model": stored.model,
         "notice": stored.notice,
     }
+    if stored.purged_at is not None:
+        return OverlayView(**about, error=_deleted(stored.purged_at))
     try:
         segmentation = read_segmentation(context.files.absolute(stored.path))
     except PixelError as error:

@@ -136,7 +136,7 @@ def status(request: Request, context: Context) -> Response:
     """Show the administrator what runs, what waits and what is stuck."""
     now = context.now()
     with context.database.reading() as session:
-        state = operations(session, now)
+        state = operations(session, now, context.disk())
     return _render(request, "status.html", {"state": state, "now": now})
 
 

@@ -9,7 +9,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload
 
 from triage.core.runs import DeliveryState, RunState
+from triage.settings import ReceiverSettings
 from triage.store import outbox
+from triage.store.disk import DiskLevel, disk_level
 from triage.store.history import note
 from triage.store.runs import count_by_state
 from triage.store.tables import (
@@ -69,9 +71,18 @@ class RecentEvent(_View):
     study_instance_uid: str
 
 
+class DiskView(_View):
+    """How full the disk of the images is, in a word and in a sentence."""
+
+    level: DiskLevel
+    free_bytes: int
+    text: str
+
+
 class Operations(_View):
     """The state of the whole."""
 
+    disk: DiskView | None = None
     runs: dict[str, int]
     deliveries: dict[str, int]
     studies_receiving: int
@@ -85,7 +96,20 @@ class DeliveryNotDeadError(Exception):
     """A delivery was to be sent again that is not dead, or does not exist."""
 
 
-def operations(session: Session, now: datetime) -> Operations:
+_DISK_SAYS = {
+    DiskLevel.ROOMY: "there is room",
+    DiskLevel.LOW: "little is left; make room, or let [retention] delete",
+    DiskLevel.REFUSING: "no image is taken; what was accepted is analysed and delivered",
+}
+
+
+def disk_view(free_bytes: int, receiver: ReceiverSettings) -> DiskView:
+    """Return the state of the disk as pages state it."""
+    level = disk_level(free_bytes, receiver)
+    return DiskView(level=level, free_bytes=free_bytes, text=_DISK_SAYS[level])
+
+
+def operations(session: Session, now: datetime, disk: DiskView | None = None) -> Operations:
     """Return the state of the whole, the newest first in every list."""
     runs = count_by_state(session)
     counted = select(DeliveryRow.state, func.count()).group_by(DeliveryRow.state)
@@ -94,6 +118,7 @@ def operations(session: Session, now: datetime) -> Operations:
         select(func.count()).select_from(StudyRow).where(StudyRow.state == "receiving")
     ).one()
     return Operations(
+        disk=disk,
         runs={state.value: runs.get(state, 0) for state in RunState},
         deliveries={state.value: deliveries.get(state, 0) for state in DeliveryState},
         studies_receiving=receiving,

@@ -46,12 +46,14 @@ class SeriesView(BaseModel):
     is_superseded: bool
     model: str
     instances: int
+    purged: int = 0
     images: tuple[ImageView, ...]
 
 
 def series_view(row: SeriesRow, made_by: AnalysisRunRow | None) -> SeriesView:
     """Return the series; `made_by` is the run that left it, None for what was received."""
-    kept = [instance for instance in row.instances if instance.conflicts_with is None]
+    known = [instance for instance in row.instances if instance.conflicts_with is None]
+    kept = [instance for instance in known if instance.purged_at is None]
     images = [instance for instance in kept if has_pixels(instance)]
     return SeriesView(
         series_instance_uid=row.series_instance_uid,
@@ -59,11 +61,12 @@ def series_view(row: SeriesRow, made_by: AnalysisRunRow | None) -> SeriesView:
         modality=row.modality,
         description=row.description,
         body_part=row.body_part,
-        kind="image" if images else _kind(kept),
+        kind="image" if images else _kind(kept or known),
         is_result=row.is_result,
         is_superseded=made_by is not None and made_by.state is RunState.SUPERSEDED,
         model=f"{made_by.model.name} {made_by.model.version}" if made_by is not None else "",
-        instances=len(kept),
+        instances=len(known),
+        purged=len(known) - len(kept),
         images=tuple(_image(instance) for instance in in_spatial_order(images)),
     )
 

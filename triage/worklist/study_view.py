@@ -145,6 +145,8 @@ class StudyView(_View):
     last_instance_at: datetime
     completed_at: datetime | None
     read_at: datetime | None
+    purged_at: datetime | None = None
+    purge_reason: str = ""
     waiting_s: float
     series: tuple[SeriesView, ...]
     findings: tuple[FindingView, ...]
@@ -181,6 +183,8 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         last_instance_at=study.last_instance_at,
         completed_at=study.completed_at,
         read_at=study.read_at,
+        purged_at=study.purged_at,
+        purge_reason=study.purge_reason,
         waiting_s=max(0.0, ((study.read_at or now) - study.first_instance_at).total_seconds()),
         series=_series(session, study, runs),
         findings=_findings(runs, study),

@@ -64,6 +64,7 @@ function openFirst() {
   const received = withImages.filter((series) => !series.is_result);
   const [largest] = (received.length ? received : withImages).sort((a, b) => frames(b) - frames(a));
   if (largest) viewer.open(largest);
+  else if (study.purged_at) viewer.say(`The images were deleted on ${study.purged_at.slice(0, 10)}: ${study.purge_reason}.`);
   else viewer.say(study.state === "receiving" ? "No image has arrived yet." : "This study has no images to show.");
 }
 
