@@ -66,6 +66,8 @@ def claim_most_urgent(
     run.finished_at = None
     run.reason = ""
     study = session.scalars(select(StudyRow).where(StudyRow.id == run.study_id)).one()
+    series = load_series(session, run.series_id)
+    run.instances_sha256 = series.digest()
     return ClaimedRun(
         run_id=run.id,
         claim=run.claim,
@@ -77,7 +79,7 @@ def claim_most_urgent(
         manifest=ModelManifest.model_validate(run.model.manifest),
         package_path=run.model.package_path,
         package_sha256=run.model.package_sha256,
-        series=load_series(session, run.series_id),
+        series=series,
     )
 
 
