@@ -18,14 +18,17 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from triage.core.completeness import QuietPeriods
+from triage.core.completeness import Bounds, QuietPeriods
 from triage.core.errors import TriageError
+from triage.receiver.availability import AvailabilityNotifications
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
+from triage.receiver.counts import ArchiveCounts, counter_at
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
+from triage.receiver.performed_steps import PerformedProcedureSteps
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
-from triage.receiver.services import DimseService
+from triage.receiver.services import DimseService, handlers_of
 from triage.receiver.transport import StorageServer
 from triage.settings import ReceiverSettings, Settings
 from triage.store.clock import Clock, system_clock
@@ -70,11 +73,20 @@ class Receiver:
             clock,
             minimum_free_bytes=settings.receiver.minimum_free_mb * 1024 * 1024,
         )
-        quiet = QuietPeriods(
-            settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
+        self._rounds = CompletenessRounds(
+            database,
+            self.name,
+            quiet_periods(settings.receiver),
+            self._open,
+            clock,
+            bounds=Bounds(settings.receiver.expected_wait_s, settings.receiver.maximum_age_s),
         )
-        self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
-        self._services = (verification_service(),)
+        self._counts = archive_counts(settings, database, clock)
+        self._services = (
+            verification_service(),
+            PerformedProcedureSteps(database, clock).service(),
+            AvailabilityNotifications(database, clock).service(),
+        )
         self._ae = _application_entity(settings.receiver, self._services)
         self._server: StorageServer | None = None
 
@@ -91,6 +103,8 @@ class Receiver:
             release_receiver(session, self.name)
         self._server = server
         self._rounds.start()
+        if self._counts is not None:
+            self._counts.start()
         threading.Thread(target=server.serve_forever, name="triage-receiver", daemon=True).start()
         log.info("receiver listens", receiver=self.name)
 
@@ -103,7 +117,7 @@ class Receiver:
             (evt.EVT_ACCEPTED, _log_association, ["association accepted"]),
             (evt.EVT_RELEASED, _log_association, ["association released"]),
             (evt.EVT_ABORTED, _log_association, ["association aborted"]),
-            *(handler for service in self._services for handler in service.handlers),
+            *handlers_of(self._services),
         ]
         try:
             server = self._ae.make_server(
@@ -139,6 +153,8 @@ class Receiver:
         for association in remaining:
             association.join(_LONGEST_STORE_S)
         self._rounds.stop()
+        if self._counts is not None:
+            self._counts.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._server = None
@@ -197,6 +213,40 @@ def receiver_name(settings: ReceiverSettings) -> str:
     """Return the name under which this receiver holds studies open, the same after a restart."""
     # 16 + 1 + 40 + 1 + 5 characters: the column has 64.
     return f"{settings.ae_title}@{socket.gethostname()[:40]}:{settings.port}"
+
+
+def quiet_periods(settings: ReceiverSettings) -> QuietPeriods:
+    """Return the quiet periods that are configured."""
+    return QuietPeriods(
+        settings.quiet_period_s,
+        settings.quiet_period_by_modality_s,
+        settings.quiet_period_by_calling_ae_title_s,
+    )
+
+
+def archive_counts(settings: Settings, database: Database, clock: Clock) -> ArchiveCounts | None:
+    """Return who asks `receiver.count_at` for its counts, or None where nobody is named.
+
+    Raises:
+        ReceiverError: it names no remote.
+    """
+    named = settings.receiver.count_at
+    if not named:
+        return None
+    remote = next((r for r in settings.remotes if r.name == named), None)
+    if remote is None:
+        known = ", ".join(r.name for r in settings.remotes) or "none"
+        raise ReceiverError(
+            f"receiver.count_at names {named!r}, which is not among the [[remotes]] ({known}); "
+            "add it there, or leave receiver.count_at empty"
+        )
+    return ArchiveCounts(
+        database,
+        counter_at(remote, calling_ae_title=settings.receiver.ae_title),
+        clock,
+        pause_s=settings.receiver.count_pause_s,
+        timeout_s=remote.timeout_s,
+    )
 
 
 def verification_service() -> DimseService:
