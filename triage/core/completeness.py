@@ -248,7 +248,7 @@ def series_is_enough(
     for announcement, tally in said:
         is_settled = announcement.standing is Standing.FINAL and tally.expected > 0
         if is_settled and not is_short and tally.held == one.held:
-            return f"all {_images(one.held)} of the series are here ({announcement.source})"
+            return f"{_all_images(one.held, 'of the series ')} ({announcement.source})"
     wanted = quiet.for_study(frozenset({one.modality}), one.calling_ae_titles)
     if is_short:
         wanted = max(wanted, bounds.expected_wait)
@@ -296,7 +296,7 @@ def _is_equal(count: Announcement, arrival: Arrival) -> bool:
 
 
 def _held_by(source: Source, announcements: Sequence[Announcement]) -> str:
-    return f"all {_images(sum(a.tally.expected for a in announcements))} are here ({source})"
+    return f"{_all_images(sum(a.tally.expected for a in announcements))} ({source})"
 
 
 def _largest_shortfall(arrival: Arrival) -> tuple[Source, Tally] | None:
@@ -311,6 +311,10 @@ def _what_never_came(arrival: Arrival) -> str:
         return ""
     worst = max(short, key=lambda a: a.tally.missing)
     return f"; {worst.tally.held} of {_images(worst.tally.expected)} came ({worst.source})"
+
+
+def _all_images(count: int, of: str = "") -> str:
+    return f"its one image {of}is here" if count == 1 else f"all {count} images {of}are here"
 
 
 def _images(count: int) -> str:
