@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ StartReceiver = Callable[..., Receiver]
 
 @pytest.fixture
 def start_receiver(tmp_path: Path, files: InstanceFiles) -> Iterator[StartReceiver]:
-    """A function that starts a receiver on a database; keywords are keys of `[receiver]`."""
+    """A function that starts a receiver on a database; keywords are keys of `[receiver]`.
+
+    `remotes` are the application entities that it may ask.
+    """
     started: list[Receiver] = []
 
     def start(
@@ -39,7 +42,9 @@ def start_receiver(tmp_path: Path, files: InstanceFiles) -> Iterator[StartReceiv
         one.stop()
 
 
-def receiver_settings(data_directory: Path, **receiver: Any) -> Settings:
+def receiver_settings(
+    data_directory: Path, *, remotes: Sequence[dict[str, Any]] = (), **receiver: Any
+) -> Settings:
     """Return settings with short quiet periods and a free port."""
     defaults = {
         "port": find_free_port(),
@@ -47,7 +52,9 @@ def receiver_settings(data_directory: Path, **receiver: Any) -> Settings:
         "quiet_period_s": 0.3,
         "quiet_period_by_modality_s": {"CT": 0.2},
     }
-    return load_settings(data_directory=data_directory, receiver={**defaults, **receiver})
+    return load_settings(
+        data_directory=data_directory, receiver={**defaults, **receiver}, remotes=tuple(remotes)
+    )
 
 
 def port_of(receiver: Receiver) -> int:
