@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from triage.core.runs import DeliveryState
 from triage.models.packages import PackageError, load_package
+from triage.receiver.counts import CountError, counter_at
 from triage.settings import ArchiveSettings, Settings
 from triage.store.clock import system_clock
 from triage.store.database import Database, DatabaseError
@@ -23,6 +24,7 @@ from triage.store.tables import DeliveryRow, ModelRow
 from triage.store.workers import alive_workers
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
+_NO_STUDY = "2.25.0"  # nobody's: the question is what matters
 _LOW_DISK_BYTES = 2 * 1024**3
 
 
@@ -55,6 +57,8 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("worker", lambda: _worker(database))
             yield _guarded("deliveries", lambda: _deliveries(database))
         yield _guarded("web", lambda: _web(settings))
+        if settings.receiver.count_at:
+            yield _guarded("count_at", lambda: _count_at(settings))
         for archive in settings.destinations:
             yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
     finally:
@@ -111,6 +115,19 @@ def _receiver(settings: Settings) -> str:
 def _archive(settings: Settings, archive: ArchiveSettings) -> str:
     _echo(archive.host, archive.port, archive.ae_title, calling=settings.receiver.ae_title)
     return f"{archive.ae_title} answers on {archive.host}:{archive.port}"
+
+
+def _count_at(settings: Settings) -> str:
+    named = settings.receiver.count_at
+    remote = next((r for r in settings.remotes if r.name == named), None)
+    if remote is None:
+        raise _Wrong(f"receiver.count_at names {named!r}, which is not among the [[remotes]]")
+    counter = counter_at(remote, calling_ae_title=settings.receiver.ae_title)
+    try:
+        counter.count(_NO_STUDY)
+    except CountError as error:
+        raise _Wrong(f"{error}; studies become complete without its counts") from error
+    return f"{named} counts the images of a study"
 
 
 def _echo(host: str, port: int, called: str, *, calling: str) -> None:

@@ -70,6 +70,8 @@ class ReceiverSettings(_Section):
     """Seconds after the last image for which announced images that are missing are waited for."""
     maximum_age_s: Seconds = 1800.0
     """Seconds after which a study counts as complete although its images do not stop coming."""
+    wrong_images_in_acquisition_from: tuple[AETitle, ...] = ()
+    """AE titles of senders whose Images in Acquisition (0020,1002) is wrong and not waited for."""
     count_at: str = ""
     """Name of the remote that is asked how many images a study has; empty asks nobody."""
     count_pause_s: Seconds = 2.0

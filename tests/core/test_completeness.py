@@ -208,6 +208,29 @@ def test_images_in_acquisition_never_complete_a_study_but_are_waited_for() -> No
     )
 
 
+def test_late_image_of_an_announced_series_is_none_of_those_announced() -> None:
+    step = announced(Source.MPPS, {"1": (40, 40)})
+    late = arriving(step, series={"1": 41})
+    assert reason(late) is None
+    assert reason(late, 5) == "association released and no image for 5 s"
+    # What another step, or the archive, has announced beside it counts.
+    second = announced(Source.MPPS, {"1": (1, 1)})
+    assert reason(arriving(step, second, series={"1": 41})) == "all 41 images are here (MPPS)"
+    notice = announced(Source.AVAILABILITY, {"1": (41, 41)})
+    assert reason(arriving(step, notice, series={"1": 41})) is not None
+
+
+def test_sender_that_states_wrong_numbers_is_not_heeded() -> None:
+    short = arriving(announced(Source.ACQUISITION, {"1": (400, 40)}))
+    bounds = Bounds(wrong_acquisitions_from=frozenset({"CT1"}))
+    assert reason(short, 5) is None
+    later = LAST + timedelta(seconds=5)
+    assert completion_reason(short, QUIET, later, bounds) == (
+        "association released and no image for 5 s"
+    )
+    assert series_is_enough(short.series[0], short, QUIET, later, bounds) is not None
+
+
 def test_study_that_never_ends_is_complete_at_its_maximum_age() -> None:
     endless = arriving(open_associations=1, began_s=1799)
     assert reason(endless) is None

@@ -107,6 +107,21 @@ def test_step_announced_before_any_image_completes_the_study_with_its_last_image
     assert complete(database, clock) == "all 3 images are here (MPPS)"
 
 
+def test_late_images_of_an_announced_series_complete_the_study_once_and_not_one_by_one(
+    database: Database, clock: ManualClock
+) -> None:
+    step(database, clock, images(1, 2))
+    record(database, clock, 1, 2)
+    assert complete(database, clock) == "all 2 images are here (MPPS)"
+    for number in (3, 4, 5):
+        clock.advance(1)
+        record(database, clock, number)
+        assert complete(database, clock) is None
+    clock.advance(5)
+    assert complete(database, clock) == "association released and no image for 5 s"
+    assert study(database).generation == 2
+
+
 def test_conflicting_and_duplicate_instances_do_not_count_twice(
     database: Database, clock: ManualClock
 ) -> None:
@@ -167,7 +182,8 @@ def test_step_for_two_studies_completes_both(database: Database, clock: ManualCl
 def test_instances_that_are_available_complete_the_study(
     database: Database, clock: ManualClock
 ) -> None:
-    record(database, clock, 1, 2)
+    record(database, clock, 1)
+    assert complete(database, clock) is None
     notify(database, clock, "8.1", images(1))
     assert complete(database, clock) == "its one image is here (Instance Availability Notification)"
 

@@ -10,7 +10,7 @@ end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 
@@ -53,15 +53,17 @@ class QuietPeriods:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long a study waits at the most.
+    """How long a study waits at the most, and for whose numbers.
 
     Attributes:
         expected_wait_s: seconds after the last image for which announced images are waited for.
         maximum_age_s: seconds after which a study is complete though images do not stop coming.
+        wrong_acquisitions_from: calling AE titles whose Images in Acquisition is not to be heeded.
     """
 
     expected_wait_s: float = 60.0
     maximum_age_s: float = 1800.0
+    wrong_acquisitions_from: frozenset[str] = frozenset()
 
     @property
     def expected_wait(self) -> timedelta:
@@ -193,6 +195,7 @@ def completion_reason(
     the modality has completed its step and every image of it is held, or the study is too old.
     """
     bounds = bounds or Bounds()
+    arrival = _heeded(arrival, bounds)
     at_once = _all_is_held(arrival)
     if at_once is not None:
         return at_once
@@ -239,6 +242,7 @@ def series_is_enough(
     The series is whole by its own number, or nothing came for it during its quiet period.
     """
     bounds = bounds or Bounds()
+    arrival = _heeded(arrival, bounds)
     said = [
         (a, a.series[one.series_instance_uid])
         for a in arrival.promised
@@ -257,10 +261,18 @@ def series_is_enough(
     return f"no image of the series for {_seconds(wanted)}"
 
 
+def _heeded(arrival: Arrival, bounds: Bounds) -> Arrival:
+    """Return `arrival` without the numbers of senders that are known to state wrong ones."""
+    if not bounds.wrong_acquisitions_from & arrival.calling_ae_titles:
+        return arrival
+    kept = [a for a in arrival.announcements if a.source is not Source.ACQUISITION]
+    return replace(arrival, announcements=kept)
+
+
 def _all_is_held(arrival: Arrival) -> str | None:
     """Return why the numbers alone complete the study, or None.
 
-    Whatever falls short anywhere, a step that goes on or was discontinued, or a series that nobody
+    Whatever falls short anywhere, a step that goes on or was discontinued, or an image that nobody
     announced makes the quiet period decide.
     """
     if any(a.is_short for a in arrival.promised) or not arrival.series:
@@ -269,11 +281,11 @@ def _all_is_held(arrival: Arrival) -> str | None:
     steps, notices = of[Source.MPPS], of[Source.AVAILABILITY]
     if not all(a.standing is Standing.FINAL for a in steps):
         return None
-    if steps and _cover(steps + notices, arrival):
+    if steps and _cover(arrival, steps, notices):
         return _held_by(Source.MPPS, steps)
     if arrival.open_associations:
         return None
-    if notices and _cover(notices, arrival):
+    if notices and _cover(arrival, notices):
         return _held_by(Source.AVAILABILITY, notices)
     for count in of[Source.ARCHIVE]:
         # Fewer there than here means that the archive is behind, and more of it may be on the way.
@@ -282,10 +294,17 @@ def _all_is_held(arrival: Arrival) -> str | None:
     return None
 
 
-def _cover(announcements: Sequence[Announcement], arrival: Arrival) -> bool:
-    final = [a for a in announcements if a.standing is Standing.FINAL]
-    named = {uid for a in final for uid, tally in a.series.items() if tally.expected}
-    return len(final) == len(announcements) and arrival.held_series <= named
+def _cover(arrival: Arrival, *sources: Sequence[Announcement]) -> bool:
+    """Return whether one of the sources, or both, announced every image of every series held."""
+    if any(a.standing is not Standing.FINAL for source in sources for a in source):
+        return False
+    named: dict[str, int] = {}
+    for source in sources:
+        for uid in arrival.held_series:
+            total = sum(a.series[uid].expected for a in source if uid in a.series)
+            named[uid] = max(total, named.get(uid, 0))
+    # A late image may be in a series that was announced, but it is not of what was announced.
+    return all(one.held <= named[one.series_instance_uid] for one in arrival.series)
 
 
 def _is_equal(count: Announcement, arrival: Arrival) -> bool:

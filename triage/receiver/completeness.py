@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import datetime, timedelta
 
 import structlog
@@ -22,6 +23,7 @@ from triage.store.studies import (
 log = structlog.get_logger(__name__)
 
 _ROUND_S = 0.25
+_SHARE_OF_TIME = 9  # pauses are this many times as long as the rounds between them
 _HEARTBEAT = timedelta(seconds=10)
 _SIGNALS_ARE_KEPT_FOR = timedelta(days=30)
 _TIDIES_EVERY = timedelta(hours=6)
@@ -96,7 +98,9 @@ class CompletenessRounds:
 
     def _run(self) -> None:
         was_failing = False
-        while not self._stopping.wait(_ROUND_S):
+        pause_s = _ROUND_S
+        while not self._stopping.wait(pause_s):
+            started = time.monotonic()
             try:
                 self.go_round()
                 was_failing = False
@@ -104,6 +108,8 @@ class CompletenessRounds:
                 if not was_failing:
                     log.warning("completeness cannot be judged", error=type(error).__name__)
                 was_failing = True
+            # Many large studies make a round long; receiving goes before.
+            pause_s = max(_ROUND_S, _SHARE_OF_TIME * (time.monotonic() - started))
 
     def go_round(self) -> list[int]:
         """Do what is due now and return the ids of the studies that became complete."""

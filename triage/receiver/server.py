@@ -79,7 +79,7 @@ class Receiver:
             quiet_periods(settings.receiver),
             self._open,
             clock,
-            bounds=Bounds(settings.receiver.expected_wait_s, settings.receiver.maximum_age_s),
+            bounds=bounds(settings.receiver),
         )
         self._counts = archive_counts(settings, database, clock)
         self._services = (
@@ -221,6 +221,15 @@ def quiet_periods(settings: ReceiverSettings) -> QuietPeriods:
         settings.quiet_period_s,
         settings.quiet_period_by_modality_s,
         settings.quiet_period_by_calling_ae_title_s,
+    )
+
+
+def bounds(settings: ReceiverSettings) -> Bounds:
+    """Return how long studies wait at the most."""
+    return Bounds(
+        settings.expected_wait_s,
+        settings.maximum_age_s,
+        frozenset(settings.wrong_images_in_acquisition_from),
     )
 
 
