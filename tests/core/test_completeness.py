@@ -234,7 +234,7 @@ def test_sender_that_states_wrong_numbers_is_not_heeded() -> None:
 def test_study_that_never_ends_is_complete_at_its_maximum_age() -> None:
     endless = arriving(open_associations=1, began_s=1799)
     assert reason(endless) is None
-    assert reason(endless, 1) == "images still came after 1800 s, the maximum age of a study"
+    assert reason(endless, 1) == "still arriving after 1800 s, the maximum age of a study"
 
 
 tallies = st.builds(Tally, st.integers(0, 50), st.integers(0, 50))
@@ -274,7 +274,7 @@ def test_whatever_was_announced_it_stays_complete_until_something_new_is_known(
 @given(arrivals)
 def test_numbers_complete_no_study_while_any_promised_image_is_missing(arrival: Arrival) -> None:
     said = reason(arrival)
-    if said is not None and not said.startswith("images still came"):
+    if said is not None and not said.startswith("still arriving"):
         assert not any(a.is_short for a in arrival.promised)
 
 

@@ -174,7 +174,7 @@ def test_study_whose_sender_never_ends_is_complete_at_its_maximum_age(
     assert association.is_established
     with sqlite_database.reading() as session:
         reason = session.scalars(select(StudyRow.completion_reason)).one()
-    assert reason == "images still came after 0.5 s, the maximum age of a study"
+    assert reason == "still arriving after 0.5 s, the maximum age of a study"
     association.release()
 
 

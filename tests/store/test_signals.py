@@ -332,7 +332,7 @@ def test_a_study_is_asked_for_by_one_receiver_at_a_time(
 def test_study_that_never_ends_is_complete_at_its_maximum_age_and_again_after_more(
     database: Database, clock: ManualClock
 ) -> None:
-    reason = "images still came after 600 s, the maximum age of a study"
+    reason = "still arriving after 600 s, the maximum age of a study"
     completed = []
     for number in range(1, 403):
         study_id = record(database, clock, number)

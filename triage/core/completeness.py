@@ -57,7 +57,7 @@ class Bounds:
 
     Attributes:
         expected_wait_s: seconds after the last image for which announced images are waited for.
-        maximum_age_s: seconds after which a study is complete though images do not stop coming.
+        maximum_age_s: seconds after which a study is complete though its images, or its sender, do not end.
         wrong_acquisitions_from: calling AE titles whose Images in Acquisition is not to be heeded.
     """
 
@@ -201,7 +201,7 @@ def completion_reason(
         return at_once
     since = arrival.receiving_since
     if since is not None and now - since >= bounds.maximum_age:
-        return f"images still came after {_seconds(bounds.maximum_age)}, the maximum age of a study"
+        return f"still arriving after {_seconds(bounds.maximum_age)}, the maximum age of a study"
     if arrival.open_associations:
         return None
     short = _largest_shortfall(arrival)

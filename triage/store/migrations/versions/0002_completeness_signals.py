@@ -13,6 +13,7 @@ _KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     op.add_column("studies", sa.Column("receiving_since", sa.DateTime(timezone=True)))
+    op.execute("UPDATE studies SET receiving_since = last_instance_at")
     op.add_column("instances", sa.Column("acquisition_number", sa.Integer()))
     op.add_column("instances", sa.Column("images_in_acquisition", sa.Integer()))
     op.add_column(
