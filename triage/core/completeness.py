@@ -58,7 +58,7 @@ class Bounds:
     Attributes:
         expected_wait_s: seconds after the last image for which announced images are waited for.
         maximum_age_s: seconds after which a study is complete though its images, or its sender, do not end.
-        wrong_acquisitions_from: calling AE titles whose Images in Acquisition is not to be heeded.
+        wrong_acquisitions_from: calling AE titles whose Images in Acquisition is not heeded.
     """
 
     expected_wait_s: float = 60.0
