@@ -220,6 +220,13 @@ def test_late_image_of_an_announced_series_is_none_of_those_announced() -> None:
     assert reason(arriving(step, notice, series={"1": 41})) is not None
 
 
+def test_silence_while_nobody_was_listening_does_not_count() -> None:
+    restarted = Bounds(listening_since=LAST + timedelta(seconds=100))
+    for after, expected in ((104.9, None), (105, "association released and no image for 5 s")):
+        now = LAST + timedelta(seconds=after)
+        assert completion_reason(arriving(), QUIET, now, restarted) == expected
+
+
 def test_sender_that_states_wrong_numbers_is_not_heeded() -> None:
     short = arriving(announced(Source.ACQUISITION, {"1": (400, 40)}))
     bounds = Bounds(wrong_acquisitions_from=frozenset({"CT1"}))

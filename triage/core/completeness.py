@@ -57,13 +57,16 @@ class Bounds:
 
     Attributes:
         expected_wait_s: seconds after the last image for which announced images are waited for.
-        maximum_age_s: seconds after which a study is complete though its images, or its sender, do not end.
-        wrong_acquisitions_from: calling AE titles whose Images in Acquisition is not heeded.
+        maximum_age_s: seconds after which a study is complete though its arrival does not end.
+        wrong_acquisitions_from: senders whose Images in Acquisition is not heeded.
+        listening_since: when the receiver began to listen. Silence before that says nothing: a
+            sender that found nobody there will try again.
     """
 
     expected_wait_s: float = 60.0
     maximum_age_s: float = 1800.0
     wrong_acquisitions_from: frozenset[str] = frozenset()
+    listening_since: datetime | None = None
 
     @property
     def expected_wait(self) -> timedelta:
@@ -74,6 +77,10 @@ class Bounds:
     def maximum_age(self) -> timedelta:
         """How long a study may go on arriving."""
         return timedelta(seconds=self.maximum_age_s)
+
+    def silence(self, last_instance_at: datetime, now: datetime) -> timedelta:
+        """Return for how long nothing has come although somebody was listening."""
+        return now - max(last_instance_at, self.listening_since or last_instance_at)
 
 
 class Source(StrEnum):
@@ -208,7 +215,7 @@ def completion_reason(
     wanted = quiet.for_study(arrival.modalities, arrival.calling_ae_titles)
     if short is not None:
         wanted = max(wanted, bounds.expected_wait)
-    if now - arrival.last_instance_at < wanted:
+    if bounds.silence(arrival.last_instance_at, now) < wanted:
         return None
     reason = f"association released and no image for {_seconds(wanted)}"
     return reason + _what_never_came(arrival)
@@ -256,7 +263,7 @@ def series_is_enough(
     wanted = quiet.for_study(frozenset({one.modality}), one.calling_ae_titles)
     if is_short:
         wanted = max(wanted, bounds.expected_wait)
-    if now - one.last_instance_at < wanted:
+    if bounds.silence(one.last_instance_at, now) < wanted:
         return None
     return f"no image of the series for {_seconds(wanted)}"
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import uuid
+from datetime import datetime
 from typing import Any, cast
 
 import structlog
@@ -79,7 +80,7 @@ class Receiver:
             quiet_periods(settings.receiver),
             self._open,
             clock,
-            bounds=bounds(settings.receiver),
+            bounds=bounds(settings.receiver, listening_since=clock()),
         )
         self._counts = archive_counts(settings, database, clock)
         self._services = (
@@ -224,12 +225,13 @@ def quiet_periods(settings: ReceiverSettings) -> QuietPeriods:
     )
 
 
-def bounds(settings: ReceiverSettings) -> Bounds:
+def bounds(settings: ReceiverSettings, *, listening_since: datetime) -> Bounds:
     """Return how long studies wait at the most."""
     return Bounds(
         settings.expected_wait_s,
         settings.maximum_age_s,
         frozenset(settings.wrong_images_in_acquisition_from),
+        listening_since,
     )
 
 
