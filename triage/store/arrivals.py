@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import and_, case, exists, func, select
+from sqlalchemy import Select, and_, case, exists, func, select
 from sqlalchemy.orm import Session
 
 from triage.core.completeness import (
@@ -166,36 +167,7 @@ class _Signal:
 
 
 def _signals(session: Session, ids: Sequence[int]) -> Iterable[tuple[int, Announcement]]:
-    is_held = exists(
-        select(InstanceRow.id).where(
-            InstanceRow.sop_instance_uid == ExpectedInstanceRow.sop_instance_uid
-        )
-    )
-    rows = session.execute(
-        select(
-            StudyRow.id,
-            ArrivalSignalRow.id,
-            ArrivalSignalRow.source,
-            ArrivalSignalRow.state,
-            ExpectedInstanceRow.series_instance_uid,
-            ExpectedInstanceRow.is_available,
-            func.count(ExpectedInstanceRow.id),
-            func.sum(case((is_held, 1), else_=0)),
-        )
-        .select_from(ArrivalSignalRow)
-        .join(StudyRow, StudyRow.study_instance_uid == ArrivalSignalRow.study_instance_uid)
-        .outerjoin(ExpectedInstanceRow, ExpectedInstanceRow.signal_id == ArrivalSignalRow.id)
-        .where(StudyRow.id.in_(ids))
-        .group_by(
-            StudyRow.id,
-            ArrivalSignalRow.id,
-            ArrivalSignalRow.source,
-            ArrivalSignalRow.state,
-            ExpectedInstanceRow.series_instance_uid,
-            ExpectedInstanceRow.is_available,
-        )
-        .order_by(ArrivalSignalRow.id, ExpectedInstanceRow.series_instance_uid)
-    )
+    rows = session.execute(_tallies_of_signals().where(StudyRow.id.in_(ids)))
     signals: dict[int, _Signal] = {}
     for study_id, signal_id, source, state, series_uid, is_available, expected, held in rows:
         signal = signals.setdefault(
@@ -210,6 +182,31 @@ def _signals(session: Session, ids: Sequence[int]) -> Iterable[tuple[int, Announ
     for signal in signals.values():
         standing = Standing.OPEN if signal.is_partly_away else _STANDINGS[signal.state]
         yield signal.study_id, Announcement(signal.source, standing, signal.series)
+
+
+def _tallies_of_signals() -> Select[*tuple[Any, ...]]:
+    is_held = exists(
+        select(InstanceRow.id).where(
+            InstanceRow.sop_instance_uid == ExpectedInstanceRow.sop_instance_uid
+        )
+    )
+    by = (
+        StudyRow.id,
+        ArrivalSignalRow.id,
+        ArrivalSignalRow.source,
+        ArrivalSignalRow.state,
+        ExpectedInstanceRow.series_instance_uid,
+        ExpectedInstanceRow.is_available,
+    )
+    held = func.sum(case((is_held, 1), else_=0))
+    return (
+        select(*by, func.count(ExpectedInstanceRow.id), held)
+        .select_from(ArrivalSignalRow)
+        .join(StudyRow, StudyRow.study_instance_uid == ArrivalSignalRow.study_instance_uid)
+        .outerjoin(ExpectedInstanceRow, ExpectedInstanceRow.signal_id == ArrivalSignalRow.id)
+        .group_by(*by)
+        .order_by(ArrivalSignalRow.id, ExpectedInstanceRow.series_instance_uid)
+    )
 
 
 def _acquisitions(session: Session, ids: Sequence[int]) -> Iterable[tuple[int, Announcement]]:

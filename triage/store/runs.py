@@ -65,9 +65,13 @@ def claim_most_urgent(
     run.started_at = now
     run.finished_at = None
     run.reason = ""
-    study = session.scalars(select(StudyRow).where(StudyRow.id == run.study_id)).one()
     series = load_series(session, run.series_id)
     run.instances_sha256 = series.digest()
+    return _claimed(session, run, series)
+
+
+def _claimed(session: Session, run: AnalysisRunRow, series: Series) -> ClaimedRun:
+    study = session.scalars(select(StudyRow).where(StudyRow.id == run.study_id)).one()
     return ClaimedRun(
         run_id=run.id,
         claim=run.claim,
