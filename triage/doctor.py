@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from triage.associations import AssociationError, associate
 from triage.core.runs import DeliveryState
 from triage.models.packages import PackageError, load_package
+from triage.receiver.counts import CountError, counter_at
 from triage.settings import ArchiveSettings, Settings
 from triage.store.clock import system_clock
 from triage.store.database import Database, DatabaseError
@@ -32,6 +33,7 @@ from triage.tls import TlsError, own_certificate, server_context
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 _RENEW_BEFORE = timedelta(days=30)
 _PATIENCE_S = 5.0
+_NO_STUDY = "2.25.0"  # nobody's: the question is what matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("worker", lambda: _worker(database))
             yield _guarded("deliveries", lambda: _deliveries(database))
         yield _guarded("web", lambda: _web(settings))
+        if settings.receiver.count_at:
+            yield _guarded("count_at", lambda: _count_at(settings))
         for archive in settings.destinations:
             yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
     finally:
@@ -145,6 +149,19 @@ def _receiver(settings: Settings) -> str:
     if getattr(status, "Status", None) != 0x0000:
         raise _Wrong(f"{where} did not answer C-ECHO with success")
     return f"{receiver.ae_title} answers on {receiver.host}:{receiver.port}"
+
+
+def _count_at(settings: Settings) -> str:
+    named = settings.receiver.count_at
+    remote = next((r for r in settings.remotes if r.name == named), None)
+    if remote is None:
+        raise _Wrong(f"receiver.count_at names {named!r}, which is not among the [[remotes]]")
+    counter = counter_at(remote, calling_ae_title=settings.receiver.ae_title)
+    try:
+        counter.count(_NO_STUDY)
+    except CountError as error:
+        raise _Wrong(f"{error}; studies become complete without its counts") from error
+    return f"{named} counts the images of a study"
 
 
 def _reached_at(host: str) -> str:

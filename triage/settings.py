@@ -107,6 +107,18 @@ class ReceiverSettings(_Section):
     """Seconds without a new image before a study counts as complete."""
     quiet_period_by_modality_s: dict[str, Seconds] = {"CT": 5.0, "MR": 10.0, "DX": 2.0, "CR": 2.0}
     """The same for single modalities; the longest of a study's modalities counts."""
+    quiet_period_by_calling_ae_title_s: dict[str, Seconds] = {}
+    """The same for single senders; it goes before the modalities', and the longest counts."""
+    expected_wait_s: Seconds = 60.0
+    """Seconds after the last image for which announced images that are missing are waited for."""
+    maximum_age_s: Seconds = 1800.0
+    """Seconds after which a study counts as complete although its images do not stop coming."""
+    wrong_images_in_acquisition_from: tuple[AETitle, ...] = ()
+    """AE titles of senders whose Images in Acquisition (0020,1002) is wrong and not waited for."""
+    count_at: str = ""
+    """Name of the remote that is asked how many images a study has; empty asks nobody."""
+    count_pause_s: Seconds = 2.0
+    """Seconds without a new image before the remote is asked, and between two questions."""
 
 
 class SenderSettings(_Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ StartReceiver = Callable[..., Receiver]
 def start_receiver(tmp_path: Path, files: InstanceFiles) -> Iterator[StartReceiver]:
     """A function that starts a receiver on a database; keywords are keys of `[receiver]`.
 
-    `settings` are whole sections beside it.
+    `settings` are whole sections beside it, `remotes` the application entities that it may ask.
     """
     started: list[Receiver] = []
 
@@ -47,7 +47,11 @@ def start_receiver(tmp_path: Path, files: InstanceFiles) -> Iterator[StartReceiv
 
 
 def receiver_settings(
-    data_directory: Path, *, sections: dict[str, Any] | None = None, **receiver: Any
+    data_directory: Path,
+    *,
+    sections: dict[str, Any] | None = None,
+    remotes: Sequence[dict[str, Any]] = (),
+    **receiver: Any,
 ) -> Settings:
     """Return settings with short quiet periods and a free port."""
     defaults = {
@@ -57,7 +61,10 @@ def receiver_settings(
         "quiet_period_by_modality_s": {"CT": 0.2},
     }
     return load_settings(
-        data_directory=data_directory, receiver={**defaults, **receiver}, **(sections or {})
+        data_directory=data_directory,
+        receiver={**defaults, **receiver},
+        remotes=tuple(remotes),
+        **(sections or {}),
     )
 
 

@@ -119,6 +119,66 @@ def test_late_instance_reopens_the_study(database: Database, start_receiver: Sta
     assert [(run.generation, run.state) for run in found] == [(1, "superseded"), (2, "pending")]
 
 
+def test_series_of_an_urgent_study_is_queued_while_its_association_is_open(
+    database: Database, start_receiver: StartReceiver
+) -> None:
+    with database.transaction() as session:
+        add_model(session, system_clock())
+    receiver = start_receiver(database, quiet_period_s=600, quiet_period_by_modality_s={})
+    study = generate_uid()
+    urgent = {
+        "ImagesInAcquisition": 3,
+        "AcquisitionNumber": 1,
+        "RequestedProcedurePriority": "STAT",
+    }
+    slices = [ct_slice(study, number=n, **urgent) for n in range(1, 4)]
+    association = associate(receiver, *slices)
+    for one in slices[:2]:
+        association.send_c_store(one)
+
+    def routed() -> list[str]:
+        with database.reading() as session:
+            rows = select(StudyEventRow.text).where(StudyEventRow.kind == "routed")
+            return list(session.scalars(rows))
+
+    assert routed() == []
+    association.send_c_store(slices[2])
+    wait_until(routed, "a run is queued")
+    assert routed() == [
+        "queued for head-ct 1.0.0 before the study is complete: "
+        "all 3 images of the series are here (Images in Acquisition)"
+    ]
+    assert states(database) == ["receiving"]
+    association.release()
+
+
+def test_quiet_period_of_a_sender_goes_before_that_of_its_modality(
+    sqlite_database: Database, start_receiver: StartReceiver
+) -> None:
+    receiver = start_receiver(
+        sqlite_database,
+        quiet_period_by_modality_s={"CT": 600},
+        quiet_period_by_calling_ae_title_s={"FAST-CT": 0.2},
+    )
+    send(receiver, ct_slice(), calling="FAST-CT")
+    wait_until(lambda: states(sqlite_database) == ["complete"], "the study is complete")
+
+
+def test_study_whose_sender_never_ends_is_complete_at_its_maximum_age(
+    sqlite_database: Database, start_receiver: StartReceiver
+) -> None:
+    receiver = start_receiver(sqlite_database, maximum_age_s=0.5)
+    one = ct_slice()
+    association = associate(receiver, one)
+    association.send_c_store(one)
+    wait_until(lambda: states(sqlite_database) == ["complete"], "the study is complete")
+    assert association.is_established
+    with sqlite_database.reading() as session:
+        reason = session.scalars(select(StudyRow.completion_reason)).one()
+    assert reason == "still arriving after 0.5 s, the maximum age of a study"
+    association.release()
+
+
 def test_two_senders_of_one_study(database: Database, start_receiver: StartReceiver) -> None:
     receiver = start_receiver(database)
     study = generate_uid()

@@ -309,6 +309,25 @@ def test_study_whose_instance_is_just_being_recorded_is_left_for_later(
     assert complete(database, clock) == [study_id]
 
 
+def test_study_whose_run_is_just_being_written_is_left_for_later(
+    postgresql_database: Database, clock: ManualClock
+) -> None:
+    database = postgresql_database
+    with database.transaction() as session:
+        add_model(session, clock())
+    study_id = record(database, clock)
+    clock.advance(5)
+    complete(database, clock)
+    record(database, clock, number=2)
+    clock.advance(5)
+    with database.transaction() as session:
+        session.scalars(select(AnalysisRunRow).with_for_update(of=AnalysisRunRow)).all()
+        assert complete(database, clock) == []
+        # The worker goes on to its study, as it does to raise the priority.
+        assert raise_ai_priority(session, study_id, Priority.STAT, "found", at=clock())
+    assert complete(database, clock) == [study_id]
+
+
 def test_ai_raises_a_study_and_never_lowers_it(database: Database, clock: ManualClock) -> None:
     study_id = record(database, clock, requested_procedure_priority="HIGH")
 

@@ -93,6 +93,7 @@ def test_study_page_tells_the_whole_story(client: TestClient, hospital: Hospital
         "Volume 12.3 mL",
         "not for clinical use",
         "first image from CT1",
+        "Complete: association released",
         "queued for head-ct-hemorrhage 1.0.0",
     ):
         assert words in page

@@ -19,6 +19,7 @@ from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.outbox import claim_due_delivery, mark_not_delivered
 from triage.store.runs import refuse_run
+from triage.store.signals import Reference, create_step
 from triage.store.studies import ReceivedInstance, raise_ai_priority, record_instance
 from triage.worklist.changes import ChangeToken, change_token, recent_changes
 from triage.worklist.operations import DeliveryNotDeadError, operations, resend
@@ -101,6 +102,23 @@ def test_most_urgent_first_then_longest_waiting(hospital: Hospital) -> None:
     assert [e.study_instance_uid for e in entries] == [urgent, first, second, low]
     assert [e.place for e in entries] == [1, 2, 3, 4]
     assert entries[1].waiting_s == 120
+
+
+def test_study_says_which_announced_images_have_not_come(hospital: Hospital) -> None:
+    images = hospital.head_ct(slices=2)
+    announced = [Reference(images[0].SeriesInstanceUID, i.SOPInstanceUID) for i in images]
+    study = str(images[0].StudyInstanceUID)
+    with hospital.database.transaction() as session:
+        create_step(
+            session, "9.1", [study], announced, calling_ae_title="CT1", now=hospital.clock()
+        )
+    hospital.receive(images[0])
+    [entry] = listed(hospital)
+    assert entry.status.text == "waiting for 1 of 2 images (MPPS)"
+    hospital.receive(images[1])
+    assert listed(hospital)[0].status.text == "receiving"
+    hospital.complete(study)
+    assert listed(hospital)[0].completion_reason == "association released"
 
 
 def test_study_is_listed_with_its_first_image(hospital: Hospital) -> None:

@@ -53,6 +53,16 @@ def test_status_in_words(study: StudyFacts, kind: str, text: str) -> None:
     assert (status.kind, status.text) == (kind, text)
 
 
+def test_study_that_is_arriving_says_what_it_waits_for_and_what_is_known_so_far() -> None:
+    awaited = "waiting for 12 of 40 images (MPPS)"
+    status = status_of(facts(state=StudyState.RECEIVING, awaited=awaited))
+    assert (status.kind, status.text, status.detail) == ("receiving", awaited, "")
+    early = status_of(facts(run(RunState.COMPLETED), state=StudyState.RECEIVING, awaited=awaited))
+    assert early.detail == "so far analysed: nothing found"
+    flagged = status_of(facts(state=StudyState.RECEIVING, awaited=awaited, is_flagged=True))
+    assert (flagged.text, flagged.detail) == ("flagged", awaited)
+
+
 def test_one_models_nothing_found_never_hides_that_another_could_not_analyse() -> None:
     other = RunFacts(2, "other 1.0.0", RunState.FAILED, "out of memory")
     status = status_of(facts(run(RunState.COMPLETED), other))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ IMAGE_HEADER_KEYWORDS: tuple[str, ...] = (
     "ProtocolName",
     "InstanceNumber",
     "AcquisitionNumber",
+    "ImagesInAcquisition",
     "NumberOfFrames",
     "Rows",
     "Columns",
@@ -77,6 +79,14 @@ class Series:
             if value not in (None, "", []):
                 seen.setdefault(repr(value), value)
         return tuple(seen.values())
+
+    def digest(self) -> str:
+        """Return the SHA-256 over which instances these are, in whatever order they came.
+
+        The path of a file names its content, so other content under a known UID is another digest.
+        """
+        names = sorted(f"{i.sop_instance_uid} {i.path}" for i in self.instances)
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import datetime, timedelta
 
 import structlog
 
-from triage.core.completeness import QuietPeriods
+from triage.core.completeness import Bounds, QuietPeriods
 from triage.store.clock import Clock
 from triage.store.database import Database
+from triage.store.early_runs import queue_early_runs, studies_with_enough
+from triage.store.signals import forget_signals_before
 from triage.store.studies import (
     complete_quiet_studies,
     has_quiet_studies,
@@ -20,7 +23,10 @@ from triage.store.studies import (
 log = structlog.get_logger(__name__)
 
 _ROUND_S = 0.25
+_SHARE_OF_TIME = 9  # pauses are this many times as long as the rounds between them
 _HEARTBEAT = timedelta(seconds=10)
+_SIGNALS_ARE_KEPT_FOR = timedelta(days=30)
+_TIDIES_EVERY = timedelta(hours=6)
 
 
 class OpenAssociations:
@@ -55,7 +61,7 @@ class OpenAssociations:
 
 
 class CompletenessRounds:
-    """A thread that completes quiet studies a few times a second.
+    """A thread that completes studies, and queues early runs of urgent ones, a few times a second.
 
     Several receivers may do so on one database: each study is completed by one of them.
     """
@@ -67,13 +73,17 @@ class CompletenessRounds:
         quiet: QuietPeriods,
         open_associations: OpenAssociations,
         clock: Clock,
+        *,
+        bounds: Bounds | None = None,
     ) -> None:
         self._database = database
         self._receiver_name = receiver_name
         self._quiet = quiet
+        self._bounds = bounds or Bounds()
         self._open = open_associations
         self._clock = clock
         self._heartbeat_at: datetime | None = None
+        self._tidied_at = clock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="triage-completeness", daemon=True)
 
@@ -88,7 +98,9 @@ class CompletenessRounds:
 
     def _run(self) -> None:
         was_failing = False
-        while not self._stopping.wait(_ROUND_S):
+        pause_s = _ROUND_S
+        while not self._stopping.wait(pause_s):
+            started = time.monotonic()
             try:
                 self.go_round()
                 was_failing = False
@@ -96,20 +108,44 @@ class CompletenessRounds:
                 if not was_failing:
                     log.warning("completeness cannot be judged", error=type(error).__name__)
                 was_failing = True
+            # Many large studies make a round long; receiving goes before.
+            pause_s = max(_ROUND_S, _SHARE_OF_TIME * (time.monotonic() - started))
 
     def go_round(self) -> list[int]:
         """Do what is due now and return the ids of the studies that became complete."""
         self._release_ended()
         now = self._clock()
         self._keep_alive(now)
+        self._tidy(now)
+        completed = self._complete(now)
+        self._queue_early(now)
+        return completed
+
+    def _complete(self, now: datetime) -> list[int]:
         with self._database.reading() as session:
-            if not has_quiet_studies(session, self._quiet, now):
+            if not has_quiet_studies(session, self._quiet, now, self._bounds):
                 return []
         with self._database.transaction() as session:
-            completed = complete_quiet_studies(session, self._quiet, now)
+            completed = complete_quiet_studies(session, self._quiet, now, self._bounds)
         for study_id in completed:
             log.info("study complete", study_id=study_id)
         return completed
+
+    def _queue_early(self, now: datetime) -> None:
+        with self._database.reading() as session:
+            if not studies_with_enough(session, self._quiet, now, self._bounds):
+                return
+        with self._database.transaction() as session:
+            queued = queue_early_runs(session, self._quiet, now, self._bounds)
+        for study_id in queued:
+            log.info("series of an urgent study queued", study_id=study_id)
+
+    def _tidy(self, now: datetime) -> None:
+        if now - self._tidied_at < _TIDIES_EVERY:
+            return
+        with self._database.transaction() as session:
+            forget_signals_before(session, now - _SIGNALS_ARE_KEPT_FOR)
+        self._tidied_at = now
 
     def _release_ended(self) -> None:
         ended = self._open.ended()

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 import uuid
+from datetime import datetime
 from typing import Any, Protocol, cast
 
 import structlog
@@ -19,18 +20,21 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from triage.core.completeness import QuietPeriods
+from triage.core.completeness import Bounds, QuietPeriods
 from triage.receiver.admission import Admission, Rejection, Request
+from triage.receiver.availability import AvailabilityNotifications
 from triage.receiver.command_set import StoreRequest
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
+from triage.receiver.counts import ArchiveCounts, counter_at
 from triage.receiver.deadlines import Deadlines
 from triage.receiver.housekeeping import Housekeeping
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import AnnouncedInstance, Intake
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
+from triage.receiver.performed_steps import PerformedProcedureSteps
 from triage.receiver.processes import Listener, ReceiverProcesses, Share, not_listening
 from triage.receiver.refusals import ReceiverError, StorageStatus
-from triage.receiver.services import DimseService
+from triage.receiver.services import DimseService, handlers_of
 from triage.receiver.storing import StoreSink
 from triage.receiver.tls import ServerTls
 from triage.receiver.transport import StorageServer
@@ -99,26 +103,31 @@ class Receiver:
             watermarks=watermarks,
             maximum_instance_bytes=settings.receiver.maximum_instance_mb * _MIB,
         )
-        quiet = QuietPeriods(
-            settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
+        self._rounds = CompletenessRounds(
+            database,
+            self.name,
+            quiet_periods(settings.receiver),
+            self._open,
+            clock,
+            bounds=bounds(settings.receiver, listening_since=clock()),
         )
-        self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
-        self._services = (verification_service(),)
+        self._services = (
+            verification_service(),
+            PerformedProcedureSteps(database, clock).service(),
+            AvailabilityNotifications(database, clock).service(),
+        )
         self._ae = _application_entity(settings.receiver, self._services, share)
         self._servers: list[StorageServer] = []
         # What is to be done once, however many processes receive.
-        self._duties: tuple[Duty, ...] = ()
+        self._duties: list[Duty] = []
         if share is None or share.index == 0:
-            self._duties = (
-                Housekeeping(
-                    settings,
-                    database,
-                    files,
-                    watermarks,
-                    clock,
-                    holder=f"{self.name}:{os.getpid()}",
-                ),
+            holder = f"{self.name}:{os.getpid()}"
+            self._duties.append(
+                Housekeeping(settings, database, files, watermarks, clock, holder=holder)
             )
+            counts = archive_counts(settings, database, clock)
+            if counts is not None:
+                self._duties.append(counts)
 
     def start(self) -> None:
         """Listen, after freeing what a killed receiver of this name held.
@@ -163,7 +172,7 @@ class Receiver:
             (evt.EVT_ACCEPTED, _log_association, ["association accepted"]),
             (evt.EVT_RELEASED, _log_association, ["association released"]),
             (evt.EVT_ABORTED, _log_association, ["association aborted"]),
-            *(handler for service in self._services for handler in service.handlers),
+            *handlers_of(self._services),
         ]
         try:
             server = self._ae.make_server(
@@ -260,6 +269,50 @@ def listeners(settings: ReceiverSettings) -> list[Listener]:
     if settings.tls_port is not None:
         found.append(Listener(settings.host, settings.tls_port, "receiver.tls_port", is_tls=True))
     return found
+
+
+def quiet_periods(settings: ReceiverSettings) -> QuietPeriods:
+    """Return the quiet periods that are configured."""
+    return QuietPeriods(
+        settings.quiet_period_s,
+        settings.quiet_period_by_modality_s,
+        settings.quiet_period_by_calling_ae_title_s,
+    )
+
+
+def bounds(settings: ReceiverSettings, *, listening_since: datetime) -> Bounds:
+    """Return how long studies wait at the most."""
+    return Bounds(
+        settings.expected_wait_s,
+        settings.maximum_age_s,
+        frozenset(settings.wrong_images_in_acquisition_from),
+        listening_since,
+    )
+
+
+def archive_counts(settings: Settings, database: Database, clock: Clock) -> ArchiveCounts | None:
+    """Return who asks `receiver.count_at` for its counts, or None where nobody is named.
+
+    Raises:
+        ReceiverError: it names no remote.
+    """
+    named = settings.receiver.count_at
+    if not named:
+        return None
+    remote = next((r for r in settings.remotes if r.name == named), None)
+    if remote is None:
+        known = ", ".join(r.name for r in settings.remotes) or "none"
+        raise ReceiverError(
+            f"receiver.count_at names {named!r}, which is not among the [[remotes]] ({known}); "
+            "add it there, or leave receiver.count_at empty"
+        )
+    return ArchiveCounts(
+        database,
+        counter_at(remote, calling_ae_title=settings.receiver.ae_title),
+        clock,
+        pause_s=settings.receiver.count_pause_s,
+        timeout_s=remote.timeout_s,
+    )
 
 
 def verification_service() -> DimseService:

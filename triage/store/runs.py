@@ -65,6 +65,12 @@ def claim_most_urgent(
     run.started_at = now
     run.finished_at = None
     run.reason = ""
+    series = load_series(session, run.series_id)
+    run.instances_sha256 = series.digest()
+    return _claimed(session, run, series)
+
+
+def _claimed(session: Session, run: AnalysisRunRow, series: Series) -> ClaimedRun:
     study = session.scalars(select(StudyRow).where(StudyRow.id == run.study_id)).one()
     return ClaimedRun(
         run_id=run.id,
@@ -77,7 +83,7 @@ def claim_most_urgent(
         manifest=ModelManifest.model_validate(run.model.manifest),
         package_path=run.model.package_path,
         package_sha256=run.model.package_sha256,
-        series=load_series(session, run.series_id),
+        series=series,
     )
 
 

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
 
-from triage.core.completeness import Arrival, QuietPeriods, completion_reason
+from triage.core.completeness import Bounds, QuietPeriods, completion_reason
 from triage.core.manifest import ModelManifest
 from triage.core.priority import Priority, effective_priority
 from triage.core.routing import select_series
 from triage.core.runs import RunState, StudyState, check_transition
 from triage.core.studies import Instance, Series, Study
+from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER, load_arrivals
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.outbox import withdraw_unsent
 from triage.store.tables import (
     AnalysisRunRow,
+    ArchiveCountRow,
+    ArrivalSignalRow,
     InstanceRow,
     ModelRow,
     OpenAssociationRow,
@@ -30,7 +43,7 @@ from triage.store.tables import (
     StudyRow,
 )
 
-_ASSOCIATION_IS_DEAD_AFTER = timedelta(seconds=120)
+_MOST_AT_ONCE = 500  # SQLite bounds the parameters of a statement
 
 # The statements of record_instance are built once: it runs for every image that arrives.
 # The study is locked, because it may be becoming complete at this moment: without the lock, an
@@ -158,6 +171,7 @@ def _note_arrival(session: Session, study: StudyRow, received: ReceivedInstance,
     study.last_instance_at = max(study.last_instance_at, received.received_at)
     if study.state is StudyState.COMPLETE:
         study.state = StudyState.RECEIVING
+        study.receiving_since = received.received_at
         study.purged_at = None
         study.purge_reason = ""
         note(session, study.id, "reopened", late, at=received.received_at)
@@ -208,8 +222,14 @@ def instance_values(
         "headers": received.headers,
         "calling_ae_title": received.calling_ae_title[:16],
         "received_at": received.received_at,
+        "acquisition_number": _number(received.headers.get("AcquisitionNumber")),
+        "images_in_acquisition": _number(received.headers.get("ImagesInAcquisition")),
         "conflicts_with": conflicts_with,
     }
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and 0 <= value < 2**31 else None
 
 
 def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
@@ -234,6 +254,7 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
         priority=order,
         first_instance_at=received.received_at,
         last_instance_at=received.received_at,
+        receiving_since=received.received_at,
     )
     session.add(study)
     session.flush()
@@ -345,7 +366,9 @@ def keep_associations_alive(session: Session, receiver: str, now: datetime) -> N
     )
 
 
-def complete_quiet_studies(session: Session, quiet: QuietPeriods, now: datetime) -> list[int]:
+def complete_quiet_studies(
+    session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None = None
+) -> list[int]:
     """Complete each study that is due at `now`, queue its runs, and return the ids of the studies.
 
     The change to complete and the runs are one transaction (transactional outbox): there is no
@@ -353,84 +376,213 @@ def complete_quiet_studies(session: Session, quiet: QuietPeriods, now: datetime)
     """
     session.execute(
         delete(OpenAssociationRow).where(
-            OpenAssociationRow.alive_at < now - _ASSOCIATION_IS_DEAD_AFTER
+            OpenAssociationRow.alive_at < now - ASSOCIATION_IS_DEAD_AFTER
         )
     )
+    locked = lock_studies(session, _due_studies(session, quiet, now, bounds)[:_MOST_AT_ONCE])
+    # Asked again, now that the studies are locked: images or associations may have come since.
+    arrivals = load_arrivals(session, locked, now)
     completed = []
-    candidates = session.scalars(
-        select(StudyRow)
-        .where(_may_be_complete(quiet, now))
-        .order_by(StudyRow.last_instance_at, StudyRow.id)
-        .with_for_update(skip_locked=True, key_share=True, of=StudyRow)
-    )
-    for study in candidates.all():
-        # Asked again, now that the study is locked: an association may have come since.
-        open_associations = session.scalars(
-            select(func.count()).where(OpenAssociationRow.study_id == study.id)
-        ).one()
-        arrival = Arrival(
-            modalities=frozenset(filter(None, study.modalities.split("\\"))),
-            last_instance_at=study.last_instance_at,
-            open_associations=open_associations,
-        )
-        reason = completion_reason(arrival, quiet, now)
-        if reason is not None:
+    for study in locked:
+        reason = completion_reason(arrivals[study.id], quiet, now, bounds)
+        if study.state is StudyState.RECEIVING and reason is not None:
+            if not lock_runs(session, study.id):
+                continue
             complete_study(session, study, reason, now)
             completed.append(study.id)
     return completed
 
 
-def has_quiet_studies(session: Session, quiet: QuietPeriods, now: datetime) -> bool:
-    """Return whether `complete_quiet_studies` might find one; a cheap read without any lock."""
-    candidate = select(StudyRow.id).where(_may_be_complete(quiet, now)).limit(1)
-    return session.scalars(candidate).first() is not None
+def has_quiet_studies(
+    session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None = None
+) -> bool:
+    """Return whether `complete_quiet_studies` might find one; it reads without any lock."""
+    return bool(_due_studies(session, quiet, now, bounds))
 
 
-def _may_be_complete(quiet: QuietPeriods, now: datetime) -> ColumnElement[bool]:
+def _due_studies(
+    session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None
+) -> list[int]:
+    candidates = session.scalars(
+        select(StudyRow)
+        .where(_may_be_complete(quiet, now, bounds or Bounds()))
+        .options(lazyload(StudyRow.patient))
+        .order_by(StudyRow.last_instance_at, StudyRow.id)
+    ).all()
+    due = []
+    for start in range(0, len(candidates), _MOST_AT_ONCE):
+        some = candidates[start : start + _MOST_AT_ONCE]
+        arrivals = load_arrivals(session, some, now)
+        due += [s.id for s in some if completion_reason(arrivals[s.id], quiet, now, bounds)]
+    return due
+
+
+def lock_studies(session: Session, ids: Sequence[int]) -> Sequence[StudyRow]:
+    """Lock and read again those of the studies that nobody else is writing, oldest first."""
+    if not ids:
+        return []
+    return session.scalars(
+        select(StudyRow)
+        .where(StudyRow.id.in_(ids))
+        .order_by(StudyRow.last_instance_at, StudyRow.id)
+        .with_for_update(skip_locked=True, key_share=True, of=StudyRow)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def lock_runs(session: Session, study_id: int) -> bool:
+    """Lock the study's runs; return False where a worker is just writing one of them.
+
+    A worker locks its run and then the study. Whoever holds the study must not wait for a run.
+    """
+    runs = select(AnalysisRunRow.id).where(
+        AnalysisRunRow.study_id == study_id, AnalysisRunRow.state != RunState.SUPERSEDED
+    )
+    locked = session.scalars(runs.with_for_update(skip_locked=True, of=AnalysisRunRow)).all()
+    return len(locked) == len(session.scalars(runs).all())
+
+
+def _may_be_complete(quiet: QuietPeriods, now: datetime, bounds: Bounds) -> ColumnElement[bool]:
+    """Return the condition that is cheap to ask: quiet and released, too old, or with a signal."""
     is_held_open = exists(
         select(OpenAssociationRow.id).where(
             OpenAssociationRow.study_id == StudyRow.id,
-            OpenAssociationRow.alive_at >= now - _ASSOCIATION_IS_DEAD_AFTER,
+            OpenAssociationRow.alive_at >= now - ASSOCIATION_IS_DEAD_AFTER,
+        )
+    )
+    is_announced = exists(
+        select(ArrivalSignalRow.id).where(
+            ArrivalSignalRow.study_instance_uid == StudyRow.study_instance_uid
+        )
+    )
+    is_counted = exists(
+        select(ArchiveCountRow.study_id).where(
+            ArchiveCountRow.study_id == StudyRow.id,
+            ArchiveCountRow.equal_since > StudyRow.last_instance_at,
         )
     )
     return and_(
         StudyRow.state == StudyState.RECEIVING,
-        StudyRow.last_instance_at <= now - quiet.shortest,
-        ~is_held_open,
+        or_(
+            and_(StudyRow.last_instance_at <= now - quiet.shortest, ~is_held_open),
+            StudyRow.receiving_since <= now - bounds.maximum_age,
+            is_announced,
+            is_counted,
+        ),
     )
 
 
 def complete_study(session: Session, study: StudyRow, reason: str, now: datetime) -> None:
-    """Mark the study complete and queue a run for each model that wants one of its series."""
+    """Mark the study complete and queue a run for each model that wants one of its series.
+
+    A run that analysed, or is analysing, the very instances that the model would get now stands.
+    """
     study.state = StudyState.COMPLETE
-    study.generation += 1
     study.completed_at = now
     study.completion_reason = reason
     note(session, study.id, "complete", reason, at=now)
-    _supersede_earlier_runs(session, study, now)
+    study.generation += 1
+    live = live_runs(session, study.id)
+    for want in wanted_runs(session, study):
+        _carry_out(session, study, want, live.pop(want.model.id, None), now)
+    for run in live.values():  # of models that are no longer asked
+        supersede_run(session, run, "the model is no longer in use", now)
+
+
+def _carry_out(
+    session: Session,
+    study: StudyRow,
+    want: WantedRun,
+    earlier: AnalysisRunRow | None,
+    now: datetime,
+) -> None:
+    """Let the model's earlier run stand, or supersede it and queue the one that is wanted."""
+    if earlier is not None:
+        if want.is_on_input_of(earlier) and earlier.state is not RunState.FAILED:
+            earlier.generation = study.generation
+            text = f"{identity_of(want.model)}: its analysis of the same images stands"
+            note(session, study.id, "routed", text, at=now, run_id=earlier.id)
+            return
+        is_other = want.series_id not in (None, earlier.series_id)
+        reason = (
+            "another series fits the model better"
+            if is_other
+            else "more images of the study arrived"
+        )
+        supersede_run(session, earlier, reason, now)
+    if want.series is None:
+        text = f"{identity_of(want.model)}: {want.reason}"
+        note(session, study.id, "not-routed", text, at=now)
+        return
+    queue_run(session, study, want, f"queued for {identity_of(want.model)}", now)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedRun:
+    """A model, and the series of a study that it gets, or why it gets none."""
+
+    model: ModelRow
+    series: Series | None
+    series_id: int | None
+    reason: str
+
+    def is_on_input_of(self, run: AnalysisRunRow | None) -> bool:
+        """Return whether `run` is on exactly the instances that the model would get now."""
+        return (
+            run is not None
+            and self.series is not None
+            and run.series_id == self.series_id
+            and run.instances_sha256 == self.series.digest()
+        )
+
+
+def wanted_runs(session: Session, study: StudyRow) -> list[WantedRun]:
+    """Return what each production and shadow model gets of the images that are here."""
     content = load_study(session, study.id)
     series_ids = {s.series_instance_uid: s.id for s in _series_rows(session, study.id)}
     models = session.scalars(
         select(ModelRow).where(ModelRow.stage.in_(("production", "shadow"))).order_by(ModelRow.id)
     ).all()
+    wanted = []
     for model in models:
         selected, reason = _route(content, model)
-        if selected is None:
-            note(session, study.id, "not-routed", f"{_identity(model)}: {reason}", at=now)
-            continue
-        run = AnalysisRunRow(
-            study_id=study.id,
-            model_id=model.id,
-            series_id=series_ids[selected.series_instance_uid],
-            generation=study.generation,
-            state=RunState.PENDING,
-            priority=study.order_priority,
-            available_at=now,
-            created_at=now,
-        )
-        session.add(run)
-        session.flush()
-        note(session, study.id, "routed", f"queued for {_identity(model)}", at=now, run_id=run.id)
+        series_id = series_ids[selected.series_instance_uid] if selected is not None else None
+        wanted.append(WantedRun(model, selected, series_id, reason))
+    return wanted
+
+
+def live_runs(session: Session, study_id: int) -> dict[int, AnalysisRunRow]:
+    """Return the study's runs that are not superseded, the newest of each model, by model."""
+    rows = session.scalars(
+        select(AnalysisRunRow)
+        .where(AnalysisRunRow.study_id == study_id, AnalysisRunRow.state != RunState.SUPERSEDED)
+        .order_by(AnalysisRunRow.generation, AnalysisRunRow.id)
+        .execution_options(populate_existing=True)
+    )
+    return {run.model_id: run for run in rows}
+
+
+def queue_run(
+    session: Session, study: StudyRow, want: WantedRun, text: str, now: datetime
+) -> AnalysisRunRow:
+    """Queue a run of the study's present generation, and say so in the history."""
+    if want.series is None or want.series_id is None:
+        raise ValueError(f"{identity_of(want.model)} gets no series of study {study.id}")
+    run = AnalysisRunRow(
+        study_id=study.id,
+        model_id=want.model.id,
+        series_id=want.series_id,
+        generation=study.generation,
+        state=RunState.PENDING,
+        priority=study.order_priority,
+        available_at=now,
+        created_at=now,
+        instances_sha256=want.series.digest(),
+    )
+    session.add(run)
+    session.flush()
+    note(session, study.id, "routed", text, at=now, run_id=run.id)
+    return run
 
 
 def _route(study: Study, model: ModelRow) -> tuple[Series | None, str]:
@@ -447,24 +599,18 @@ def _route(study: Study, model: ModelRow) -> tuple[Series | None, str]:
     return selection.series, selection.reason
 
 
-def _identity(model: ModelRow) -> str:
+def identity_of(model: ModelRow) -> str:
+    """Return the model's name and version."""
     return f"{model.name} {model.version}"
 
 
-def _supersede_earlier_runs(session: Session, study: StudyRow, now: datetime) -> None:
-    earlier = session.scalars(
-        select(AnalysisRunRow).where(
-            AnalysisRunRow.study_id == study.id,
-            AnalysisRunRow.generation < study.generation,
-            AnalysisRunRow.state != RunState.SUPERSEDED,
-        )
-    )
-    for run in earlier.all():
-        check_transition(run.id, run.state, RunState.SUPERSEDED)
-        run.state = RunState.SUPERSEDED
-        run.reason = "more images of the study arrived"
-        withdraw_unsent(session, run.id)
-        note(session, study.id, "superseded", run.reason, at=now, run_id=run.id)
+def supersede_run(session: Session, run: AnalysisRunRow, reason: str, now: datetime) -> None:
+    """Let a run no longer count; the priority that it raised stays."""
+    check_transition(run.id, run.state, RunState.SUPERSEDED)
+    run.state = RunState.SUPERSEDED
+    run.reason = reason
+    withdraw_unsent(session, run.id)
+    note(session, run.study_id, "superseded", reason, at=now, run_id=run.id)
 
 
 def _series_rows(session: Session, study_id: int) -> Sequence[SeriesRow]:

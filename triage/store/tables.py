@@ -115,9 +115,10 @@ class PatientRow(Table):
 class StudyRow(Table):
     """A study: what it is, whether it is complete, and how urgent it is.
 
-    `generation` counts how often the study became complete; runs carry the generation that they
-    analysed, so a late image supersedes the runs of the earlier one. `purged_at` is set while its
-    images are deleted by retention, `forgotten_at` while its patient data are.
+    `generation` counts how often the study was put up for analysis; runs carry the generation that
+    they belong to, so a late image supersedes the runs of the earlier one. `receiving_since` is the
+    moment at which it began to arrive, or was reopened. `purged_at` is set while its images are
+    deleted by retention, `forgotten_at` while its patient data are.
     """
 
     __tablename__ = "studies"
@@ -144,6 +145,7 @@ class StudyRow(Table):
     priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
     first_instance_at: Mapped[datetime]
     last_instance_at: Mapped[datetime]
+    receiving_since: Mapped[datetime | None] = mapped_column(default=None)
     completed_at: Mapped[datetime | None] = mapped_column(default=None)
     read_at: Mapped[datetime | None] = mapped_column(default=None)
     purged_at: Mapped[datetime | None] = mapped_column(default=None)
@@ -159,8 +161,9 @@ class StudyRow(Table):
 class SeriesRow(Table):
     """A series of a study. `is_result` marks what Triage itself made.
 
-    Its UID is unique within the study only: where a modality uses one UID again for another
-    patient, their images must not end up in one series.
+    `considered_images` is how many images it had when it was last put up for an analysis that does
+    not wait for the study. Its UID is unique within the study only: where a modality uses one UID
+    again for another patient, their images must not end up in one series.
     """
 
     __tablename__ = "series"
@@ -174,6 +177,7 @@ class SeriesRow(Table):
     description: Mapped[str] = mapped_column(String(128), default="")
     body_part: Mapped[str] = mapped_column(String(16), default="")
     is_result: Mapped[bool] = mapped_column(default=False)
+    considered_images: Mapped[int] = mapped_column(default=0, server_default="0")
 
     study: Mapped[StudyRow] = relationship(back_populates="series")
     instances: Mapped[list[InstanceRow]] = relationship(
@@ -212,6 +216,8 @@ class InstanceRow(Table):
     headers: Mapped[dict[str, Any]] = mapped_column(default=dict)
     calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
     received_at: Mapped[datetime]
+    acquisition_number: Mapped[int | None] = mapped_column(default=None)
+    images_in_acquisition: Mapped[int | None] = mapped_column(default=None)
     conflicts_with: Mapped[int | None] = mapped_column(ForeignKey("instances.id"))
     purged_at: Mapped[datetime | None] = mapped_column(default=None)
 
@@ -243,6 +249,8 @@ class AnalysisRunRow(Table):
 
     `lease_until` is the moment from which on another worker may take the run over; `claim` counts
     the claims, so that a worker which lost its lease cannot finish the run of another.
+    `instances_sha256` is the digest of the instances that it analyses, as they were when it was
+    queued, then when it was claimed.
     """
 
     __tablename__ = "analysis_runs"
@@ -268,6 +276,7 @@ class AnalysisRunRow(Table):
     started_at: Mapped[datetime | None] = mapped_column(default=None)
     finished_at: Mapped[datetime | None] = mapped_column(default=None)
     input_sha256: Mapped[str] = mapped_column(String(64), default="")
+    instances_sha256: Mapped[str] = mapped_column(String(64), default="", server_default="")
     flow_run_id: Mapped[str] = mapped_column(String(36), default="")
     timings_s: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
@@ -367,7 +376,7 @@ class StudyEventRow(Table):
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, conflict, read, unread, purged,
-    forgotten. The newest `id` is what open worklists follow.
+    forgotten, announced. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"
@@ -395,6 +404,57 @@ class OpenAssociationRow(Table):
     receiver: Mapped[str] = mapped_column(String(64), index=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
     alive_at: Mapped[datetime]
+
+
+class ArrivalSignalRow(Table):
+    """What an MPPS or an Instance Availability Notification says of a study's images.
+
+    It may come before any image, so it names the study by its UID. `source` is a
+    `triage.core.completeness.Source`, `state` a `triage.store.signals.SignalState`.
+    """
+
+    __tablename__ = "arrival_signals"
+    __table_args__ = (UniqueConstraint("source", "sop_instance_uid", "study_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    source: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    state: Mapped[str] = mapped_column(String(16))
+    calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class ExpectedInstanceRow(Table):
+    """An instance that a signal announced, or said to be out of reach."""
+
+    __tablename__ = "expected_instances"
+    __table_args__ = (UniqueConstraint("signal_id", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    signal_id: Mapped[int] = mapped_column(ForeignKey("arrival_signals.id"))
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    is_available: Mapped[bool] = mapped_column(default=True)
+
+
+class ArchiveCountRow(Table):
+    """How many instances of a study the archive counts, and since when it gives the same answer.
+
+    `series` has the count of each series by its UID, empty where the archive does not say.
+    """
+
+    __tablename__ = "archive_counts"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    next_question_at: Mapped[datetime]
+    questions: Mapped[int] = mapped_column(default=0)
+    answered_at: Mapped[datetime | None] = mapped_column(default=None)
+    equal_since: Mapped[datetime | None] = mapped_column(default=None)
+    instances: Mapped[int | None] = mapped_column(default=None)
+    series: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    last_error: Mapped[str] = mapped_column(Text, default="")
 
 
 class WorkerRow(Table):

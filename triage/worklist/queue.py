@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from triage.core.findings import Finding
 from triage.core.manifest import PriorityName
 from triage.core.priority import Priority
-from triage.core.runs import RunState
+from triage.core.runs import RunState, StudyState
+from triage.store.arrivals import awaited_images
 from triage.store.tables import (
     AnalysisRunRow,
     FindingRow,
@@ -54,6 +55,7 @@ class WorklistEntry(BaseModel):
     status: StudyStatus
     read_at: datetime | None = None
     changed_after_reading: str = ""
+    completion_reason: str = ""
 
 
 class WorklistCounts(BaseModel):
@@ -193,6 +195,7 @@ def _entry(
         status=status_of(analyses.facts),
         read_at=study.read_at,
         changed_after_reading=changed,
+        completion_reason=study.completion_reason if study.state is StudyState.COMPLETE else "",
     )
 
 
@@ -224,8 +227,15 @@ def analyses_of(session: Session, studies: Sequence[StudyRow]) -> dict[int, Stud
     models = _production_models(session, {r.model_id for rs in by_study.values() for r in rs})
     present = _present_findings(session, ids)
     refusals = _refusals(session, [s for s in studies if not by_study[s.id]])
+    awaited = awaited_images(session, [s for s in studies if s.state is StudyState.RECEIVING])
     return {
-        study.id: _analyses(study, by_study[study.id], models, present, refusals[study.id])
+        study.id: _analyses(
+            study,
+            by_study[study.id],
+            models,
+            present,
+            _Words(refusals[study.id], awaited.get(study.id, "")),
+        )
         for study in studies
     }
 
@@ -240,6 +250,12 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
+class _Words:
+    refusals: Sequence[str]
+    awaited: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Model:
     identity: str
     notice: str
@@ -250,7 +266,7 @@ def _analyses(
     runs: Sequence[_Run],
     models: Mapping[int, _Model],
     present: Mapping[int, tuple[str, ...]],
-    refusals: Sequence[str],
+    words: _Words,
 ) -> StudyAnalyses:
     production = [run for run in runs if run.model_id in models]
     current = [run for run in production if run.generation == study.generation]
@@ -267,7 +283,8 @@ def _analyses(
             )
             for r in current
         ],
-        refusals=refusals,
+        refusals=words.refusals,
+        awaited=words.awaited,
     )
     notices = dict.fromkeys(models[model].notice for model in sorted(spoke))
     return StudyAnalyses(facts, tuple(notice for notice in notices if notice))

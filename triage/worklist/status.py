@@ -50,13 +50,15 @@ class RunFacts:
 class StudyFacts:
     """What the status of a study depends on.
 
-    `refusals` say for each model that wants none of the series why.
+    `refusals` say for each model that wants none of the series why. `awaited` says which announced
+    images have not come.
     """
 
     state: StudyState
     is_flagged: bool
     runs: Sequence[RunFacts] = ()
     refusals: Sequence[str] = ()
+    awaited: str = ""
 
 
 _NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
@@ -70,7 +72,9 @@ def status_of(study: StudyFacts) -> StudyStatus:
     if study.is_flagged:
         return StudyStatus(kind=StatusKind.FLAGGED, text="flagged", detail=_still_to_come(study))
     if study.state is StudyState.RECEIVING:
-        return StudyStatus(kind=StatusKind.RECEIVING, text="receiving")
+        return StudyStatus(
+            kind=StatusKind.RECEIVING, text=study.awaited or "receiving", detail=_so_far(study.runs)
+        )
     if not study.runs:
         reason = "; ".join(map(without_series_uids, study.refusals)) or "no model is registered"
         return StudyStatus(
@@ -79,9 +83,17 @@ def status_of(study: StudyFacts) -> StudyStatus:
     return _while_analysing(study.runs) or _when_analysed(study.runs)
 
 
+def _so_far(runs: Sequence[RunFacts]) -> str:
+    """Return what is known while images arrive: of a first series, or from before a late image."""
+    if not runs:
+        return ""
+    status = _while_analysing(runs) or _when_analysed(runs)
+    return f"so far {status.text}"
+
+
 def _still_to_come(study: StudyFacts) -> str:
     if study.state is StudyState.RECEIVING:
-        return "more images are arriving"
+        return study.awaited or "more images are arriving"
     if any(run.state in (RunState.PENDING, RunState.RUNNING) for run in study.runs):
         return "an analysis is still going on"
     return _failures(study.runs)

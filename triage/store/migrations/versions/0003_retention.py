@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "retention"
-down_revision = "0001"
+revision = "0003_retention"
+down_revision = "0002_completeness"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,121 @@
+"""Urgent studies are analysed series by series, before they are complete.
+
+The run that a series gets early is an ordinary one. When the study completes, it stands if the
+model would get the very same instances, and is superseded otherwise; the priority that it raised
+stays either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, lazyload
+
+from triage.core.completeness import Bounds, QuietPeriods, series_is_enough
+from triage.core.priority import Priority
+from triage.core.runs import StudyState
+from triage.store.arrivals import load_arrivals
+from triage.store.studies import (
+    identity_of,
+    live_runs,
+    lock_runs,
+    lock_studies,
+    queue_run,
+    supersede_run,
+    wanted_runs,
+)
+from triage.store.tables import SeriesRow, StudyRow
+
+_MOST_AT_ONCE = 100
+
+
+def studies_with_enough(
+    session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None = None
+) -> list[int]:
+    """Return the urgent studies with a series that is enough and was not yet considered so."""
+    studies = session.scalars(
+        select(StudyRow)
+        .where(StudyRow.state == StudyState.RECEIVING, StudyRow.priority == Priority.STAT)
+        .options(lazyload(StudyRow.patient))
+        .order_by(StudyRow.last_instance_at, StudyRow.id)
+        .limit(_MOST_AT_ONCE)
+    ).all()
+    enough = _enough_series(session, studies, quiet, now, bounds)
+    return [study.id for study in studies if enough[study.id]]
+
+
+def queue_early_runs(
+    session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None = None
+) -> list[int]:
+    """Queue a run for each model whose series of an urgent study is enough; return the studies."""
+    locked = lock_studies(session, studies_with_enough(session, quiet, now, bounds))
+    enough = _enough_series(session, locked, quiet, now, bounds)
+    queued = []
+    for study in locked:
+        series = enough[study.id]
+        if study.state is not StudyState.RECEIVING or not series:
+            continue
+        if lock_runs(session, study.id) and _queue(session, study, series, now):
+            queued.append(study.id)
+    return queued
+
+
+def _enough_series(
+    session: Session,
+    studies: Sequence[StudyRow],
+    quiet: QuietPeriods,
+    now: datetime,
+    bounds: Bounds | None,
+) -> dict[int, dict[int, tuple[int, str]]]:
+    """Return for each study the series that are enough: their images, and why."""
+    arrivals = load_arrivals(session, studies, now)
+    rows = session.execute(
+        select(
+            SeriesRow.study_id,
+            SeriesRow.series_instance_uid,
+            SeriesRow.id,
+            SeriesRow.considered_images,
+        ).where(SeriesRow.study_id.in_([study.id for study in studies]))
+    )
+    known = {(study_id, uid): (row_id, images) for study_id, uid, row_id, images in rows}
+    enough: dict[int, dict[int, tuple[int, str]]] = {study.id: {} for study in studies}
+    for study_id, arrival in arrivals.items():
+        for one in arrival.series:
+            row_id, considered = known[study_id, one.series_instance_uid]
+            if one.held == considered:
+                continue
+            reason = series_is_enough(one, arrival, quiet, now, bounds)
+            if reason is not None:
+                enough[study_id][row_id] = (one.held, reason)
+    return enough
+
+
+def _queue(
+    session: Session, study: StudyRow, enough: Mapping[int, tuple[int, str]], now: datetime
+) -> bool:
+    for series_id, (held, _) in enough.items():
+        session.execute(
+            update(SeriesRow).where(SeriesRow.id == series_id).values(considered_images=held)
+        )
+    live = live_runs(session, study.id)
+    due = []
+    for want in wanted_runs(session, study):
+        # One that failed on these images is tried again only when the study is complete.
+        if want.series_id in enough and not want.is_on_input_of(live.get(want.model.id)):
+            due.append(want)
+    if not due:
+        return False
+    study.generation += 1
+    for want in due:
+        earlier = live.pop(want.model.id, None)
+        if earlier is not None:
+            supersede_run(session, earlier, "more images of the study arrived", now)
+    for run in live.values():  # what other models said still holds
+        run.generation = study.generation
+    for want in due:
+        _, reason = enough[want.series_id or 0]
+        text = f"queued for {identity_of(want.model)} before the study is complete: {reason}"
+        queue_run(session, study, want, text, now)
+    return True
