@@ -19,6 +19,7 @@ from triage.core.studies import Instance, Series, Study
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.outbox import withdraw_unsent
+from triage.store.prior_searches import wait_for_priors
 from triage.store.tables import (
     AnalysisRunRow,
     InstanceRow,
@@ -58,6 +59,7 @@ class ReceivedInstance:
 
     Text values are those of the DICOM attributes, empty where the object has none.
     `headers` are the attributes of `triage.core.studies.IMAGE_HEADER_KEYWORDS`.
+    `is_prior` says that it was fetched for comparison with a later study of the patient.
     """
 
     file: StoredFile
@@ -84,6 +86,7 @@ class ReceivedInstance:
     body_part: str = ""
     instance_number: int | None = None
     headers: dict[str, Any] = field(default_factory=dict)
+    is_prior: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,9 @@ def record_instance(session: Session, received: ReceivedInstance) -> Recorded:
 
 def _record(session: Session, received: ReceivedInstance) -> Recorded:
     study = _study_of(session, received)
+    if study.is_prior and not received.is_prior:
+        text = f"an image came from {received.calling_ae_title or 'an unnamed sender'}"
+        make_ordinary(session, study, text, received.received_at)
     series_id = _series_id_of(session, study, received)
     same_uid = session.execute(_SELECT_SAME_UID, {"uid": received.sop_instance_uid}).all()
     for known_id, sha256 in same_uid:
@@ -166,10 +172,13 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
         priority=order,
         first_instance_at=received.received_at,
         last_instance_at=received.received_at,
+        is_prior=received.is_prior,
     )
     session.add(study)
     session.flush()
     text = f"first image from {received.calling_ae_title or 'an unnamed sender'}"
+    if received.is_prior:
+        text += ", fetched as a prior: not for the worklist"
     note(session, study.id, "received", text, at=received.received_at)
     session.add(
         PriorityEventRow(
@@ -182,6 +191,17 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
         )
     )
     return study
+
+
+def make_ordinary(session: Session, study: StudyRow, because: str, now: datetime) -> None:
+    """Turn a prior into a study like every other: it goes on the worklist and is analysed.
+
+    It waits from now on: what was fetched before, nobody had asked to be read.
+    """
+    study.is_prior = False
+    study.state = StudyState.RECEIVING
+    study.first_instance_at = study.last_instance_at = now
+    note(session, study.id, "reopened", f"no longer only a prior: {because}", at=now)
 
 
 def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
@@ -329,6 +349,9 @@ def complete_study(session: Session, study: StudyRow, reason: str, now: datetime
     study.completed_at = now
     study.completion_reason = reason
     note(session, study.id, "complete", reason, at=now)
+    if study.is_prior:
+        return  # neither analysed nor moved on the worklist
+    available_at = wait_for_priors(session, study.id, now)
     _supersede_earlier_runs(session, study, now)
     content = load_study(session, study.id)
     series_ids = {s.series_instance_uid: s.id for s in _series_rows(session, study.id)}
@@ -347,7 +370,7 @@ def complete_study(session: Session, study: StudyRow, reason: str, now: datetime
             generation=study.generation,
             state=RunState.PENDING,
             priority=study.order_priority,
-            available_at=now,
+            available_at=available_at,
             created_at=now,
         )
         session.add(run)
