@@ -14,7 +14,7 @@ from triage.core.errors import TriageError
 
 _IN_MEMORY_BYTES = 4 * 1024 * 1024
 _LONGEST_PREAMBLE_BYTES = 64 * 1024
-_LONGEST_BOUNDARY = 70  # RFC 2046 5.1.1
+_LONGEST_BOUNDARY = 200  # 70 in RFC 2046 5.1.1, but Orthanc's have 73
 _MOST_HEADERS = 32
 _LONGEST_HEADER_BYTES = 8192
 
@@ -72,7 +72,7 @@ def dicom_boundary(content_type: str) -> bytes:
         raise ContentTypeError('only multipart/related with type="application/dicom" is taken')
     boundary = parameters.get(b"boundary", b"")
     if not 0 < len(boundary) <= _LONGEST_BOUNDARY:
-        raise MultipartError("Content-Type names no boundary, or one of more than 70 characters")
+        raise MultipartError("Content-Type names no boundary, or one that is too long")
     return boundary
 
 
