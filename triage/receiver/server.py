@@ -21,10 +21,12 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from triage.core.completeness import QuietPeriods
 from triage.core.errors import TriageError
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
+from triage.receiver.entrance import PriorsIndexer
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
+from triage.receiver.retrieve.origin import is_of_priors_move
 from triage.receiver.services import DimseService
 from triage.receiver.transport import StorageServer
 from triage.settings import ReceiverSettings, Settings
@@ -64,11 +66,19 @@ class Receiver:
         self._database = database
         self.name = receiver_name(settings.receiver)
         self._open = OpenAssociations()
+        minimum_free_bytes = settings.receiver.minimum_free_mb * 1024 * 1024
         self._intake = Intake(
             files,
             Indexer(database, self.name, clock),
             clock,
-            minimum_free_bytes=settings.receiver.minimum_free_mb * 1024 * 1024,
+            minimum_free_bytes=minimum_free_bytes,
+        )
+        # For what a C-MOVE of ours brings: it is not to be read.
+        self._priors_intake = Intake(
+            files,
+            PriorsIndexer(database, self.name, clock),
+            clock,
+            minimum_free_bytes=minimum_free_bytes,
         )
         quiet = QuietPeriods(
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
@@ -159,8 +169,9 @@ class Receiver:
     def _handle_store(self, event: Event) -> int | Dataset:
         """Answer a C-STORE request (DICOM PS3.7 9.1.1, statuses of PS3.4 B.2.3)."""
         incoming = self._incoming(event)
+        is_prior = is_of_priors_move(cast(C_STORE, event.request), self._settings.ae_title)
         try:
-            self._intake.store(incoming)
+            (self._priors_intake if is_prior else self._intake).store(incoming)
         except RefusedInstanceError as refusal:
             log.warning(
                 "instance refused",
