@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from triage.core.runs import DeliveryState
 from triage.models.packages import PackageError, load_package
-from triage.settings import ArchiveSettings, Settings
+from triage.settings import ArchiveSettings, RemoteSettings, Settings, SettingsError
 from triage.store.clock import system_clock
 from triage.store.database import Database, DatabaseError
 from triage.store.files import InstanceFiles
@@ -57,6 +57,10 @@ def examine(settings: Settings) -> Iterable[Check]:
         yield _guarded("web", lambda: _web(settings))
         for archive in settings.destinations:
             yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
+        for remote in settings.remotes:
+            yield _guarded(f"remote {remote.name}", partial(_archive, settings, remote))
+        if settings.priors.remote:
+            yield _guarded("priors", lambda: _priors(settings))
     finally:
         database.close()
 
@@ -108,7 +112,15 @@ def _receiver(settings: Settings) -> str:
     return f"{receiver.ae_title} answers on {receiver.host}:{receiver.port}"
 
 
-def _archive(settings: Settings, archive: ArchiveSettings) -> str:
+def _priors(settings: Settings) -> str:
+    try:
+        remote = settings.remote(settings.priors.remote)
+    except SettingsError as error:
+        raise _Wrong(f"priors.remote: {error}") from error
+    return f"the last {settings.priors.count} relevant ones are fetched from {remote.name}"
+
+
+def _archive(settings: Settings, archive: ArchiveSettings | RemoteSettings) -> str:
     _echo(archive.host, archive.port, archive.ae_title, calling=settings.receiver.ae_title)
     return f"{archive.ae_title} answers on {archive.host}:{archive.port}"
 

@@ -20,6 +20,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from triage.core.completeness import QuietPeriods
 from triage.core.errors import TriageError
+from triage.receiver.companions import companions
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.entrance import PriorsIndexer
 from triage.receiver.indexer import Indexer
@@ -267,9 +268,15 @@ def run_receiver(settings: Settings) -> None:
     database = Database(settings.database_url)
     try:
         database.check_schema()
-        receiver = Receiver(settings, database, InstanceFiles(settings.data_directory))
+        files = InstanceFiles(settings.data_directory)
+        receiver = Receiver(settings, database, files)
         receiver.start()
+        beside = companions(settings, database, files, system_clock, receiver.name)
+        for companion in beside:
+            companion.start()
         stopping.wait()
+        for companion in beside:
+            companion.stop()
         receiver.stop()
     finally:
         database.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from triage.core.priors import SearchState
@@ -25,6 +25,11 @@ class DueSearch:
     study_id: int
     remote: str
     attempt: int
+    claimer: str
+
+
+class SearchLostError(Exception):
+    """The search was put back or taken over by another process while this one carried it out."""
 
 
 def studies_to_search_for(session: Session) -> list[int]:
@@ -63,13 +68,7 @@ def claim_search(
     row = session.scalars(
         select(PriorSearchRow)
         .join(StudyRow, StudyRow.id == PriorSearchRow.study_id)
-        .where(
-            or_(
-                (PriorSearchRow.state == SearchState.WAITING)
-                & (PriorSearchRow.next_attempt_at <= now),
-                (PriorSearchRow.state == SearchState.RUNNING) & (PriorSearchRow.lease_until < now),
-            )
-        )
+        .where(_is_due(now))
         .order_by(StudyRow.priority.desc(), PriorSearchRow.created_at, PriorSearchRow.study_id)
         .limit(1)
         .with_for_update(skip_locked=True, of=PriorSearchRow)
@@ -80,17 +79,20 @@ def claim_search(
     row.attempts += 1
     row.claimed_by = claimer[:128]
     row.lease_until = now + lease
-    return DueSearch(row.study_id, row.remote, row.attempts)
+    return DueSearch(row.study_id, row.remote, row.attempts, row.claimed_by)
 
 
 def has_due_search(session: Session, now: datetime) -> bool:
     """Return whether `claim_search` might find one; a cheap read without any lock."""
-    due = select(PriorSearchRow.study_id).where(
-        PriorSearchRow.state.in_(_UNFINISHED),
-        or_(PriorSearchRow.next_attempt_at <= now, PriorSearchRow.lease_until < now),
-        or_(PriorSearchRow.lease_until.is_(None), PriorSearchRow.lease_until < now),
-    )
+    due = select(PriorSearchRow.study_id).where(_is_due(now))
     return session.scalars(due.limit(1)).first() is not None
+
+
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    return or_(
+        and_(PriorSearchRow.state == SearchState.WAITING, PriorSearchRow.next_attempt_at <= now),
+        and_(PriorSearchRow.state == SearchState.RUNNING, PriorSearchRow.lease_until < now),
+    )
 
 
 def renew_searches(
@@ -121,8 +123,12 @@ def put_back_searches(session: Session, *, claimer: str, now: datetime) -> None:
 
 
 def try_search_again(session: Session, due: DueSearch, why: str, *, at: datetime) -> None:
-    """Let the search be tried again at `at`; the first failure is noted in the history."""
-    row = session.get_one(PriorSearchRow, due.study_id)
+    """Let the search be tried again at `at`.
+
+    Raises:
+        SearchLostError: another process has it.
+    """
+    row = _claimed(session, due)
     row.state = SearchState.WAITING
     row.next_attempt_at = at
     row.lease_until = None
@@ -130,18 +136,38 @@ def try_search_again(session: Session, due: DueSearch, why: str, *, at: datetime
 
 
 def finish_search(
-    session: Session, study_id: int, state: SearchState, said: str, *, now: datetime
+    session: Session, due: DueSearch, state: SearchState, said: str, *, now: datetime
 ) -> None:
-    """End the search, note what was found or why nothing was, and let the runs begin."""
-    row = session.get_one(PriorSearchRow, study_id)
+    """End the search, note what was found or why nothing was, and let the runs begin.
+
+    Raises:
+        SearchLostError: another process has it.
+    """
+    row = _claimed(session, due)
     row.state = state
     row.said = said
     row.lease_until = None
     row.finished_at = now
     is_late = row.wait_until is not None and row.wait_until <= now
-    late = "; the analysis had waited long enough and has not waited for this" if is_late else ""
-    note(session, study_id, "priors", f"{said}{late}", at=now)
-    _let_runs_begin(session, study_id, now)
+    late = "; the analysis had waited long enough and has begun without" if is_late else ""
+    note(session, due.study_id, "priors", f"{said}{late}", at=now)
+    _let_runs_begin(session, due.study_id, now)
+
+
+def _claimed(session: Session, due: DueSearch) -> PriorSearchRow:
+    row = session.scalars(
+        select(PriorSearchRow)
+        .where(
+            PriorSearchRow.study_id == due.study_id,
+            PriorSearchRow.state == SearchState.RUNNING,
+            PriorSearchRow.claimed_by == due.claimer,
+            PriorSearchRow.attempts == due.attempt,
+        )
+        .with_for_update()
+    ).first()
+    if row is None:
+        raise SearchLostError(f"the search for the priors of study {due.study_id} is another's")
+    return row
 
 
 def wait_for_priors(session: Session, study_id: int, now: datetime) -> datetime:

@@ -56,10 +56,11 @@ def comparable(session: Session, study_id: int) -> Comparable:
     ).one()
     series = [one for one in study.series if not one.is_result]
     day = study.study_date or study.first_instance_at.astimezone().strftime("%Y%m%d")
+    # Without a Patient ID, the row has a stand-in that names no patient to any archive.
+    has_stand_in = study.patient.patient_id == f"(none) {study.study_instance_uid}"
     return Comparable(
         study_instance_uid=study.study_instance_uid,
-        # Without a Patient ID, the row has a stand-in that names no patient to any archive.
-        patient_id="" if study.patient.patient_id.startswith("(none) ") else _id_of(study),
+        patient_id="" if has_stand_in else study.patient.patient_id,
         issuer_of_patient_id=study.patient.issuer,
         birth_date=study.patient.birth_date,
         study_date=day,
@@ -69,10 +70,6 @@ def comparable(session: Session, study_id: int) -> Comparable:
         description=study.description,
         body_parts=tuple(one.body_part for one in series if one.body_part),
     )
-
-
-def _id_of(study: StudyRow) -> str:
-    return study.patient.patient_id
 
 
 def want_priors(

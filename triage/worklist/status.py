@@ -50,13 +50,15 @@ class RunFacts:
 class StudyFacts:
     """What the status of a study depends on.
 
-    `refusals` say for each model that wants none of the series why.
+    `refusals` say for each model that wants none of the series why. `is_prior` says that the study
+    was fetched only for comparison with a later one.
     """
 
     state: StudyState
     is_flagged: bool
     runs: Sequence[RunFacts] = ()
     refusals: Sequence[str] = ()
+    is_prior: bool = False
 
 
 _NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
@@ -69,6 +71,10 @@ def status_of(study: StudyFacts) -> StudyStatus:
     """
     if study.is_flagged:
         return StudyStatus(kind=StatusKind.FLAGGED, text="flagged", detail=_still_to_come(study))
+    if study.is_prior:
+        return StudyStatus(
+            kind=StatusKind.NOT_WANTED, text="a prior, for comparison only", detail="not analysed"
+        )
     if study.state is StudyState.RECEIVING:
         return StudyStatus(kind=StatusKind.RECEIVING, text="receiving")
     if not study.runs:
