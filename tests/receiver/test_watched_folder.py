@@ -224,17 +224,17 @@ def test_a_full_disk_leaves_the_file_where_it_is(
     assert watched.look(5.0) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read_keeps_no_other_from_coming(
+def test_a_file_that_cannot_be_moved_keeps_no_other_from_coming(
     watched: Watched, sqlite_database: Database
 ) -> None:
-    (watched.folder / "a.dcm").write_bytes(file_of(ct_slice()))
-    (watched.folder / "a.dcm").chmod(0)
+    (watched.folder / "rejected").symlink_to("nowhere/at/all")
+    (watched.folder / "a.doc").write_text("no image, and no place to put it")
     other = ct_slice()
     (watched.folder / "b.dcm").write_bytes(file_of(other))
     watched.look()
     assert watched.look(5.0) == 1
     assert stored(sqlite_database) == [other.SOPInstanceUID]
+    assert watched.left() == ["a.doc", "rejected"]
 
 
 def test_the_same_image_by_dimse_and_by_folder_is_one(

@@ -88,7 +88,7 @@ class PullCommand:
         """
         found = self._archive.find_studies(self._order.query)
         if not found:
-            raise RetrieveError(f"{self._order.remote} holds no study of {self._order.query}")
+            raise RetrieveError(f"{self._order.remote} holds nothing for {self._order.query}")
         return found
 
     def pull(self, study: Comparable, on_progress: OnProgress) -> Pulled:
