@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
+from pynetdicom import AE
 from sqlalchemy import select
 
 from tests.datasets import ct_slice
 from tests.receiver.archives import dcmqrscp, orthanc_with, remote
 from tests.receiver.conftest import StartReceiver, receiver_settings, send
 from tests.store.rows import add_model, received
-from tests.tools import ManualClock, find_free_port, wait_until
+from tests.tools import PROJECT, ManualClock, find_free_port, wait_until
 from triage.core.completeness import QuietPeriods
 from triage.core.priors import SearchState
 from triage.receiver.priors import PriorsRounds
@@ -376,3 +380,60 @@ def test_what_was_wanted_before_is_not_forgotten_by_another_search(
             select(PriorRow.study_instance_uid).order_by(PriorRow.place)
         ).scalars()
         assert list(found) == ["1.2.6", "1.2.5"]
+
+
+def test_a_killed_receiver_goes_on_with_the_search_when_it_starts_again(
+    tmp_path: Path, sqlite_url: str, sqlite_database: Database
+) -> None:
+    port = find_free_port()
+    with orthanc_with(tmp_path, *history("1.2.5", "20240101")) as (orthanc, pacs):
+        orthanc.kill()
+        lines = [f"{key} = {value!r}" for key, value in pacs.model_dump().items()]
+        (tmp_path / "triage.toml").write_text(
+            "[[remotes]]\n" + "\n".join(lines) + "\n[priors]\nremote = 'pacs'\n"
+            "maximum_attempts = 20\nretry_s = 0.2\n"
+        )
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(PROJECT),
+            "TRIAGE_CONFIG": str(tmp_path / "triage.toml"),
+            "TRIAGE_DATA_DIRECTORY": str(tmp_path / "data"),
+            "TRIAGE_DATABASE__URL": sqlite_url,
+            "TRIAGE_RECEIVER__PORT": str(port),
+            "TRIAGE_RECEIVER__MINIMUM_FREE_MB": "0",
+        }
+
+        def run() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [sys.executable, "-m", "triage.cli", "receive"], env=environment, cwd=tmp_path
+            )
+
+        def was_tried() -> bool:
+            search = search_of(sqlite_database)
+            return search is not None and search.attempts > 0
+
+        first = run()
+        wait_until(lambda: accepts(port, present()), "the study is received", timeout_s=60)
+        wait_until(was_tried, "the archive was asked in vain", timeout_s=60)
+        first.kill()
+        first.wait(10)
+        orthanc.start()
+        second = run()
+        try:
+            wait_until(lambda: is_finished(sqlite_database), "the priors are here", timeout_s=60)
+        finally:
+            second.terminate()
+            second.wait(30)
+    assert prior_studies(sqlite_database) == ["1.2.5"]
+
+
+def accepts(port: int, dataset: Dataset) -> bool:
+    """Send to the receiver at `port` and return whether it has taken the dataset."""
+    entity = AE(ae_title="SENDER")
+    entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", port, ae_title="TRIAGE")
+    if not association.is_established:
+        return False
+    status = association.send_c_store(dataset)
+    association.release()
+    return bool(status.Status == 0)

@@ -39,18 +39,20 @@ def read_instance(content: bytes) -> EncodedInstance:
         RefusedInstanceError: 0xC000, the content is no DICOM file or cannot be parsed.
     """
     start = _PREAMBLE_BYTES + len(_PREFIX)
-    body = content[start:] if content[_PREAMBLE_BYTES:start] == _PREFIX else content
-    if body[:2] == b"\x02\x00":
-        transfer_syntax_uid, length = _read_meta_information(body)
-        dataset = body[length:]
+    if content[_PREAMBLE_BYTES:start] != _PREFIX:
+        start = 0
+    if content[start : start + 2] == b"\x02\x00":
+        transfer_syntax_uid, start = _read_meta_information(content, start)
     else:
-        transfer_syntax_uid, dataset = _guess_transfer_syntax(body), body
+        transfer_syntax_uid = _guess_transfer_syntax(content[start : start + 8])
+    dataset = content[start:] if start else content
     return EncodedInstance(dataset, transfer_syntax_uid, parse_header(dataset, transfer_syntax_uid))
 
 
-def _read_meta_information(body: bytes) -> tuple[str, int]:
-    """Return the Transfer Syntax UID (0002,0010) and the length of group 0002."""
-    file = io.BytesIO(body)
+def _read_meta_information(content: bytes, start: int) -> tuple[str, int]:
+    """Return the Transfer Syntax UID (0002,0010) and where group 0002 ends."""
+    file = io.BytesIO(content)
+    file.seek(start)
     try:
         meta = read_dataset(
             file, is_implicit_VR=False, is_little_endian=True, stop_when=_is_past_group_2
@@ -73,12 +75,13 @@ def _is_past_group_2(tag: BaseTag, vr: str | None, length: int) -> bool:
     return tag.group != 2
 
 
-def _guess_transfer_syntax(body: bytes) -> str:
-    if len(body) >= 8:
-        vr = body[4:6]
+def _guess_transfer_syntax(element: bytes) -> str:
+    """Return the transfer syntax in which a data set begins with these eight bytes."""
+    if len(element) == 8:
+        vr = element[4:6]
         is_explicit = vr.isalpha() and vr.isupper()
-        if struct.unpack_from("<H", body)[0] in _FIRST_GROUPS:
+        if struct.unpack_from("<H", element)[0] in _FIRST_GROUPS:
             return ExplicitVRLittleEndian if is_explicit else ImplicitVRLittleEndian
-        if struct.unpack_from(">H", body)[0] in _FIRST_GROUPS and is_explicit:
+        if struct.unpack_from(">H", element)[0] in _FIRST_GROUPS and is_explicit:
             return ExplicitVRBigEndian
     raise RefusedInstanceError(StorageStatus.CANNOT_UNDERSTAND, "it is not a DICOM file")

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -32,7 +31,7 @@ from triage.store.studies import (
 
 log = structlog.get_logger(__name__)
 
-_HEARTBEAT = timedelta(seconds=10)
+_HEARTBEAT_S = 10.0
 
 
 class PriorsIndexer(Indexer):
@@ -97,6 +96,7 @@ class Entrance:
         self._intake = Intake(
             files, indexer, clock, minimum_free_bytes=settings.minimum_free_mb * 1024 * 1024
         )
+        self._staying: set[str] = set()
         self._closing = threading.Event()
         self._heartbeat = threading.Thread(
             target=self._keep_alive, name=f"triage-{kind}-heartbeat", daemon=True
@@ -105,10 +105,13 @@ class Entrance:
 
     def enter(self) -> Visit:
         """Begin a stay; `leave` ends it."""
-        return Visit(self._intake)
+        visit = Visit(self._intake)
+        self._staying.add(visit.association)
+        return visit
 
     def leave(self, visit: Visit) -> None:
         """End a stay: its studies are no longer held open by it."""
+        self._staying.discard(visit.association)
         try:
             with self._database.transaction() as session:
                 release_association(session, visit.association)
@@ -131,7 +134,9 @@ class Entrance:
         self._heartbeat.join()
 
     def _keep_alive(self) -> None:
-        while not self._closing.wait(_HEARTBEAT.total_seconds()):
+        while not self._closing.wait(_HEARTBEAT_S):
+            if not self._staying:
+                continue
             try:
                 with self._database.transaction() as session:
                     keep_associations_alive(session, self._name, self._clock())

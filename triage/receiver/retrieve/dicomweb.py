@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from pydicom.datadict import tag_for_keyword
@@ -63,7 +64,7 @@ class DicomwebFinder:
         Raises:
             RetrieveError: the archive cannot be asked, or answers with a failure.
         """
-        path = f"studies/{study_instance_uid}/series"
+        path = f"{_study_path(study_instance_uid)}/series"
         return [series_in(answer) for answer in self._search(path, SERIES_KEYWORDS, {})]
 
     def find_instances(self, study_instance_uid: str) -> list[FoundInstance]:
@@ -72,7 +73,7 @@ class DicomwebFinder:
         Raises:
             RetrieveError: the archive cannot be asked, or answers with a failure.
         """
-        path = f"studies/{study_instance_uid}/instances"
+        path = f"{_study_path(study_instance_uid)}/instances"
         keywords = ("SeriesInstanceUID", *INSTANCE_KEYWORDS)
         return [instance_in(answer) for answer in self._search(path, keywords, {})]
 
@@ -93,14 +94,14 @@ class DicomwebFinder:
                 before = len(found)
                 for item in answer:
                     dataset = _dataset(self._remote, item)
-                    found.setdefault(str(dataset.get(keywords_uid(path), "")), dataset)
+                    found.setdefault(str(dataset.get(_uid_keyword(path), "")), dataset)
                 if len(found) == before:
                     break
         found.pop("", None)
         return list(found.values())
 
 
-def keywords_uid(path: str) -> str:
+def _uid_keyword(path: str) -> str:
     """Return the keyword of the UID that tells the answers to a search apart."""
     kinds = {"series": "SeriesInstanceUID", "instances": "SOPInstanceUID"}
     return kinds.get(path.rsplit("/", 1)[-1], "StudyInstanceUID")
@@ -129,7 +130,7 @@ class DicomwebWay:
             NotOfferedError: the archive cannot be reached over HTTP, or has no WADO-RS.
             RetrieveError: it broke off, or refused.
         """
-        study = f"studies/{study_instance_uid}"
+        study = _study_path(study_instance_uid)
         paths = [study] if is_whole_study else [_path_of(study, one) for one in instances]
         come = 0
         failures: list[RetrieveError] = []
@@ -170,8 +171,18 @@ class DicomwebWay:
                 cutter.close()
 
 
+def _study_path(study_instance_uid: str) -> str:
+    return f"studies/{_quoted(study_instance_uid)}"
+
+
 def _path_of(study: str, one: FoundInstance) -> str:
-    return f"{study}/series/{one.series_instance_uid}/instances/{one.sop_instance_uid}"
+    series, instance = _quoted(one.series_instance_uid), _quoted(one.sop_instance_uid)
+    return f"{study}/series/{series}/instances/{instance}"
+
+
+def _quoted(uid: str) -> str:
+    # An archive's answer is not to be trusted to be a UID and not a path.
+    return quote(uid, safe="")
 
 
 def _give(content: bytes, take: Take) -> None:

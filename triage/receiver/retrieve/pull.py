@@ -204,8 +204,8 @@ class Puller:
                 missing = now_missing
                 if not is_offered:
                     break
-            else:
-                return missing  # this way was offered; what it cannot give, no other will
+            if all(one.sop_instance_uid in attempt.reasons for one in missing):
+                break  # refused here: it would be refused whichever way it came
         return missing
 
     def _missing(
