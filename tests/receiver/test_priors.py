@@ -16,12 +16,13 @@ from sqlalchemy import select
 
 from tests.datasets import ct_slice
 from tests.receiver.archives import dcmqrscp, orthanc_with, remote
-from tests.receiver.conftest import StartReceiver, receiver_settings, send
+from tests.receiver.conftest import StartReceiver, associate, receiver_settings, send
 from tests.store.rows import add_model, received
 from tests.tools import PROJECT, ManualClock, find_free_port, wait_until
 from triage.core.completeness import QuietPeriods
-from triage.core.priors import SearchState
+from triage.core.priors import Comparable, SearchState
 from triage.receiver.priors import PriorsRounds
+from triage.receiver.retrieve.origin import ORDINARY_MOVE, PRIORS_MOVE
 from triage.settings import PriorsSettings, RemoteSettings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
@@ -38,6 +39,7 @@ from triage.store.priors import ask_to_read, priors_of, want_priors
 from triage.store.studies import complete_quiet_studies, record_instance
 from triage.store.tables import AnalysisRunRow, PriorRow, PriorSearchRow, StudyEventRow, StudyRow
 from triage.worklist.queue import count_worklist, reading_list
+from triage.worklist.reading import mark_as_read
 from triage.worklist.study_view import study_view
 
 NOW = "1.2.30"
@@ -156,7 +158,7 @@ def test_the_last_relevant_priors_are_fetched_when_the_first_image_is_here(
         assert count_worklist(session, system_clock()).total == 1
         marks = dict(session.execute(select(StudyRow.study_instance_uid, StudyRow.is_prior)).all())
     assert marks == {NOW: False, "1.2.6": True, "1.2.5": True}
-    assert texts(sqlite_database) == ["priors from pacs: 2025-01-01 CT, 2024-01-01 CT"]
+    assert texts(sqlite_database)[-1] == "priors from pacs: 2025-01-01 CT, 2024-01-01 CT"
 
 
 def only_move(rounds: PriorsRounds) -> None:
@@ -216,8 +218,7 @@ def test_an_archive_that_is_away_is_said_and_keeps_nobody_waiting(
     start_rounds(sqlite_database, remote(find_free_port()))
     send(receiver, present())
     wait_until(lambda: is_finished(sqlite_database), "the search is given up")
-    [text] = texts(sqlite_database)
-    assert "cannot be reached" in text
+    assert "cannot be reached" in texts(sqlite_database)[-1]
     search = search_of(sqlite_database)
     assert search is not None
     assert (search.state, search.attempts) == ("failed", 2)
@@ -300,8 +301,9 @@ def test_priors_that_come_too_late_are_said_to_be_late(
         due = claim_search(session, claimer="r", lease=timedelta(seconds=60), now=clock())
         assert due is not None
         finish_search(session, due, SearchState.DONE, "priors", now=clock.advance(9))
-    [text] = texts(database)
-    assert "has begun without" in text
+    first, last = texts(database)
+    assert first == "the analysis waits for them, 1 s at most"
+    assert "has begun without" in last
 
 
 def test_a_search_outlives_the_receiver_and_only_its_holder_can_end_it(
@@ -325,16 +327,24 @@ def test_a_search_outlives_the_receiver_and_only_its_holder_can_end_it(
     assert taken_over is not None
 
 
+def fetched(database: Database, clock: ManualClock) -> None:
+    """Receive a study, and fetch 1.2.5 as its prior; the study itself is read already."""
+    study_id = asked(database, clock)
+    with database.transaction() as session:
+        want_priors(session, study_id, [Comparable("1.2.5")], now=clock())
+    with database.transaction() as session:
+        record_instance(session, received(clock(), study="1.2.5", is_prior=True))
+        mark_as_read(session, NOW, now=clock())
+
+
 def test_a_prior_that_is_sent_becomes_an_ordinary_study(
     database: Database, clock: ManualClock
 ) -> None:
-    with database.transaction() as session:
-        add_model(session, clock())
-        record_instance(session, received(clock(), study="1.2.5", is_prior=True))
+    fetched(database, clock)
     complete(database, clock)
     with database.reading() as session:
         assert reading_list(session, clock()) == []
-        assert session.scalars(select(AnalysisRunRow)).all() == []
+        assert len(session.scalars(select(AnalysisRunRow)).all()) == 1
     arrived = clock.advance(100)
     with database.transaction() as session:  # the very image that was fetched before
         again = record_instance(session, received(arrived, study="1.2.5"))
@@ -344,7 +354,48 @@ def test_a_prior_that_is_sent_becomes_an_ordinary_study(
         assert entry.waiting_since == arrived
     complete(database, clock)
     with database.reading() as session:
-        assert len(session.scalars(select(AnalysisRunRow)).all()) == 1
+        assert len(session.scalars(select(AnalysisRunRow)).all()) == 2
+
+
+def test_what_no_study_wants_is_never_kept_off_the_worklist(
+    database: Database, clock: ManualClock
+) -> None:
+    with database.transaction() as session:
+        record_instance(session, received(clock(), study="1.2.5", is_prior=True))
+    with database.reading() as session:
+        assert len(reading_list(session, clock())) == 1
+
+
+@pytest.mark.parametrize(
+    ("originator", "message_id", "is_prior"),
+    [
+        ("TRIAGE", PRIORS_MOVE, True),
+        ("TRIAGE", ORDINARY_MOVE, False),
+        ("ANOTHER", PRIORS_MOVE, False),
+        (None, None, False),
+    ],
+)
+def test_only_our_own_move_for_priors_brings_priors(
+    sqlite_database: Database,
+    start_receiver: StartReceiver,
+    originator: str | None,
+    message_id: int | None,
+    *,
+    is_prior: bool,
+) -> None:
+    clock = ManualClock()
+    study_id = asked(sqlite_database, clock)
+    with sqlite_database.transaction() as session:
+        want_priors(session, study_id, [Comparable("1.2.5")], now=clock())
+    association = associate(start_receiver(sqlite_database), one := ct_slice("1.2.5"))
+    status = association.send_c_store(one, originator_aet=originator, originator_id=message_id)
+    association.release()
+    assert status.Status == 0
+    with sqlite_database.reading() as session:
+        found = session.scalars(
+            select(StudyRow.is_prior).where(StudyRow.study_instance_uid == "1.2.5")
+        )
+        assert found.one() is is_prior
 
 
 def test_a_study_of_its_own_never_becomes_a_prior(database: Database, clock: ManualClock) -> None:
@@ -357,8 +408,8 @@ def test_a_study_of_its_own_never_becomes_a_prior(database: Database, clock: Man
 
 
 def test_a_prior_that_a_person_pulls_is_to_be_read(database: Database, clock: ManualClock) -> None:
+    fetched(database, clock)
     with database.transaction() as session:
-        record_instance(session, received(clock(), study="1.2.5", is_prior=True))
         ask_to_read(session, "1.2.5", "pulled from pacs", clock())
     with database.reading() as session:
         assert len(reading_list(session, clock())) == 1
@@ -368,8 +419,6 @@ def test_a_prior_that_a_person_pulls_is_to_be_read(database: Database, clock: Ma
 def test_what_was_wanted_before_is_not_forgotten_by_another_search(
     database: Database, clock: ManualClock
 ) -> None:
-    from triage.core.priors import Comparable
-
     study_id = asked(database, clock)
     one, two = Comparable("1.2.5"), Comparable("1.2.6")
     with database.transaction() as session:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from triage.core.priors import SearchState
 from triage.core.runs import RunState, StudyState
 from triage.store.history import note
-from triage.store.tables import AnalysisRunRow, PriorSearchRow, StudyRow
+from triage.store.tables import AnalysisRunRow, PriorRow, PriorSearchRow, StudyRow
 
 _UNFINISHED = (SearchState.WAITING, SearchState.RUNNING)
 _MOST_AT_ONCE = 50
@@ -170,6 +170,12 @@ def _claimed(session: Session, due: DueSearch) -> PriorSearchRow:
     return row
 
 
+def is_wanted_as_prior(session: Session, study_instance_uid: str) -> bool:
+    """Return whether some study has this one among its relevant priors."""
+    wanted = select(PriorRow.id).where(PriorRow.study_instance_uid == study_instance_uid)
+    return session.scalars(wanted.limit(1)).first() is not None
+
+
 def wait_for_priors(session: Session, study_id: int, now: datetime) -> datetime:
     """Return the moment from which on the runs of a study that is complete now may begin.
 
@@ -181,6 +187,8 @@ def wait_for_priors(session: Session, study_id: int, now: datetime) -> datetime:
         return now
     if search.wait_until is None:
         search.wait_until = now + timedelta(seconds=search.wait_s)
+        text = f"the analysis waits for them, {search.wait_s:g} s at most"
+        note(session, study_id, "priors", text, at=now)
     return max(now, search.wait_until)
 
 

@@ -19,7 +19,7 @@ from triage.core.studies import Instance, Series, Study
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.outbox import withdraw_unsent
-from triage.store.prior_searches import wait_for_priors
+from triage.store.prior_searches import is_wanted_as_prior, wait_for_priors
 from triage.store.tables import (
     AnalysisRunRow,
     InstanceRow,
@@ -159,6 +159,8 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
         study.modalities = "\\".join(sorted(filter(None, modalities)))[:128]
         return study
     order = Priority.of_order(received.requested_procedure_priority)
+    # Whoever says that it is a prior: only what a study here wants can be kept off the worklist.
+    is_prior = received.is_prior and is_wanted_as_prior(session, received.study_instance_uid)
     study = StudyRow(
         study_instance_uid=received.study_instance_uid,
         patient_id=_patient_of(session, received).id,
@@ -172,12 +174,12 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
         priority=order,
         first_instance_at=received.received_at,
         last_instance_at=received.received_at,
-        is_prior=received.is_prior,
+        is_prior=is_prior,
     )
     session.add(study)
     session.flush()
     text = f"first image from {received.calling_ae_title or 'an unnamed sender'}"
-    if received.is_prior:
+    if is_prior:
         text += ", fetched as a prior: not for the worklist"
     note(session, study.id, "received", text, at=received.received_at)
     session.add(
