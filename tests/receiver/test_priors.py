@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from triage.store.prior_searches import (
     studies_to_search_for,
 )
 from triage.store.priors import ask_to_read, priors_of, want_priors
+from triage.store.runs import claim_most_urgent
 from triage.store.studies import complete_quiet_studies, record_instance
 from triage.store.tables import AnalysisRunRow, PriorRow, PriorSearchRow, StudyEventRow, StudyRow
 from triage.worklist.queue import count_worklist, reading_list
@@ -222,6 +224,36 @@ def test_an_archive_that_is_away_is_said_and_keeps_nobody_waiting(
     search = search_of(sqlite_database)
     assert search is not None
     assert (search.state, search.attempts) == ("failed", 2)
+
+
+def test_an_archive_that_hangs_delays_the_analysis_by_the_wait_and_no_more(
+    sqlite_database: Database, start_receiver: StartReceiver, start_rounds: Start
+) -> None:
+    with sqlite_database.transaction() as session:
+        add_model(session, system_clock())
+    receiver = start_receiver(sqlite_database)
+
+    def claimed() -> bool:
+        with sqlite_database.transaction() as session:
+            lease = timedelta(seconds=60)
+            run = claim_most_urgent(session, worker="w", lease=lease, now=system_clock())
+        return run is not None
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        pacs = remote(silent.getsockname()[1], timeout_s=6.0)
+        start_rounds(sqlite_database, pacs, wait_s=1.0, maximum_attempts=1)
+        send(receiver, present())
+        wait_until(claimed, "the run can be claimed")
+        with sqlite_database.reading() as session:
+            study = session.scalars(select(StudyRow)).one()
+            run = session.scalars(select(AnalysisRunRow)).one()
+        assert study.completed_at is not None
+        assert run.started_at is not None
+        waited_s = (run.started_at - study.completed_at).total_seconds()
+        assert 1.0 <= waited_s < 3.0
+        assert not is_finished(sqlite_database)  # the archive is still being waited for
+        wait_until(lambda: is_finished(sqlite_database), "the search is given up")
+    assert "has begun without" in texts(sqlite_database)[-1]
 
 
 def asked(database: Database, clock: ManualClock, *, wait_s: float = 30.0) -> int:

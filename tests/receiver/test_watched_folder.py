@@ -320,3 +320,13 @@ def test_priors_of_an_unknown_remote_do_not_keep_the_receiver_from_working(
         update={"priors": PriorsSettings(remote="nowhere")}
     )
     assert companions(settings, sqlite_database, files, system_clock, "receiver") == []
+
+
+@pytest.mark.parametrize("inside", [".", "..", "instances", "instances/sub"])
+def test_the_folder_of_the_stored_instances_is_never_watched(
+    tmp_path: Path, sqlite_database: Database, files: InstanceFiles, inside: str
+) -> None:
+    settings = receiver_settings(tmp_path / "data").model_copy(
+        update={"watched_folder": WatchedFolderSettings(path=str(files.root.parent / inside))}
+    )
+    assert companions(settings, sqlite_database, files, system_clock, "receiver") == []

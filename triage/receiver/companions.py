@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -36,14 +38,19 @@ def companions(
     One process of a receiver runs them. What is wrongly configured is said and left out: studies
     are received all the same.
     """
-    found: list[Companion] = []
+    wanted: list[tuple[str, Callable[[], Companion]]] = []
     if settings.watched_folder.path:
-        found.append(
-            WatchedFolder(settings.watched_folder, settings.receiver, database, files, clock)
+        watched = partial(
+            WatchedFolder, settings.watched_folder, settings.receiver, database, files, clock
         )
+        wanted.append(("no folder is watched", watched))
     if settings.priors.remote:
+        priors = partial(PriorsRounds, settings, database, files, clock, name)
+        wanted.append(("priors are not fetched", priors))
+    found = []
+    for otherwise, make in wanted:
         try:
-            found.append(PriorsRounds(settings, database, files, clock, name))
+            found.append(make())
         except SettingsError as error:
-            log.error("priors are not fetched", error=str(error))
+            log.error(otherwise, error=str(error))
     return found

@@ -16,7 +16,7 @@ import structlog
 from triage.receiver.encoded import read_instance
 from triage.receiver.entrance import Entrance, Visit
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
-from triage.settings import ReceiverSettings, WatchedFolderSettings
+from triage.settings import ReceiverSettings, SettingsError, WatchedFolderSettings
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
@@ -55,7 +55,18 @@ class WatchedFolder:
         files: InstanceFiles,
         clock: Clock,
     ) -> None:
+        """Prepare.
+
+        Raises:
+            SettingsError: the folder and that of the stored instances lie within each other.
+        """
         self.folder = Path(settings.path).absolute()
+        ours, watched = files.root.resolve(), self.folder.resolve()
+        if ours.is_relative_to(watched) or watched.is_relative_to(ours):
+            raise SettingsError(
+                f"watched_folder.path {watched} would take away what Triage has stored in {ours}; "
+                "choose a folder of its own"
+            )
         self._settings = settings
         self._entrance = Entrance(database, files, receiver, clock, kind="folder")
         self._looks: dict[Path, tuple[_Look, float]] = {}

@@ -182,7 +182,8 @@ def wait_for_priors(session: Session, study_id: int, now: datetime) -> datetime:
     That is now, or, while its priors are still being fetched, the end of the wait that was set for
     them. The wait is not begun anew where a late image lets the study be complete once more.
     """
-    search = session.get(PriorSearchRow, study_id)
+    # Locked: a search that ends at this moment would not see the runs that are queued now.
+    search = session.get(PriorSearchRow, study_id, with_for_update=True)
     if search is None or search.state not in _UNFINISHED:
         return now
     if search.wait_until is None:

@@ -201,6 +201,7 @@ def make_ordinary(session: Session, study: StudyRow, because: str, now: datetime
     It waits from now on: what was fetched before, nobody had asked to be read.
     """
     study.is_prior = False
+    study.read_at = None
     study.state = StudyState.RECEIVING
     study.first_instance_at = study.last_instance_at = now
     note(session, study.id, "reopened", f"no longer only a prior: {because}", at=now)
