@@ -270,6 +270,18 @@ def test_boundaries_are_found_wherever_the_body_is_cut(
     assert parts[0].media_type == "application/dicom"
 
 
+def test_an_instance_that_is_too_long_for_memory_is_stored(
+    client: TestClient, sqlite_database: Database, files: InstanceFiles
+) -> None:
+    long = ct_slice("1.2.3", 1, PixelData=bytes(range(256)) * 40_000)
+    content = file_of(long)
+    assert post(client, body_of(content, file_of(ct_slice("1.2.3", 2)))).status_code == 200
+    with sqlite_database.reading() as session:
+        first = session.scalars(select(InstanceRow).order_by(InstanceRow.id)).first()
+    assert first is not None
+    assert files.absolute(first.path).read_bytes()[-10_240_000:] == content[-10_240_000:]
+
+
 def test_too_long_a_request_is_413(
     settings: Settings, sqlite_database: Database, files: InstanceFiles
 ) -> None:

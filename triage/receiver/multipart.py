@@ -123,6 +123,11 @@ class PartCutter:
         ended, self._ended = self._ended, []
         return ended
 
+    @property
+    def is_writing_to_disk(self) -> bool:
+        """Whether the part that is growing has become too long for memory."""
+        return self._growing is not None and self._growing.size_bytes > _IN_MEMORY_BYTES
+
     def finish(self) -> None:
         """Check that the body has come to its end.
 

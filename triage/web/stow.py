@@ -277,7 +277,11 @@ async def _store_parts(
         size += len(chunk)
         if size > longest_bytes:
             raise RequestTooLongError
-        # In a thread: a long part is written to the disk while it grows.
-        for part in await run_in_threadpool(cutter.feed, chunk):
+        # What goes to the disk goes in a thread. The rest would wait longer for one than it takes.
+        if cutter.is_writing_to_disk:
+            parts = await run_in_threadpool(cutter.feed, chunk)
+        else:
+            parts = cutter.feed(chunk)
+        for part in parts:
             await run_in_threadpool(storing.store, part)
     cutter.finish()
