@@ -47,6 +47,11 @@ class Part:
         """The part's media type without parameters, in lower case; "" where it has none."""
         return parse_options_header(self.headers.get("content-type"))[0].decode("latin-1")
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether the content was too long for memory."""
+        return self.size_bytes > _IN_MEMORY_BYTES
+
     def content(self) -> bytes:
         """Return the content, whole."""
         self.file.seek(0)
@@ -126,7 +131,7 @@ class PartCutter:
     @property
     def is_writing_to_disk(self) -> bool:
         """Whether the part that is growing has become too long for memory."""
-        return self._growing is not None and self._growing.size_bytes > _IN_MEMORY_BYTES
+        return self._growing is not None and self._growing.is_on_disk
 
     def finish(self) -> None:
         """Check that the body has come to its end.

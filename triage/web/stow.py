@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+from asyncio import Task, create_task, gather
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +37,7 @@ router = APIRouter(prefix="/dicom-web", include_in_schema=False)
 
 DICOM_JSON = "application/dicom+json"
 SENDER = "STOW-RS"
+_AT_ONCE = 4
 _ANSWERED_TYPES = frozenset({"", "*/*", "application/*", DICOM_JSON, "application/json"})
 
 
@@ -271,17 +274,26 @@ def _cutter(boundary: bytes, context: WebContext) -> Iterator[PartCutter]:
 async def _store_parts(
     request: Request, cutter: PartCutter, storing: Storing, longest_bytes: int
 ) -> None:
-    """Store each part when it is whole; the next bytes are read only after that."""
+    """Store the parts as they become whole, a few at once: each waits for the disk by itself."""
+    under_way: deque[Task[None]] = deque()
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > longest_bytes:
-            raise RequestTooLongError
-        # What goes to the disk goes in a thread. The rest would wait longer for one than it takes.
-        if cutter.is_writing_to_disk:
-            parts = await run_in_threadpool(cutter.feed, chunk)
-        else:
-            parts = cutter.feed(chunk)
-        for part in parts:
-            await run_in_threadpool(storing.store, part)
-    cutter.finish()
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > longest_bytes:
+                raise RequestTooLongError
+            # What goes to the disk goes in a thread. The rest would wait longer for one than it
+            # takes.
+            if cutter.is_writing_to_disk:
+                parts = await run_in_threadpool(cutter.feed, chunk)
+            else:
+                parts = cutter.feed(chunk)
+            for part in parts:
+                at_once = 1 if part.is_on_disk else _AT_ONCE
+                while len(under_way) >= at_once:
+                    await under_way.popleft()
+                under_way.append(create_task(run_in_threadpool(storing.store, part)))
+        cutter.finish()
+    finally:
+        # Whatever happened to the request: the stay must not end before the last is stored.
+        await gather(*under_way)
