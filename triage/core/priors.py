@@ -86,7 +86,7 @@ class Comparable:
 _WORDS: dict[str, tuple[str, ...]] = {
     "head": (
         "head", "brain", "skull", "cranial", "cranio", "intracran", "cerebr", "stroke", "orbit",
-        "sinus", "sella", "iac", "schadel", "schaedel", "schädel", "kopf", "hirn", "cct", "cct",
+        "sinus", "sella", "iac", "schadel", "schaedel", "schädel", "kopf", "hirn", "cct",
         "tete", "tête", "crane", "crâne", "cerveau", "cabeza", "craneo", "cráneo", "cerebro",
     ),
     "neck": ("neck", "carotid", "larynx", "thyroid", "hals", "schilddr", "cou", "cuello"),
