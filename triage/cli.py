@@ -11,7 +11,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
@@ -22,6 +22,10 @@ from triage.core.errors import TriageError
 from triage.logs import configure_logs
 from triage.prefect_server import prefect_environment
 from triage.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from triage.core.priors import Comparable
+    from triage.receiver.retrieve.command import PullCommand
 
 # Where there is no terminal, rich takes 80 columns, in which no table of ours is readable.
 out = Console() if sys.stdout.isatty() else Console(width=160)
@@ -109,6 +113,54 @@ def receive() -> None:
 
     configure_logs()
     run_receiver(load_settings())
+
+
+@main.command()
+@click.argument("remote")
+@click.option("--study", default="", help="Study Instance UID of the study.")
+@click.option("--accession", default="", help="Accession Number of the studies.")
+@click.option("--patient-id", default="", help="Patient ID of the studies.")
+@click.option("--priors", type=click.IntRange(0, 50), default=0, help="Fetch so many priors too.")
+@click.option(
+    "--via",
+    type=click.Choice(["dicomweb", "c-get", "c-move"]),
+    help="Only this way; by default DICOMweb where it is configured, then C-GET, then C-MOVE.",
+)
+def pull(
+    remote: str, *, study: str, accession: str, patient_id: str, priors: int, via: str | None
+) -> None:
+    """Fetch studies from REMOTE, an entry of [[remotes]], and let them be analysed.
+
+    All that is given must match. Priors are kept for comparison and are not put on the worklist.
+    """
+    from triage.receiver.retrieve.archive import StudyQuery
+    from triage.receiver.retrieve.command import PullOrder, pulling
+
+    if not (study or accession or patient_id):
+        raise click.UsageError("say which: --study, --accession or --patient-id")
+    configure_logs(for_people=True, least=logging.ERROR)
+    order = PullOrder(remote, StudyQuery(study, accession, patient_id), via, priors)
+    with pulling(load_settings(), order) as command:
+        outcomes = [_pull_one(command, found) for found in command.find()]
+    sys.exit(0 if all(outcomes) else 1)
+
+
+def _pull_one(command: PullCommand, study: Comparable) -> bool:
+    """Pull a study, say what became of it, and return whether all of it is here."""
+    with Progress(console=out, transient=True) as progress:
+        task = progress.add_task(study.study_instance_uid, total=None)
+        pulled = command.pull(
+            study, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    report = pulled.report
+    out.print(f"{report.study_instance_uid}: {report.in_words()}", highlight=False)
+    for remark in report.remarks:
+        out.print(f"  {remark}", highlight=False)
+    for uid, why in report.failed.items():
+        out.print(f"  [red]missing[/] {uid}: {why}", highlight=False)
+    if pulled.priors is not None:
+        out.print(f"  {pulled.priors.said}", highlight=False)
+    return pulled.is_whole
 
 
 @main.command()

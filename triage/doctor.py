@@ -21,7 +21,7 @@ from triage.associations import AssociationError, associate
 from triage.core.runs import DeliveryState
 from triage.models.packages import PackageError, load_package
 from triage.receiver.counts import CountError, counter_at
-from triage.settings import ArchiveSettings, Settings
+from triage.settings import ArchiveSettings, Settings, SettingsError
 from triage.store.clock import system_clock
 from triage.store.database import Database, DatabaseError
 from triage.store.disk import DiskLevel, disk_level
@@ -75,6 +75,10 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("count_at", lambda: _count_at(settings))
         for archive in settings.destinations:
             yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
+        for remote in settings.remotes:
+            yield _guarded(f"remote {remote.name}", partial(_archive, settings, remote))
+        if settings.priors.remote:
+            yield _guarded("priors", lambda: _priors(settings))
     finally:
         database.close()
 
@@ -164,6 +168,14 @@ def _count_at(settings: Settings) -> str:
     return f"{named} counts the images of a study"
 
 
+def _priors(settings: Settings) -> str:
+    try:
+        remote = settings.remote(settings.priors.remote)
+    except SettingsError as error:
+        raise _Wrong(f"priors.remote: {error}") from error
+    return f"the last {settings.priors.count} relevant ones are fetched from {remote.name}"
+
+
 def _reached_at(host: str) -> str:
     # An address that listens everywhere is reached on this machine by loopback.
     return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
@@ -202,7 +214,7 @@ def _certificate(settings: Settings, now: datetime) -> str:
     return f"{state.subject}, valid for {days} days"
 
 
-def _archive(settings: Settings, archive: ArchiveSettings) -> str:
+def _archive(settings: Settings, archive: ArchiveSettings | RemoteSettings) -> str:
     """C-ECHO (DICOM PS3.4 Annex A)."""
     peer = archive.model_copy(update={"timeout_s": min(archive.timeout_s, _PATIENCE_S)})
     contexts = [build_context(_VERIFICATION_SOP_CLASS)]

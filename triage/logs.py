@@ -27,6 +27,7 @@ def configure_logs(*, for_people: bool = False, least: int = logging.INFO) -> No
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # pydicom and pynetdicom quote values of attributes in their messages.
-    for noisy in ("pydicom", "pynetdicom", "highdicom", "monai"):
+    # pydicom and pynetdicom quote values of attributes in their messages, and httpx the addresses
+    # that it asks, in which a search names its patient.
+    for noisy in ("pydicom", "pynetdicom", "highdicom", "monai", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)

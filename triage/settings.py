@@ -274,6 +274,55 @@ class RemoteSettings(_TlsPeer):
     """Value of the Authorization header for them, such as `Bearer …`."""
 
 
+class StowSettings(_Section):
+    """`[stow]`: STOW-RS, the way in over HTTP, at `/dicom-web/studies` of the pages."""
+
+    enabled: bool = True
+    """Whether instances are taken over HTTP."""
+    authorization: str = ""
+    """The value that the Authorization header must have, such as `Bearer …`; empty lets all in."""
+    maximum_request_mb: Annotated[int, Field(ge=1)] = 16384
+    """The longest request, in MB; a longer one is answered with 413."""
+    maximum_instance_mb: Annotated[int, Field(ge=1)] = 2048
+    """The largest instance, in MB; a larger one of a request is not stored, the others are."""
+
+
+class WatchedFolderSettings(_Section):
+    """`[watched_folder]`: a folder whose DICOM files are taken in; watched by `triage receive`."""
+
+    path: str = ""
+    """The folder; empty watches none. It may be on a network share."""
+    rest_s: Seconds = 2.0
+    """Seconds for which a file's size and time must not have changed before it is taken."""
+    poll_s: Seconds = 1.0
+    """Seconds between two looks into the folder."""
+    keep_done: bool = False
+    """Move what is stored to `done/` in the folder instead of deleting it."""
+    sender: AETitle = "FOLDER"
+    """What the study is said to come from, as an AE title would."""
+
+
+class PriorsSettings(_Section):
+    """`[priors]`: earlier studies of the patient that are fetched before the analysis."""
+
+    remote: str = ""
+    """The `name` of the entry of `[[remotes]]` that is asked; empty fetches no priors."""
+    count: Annotated[int, Field(ge=1, le=20)] = 2
+    """How many: the last ones that are relevant."""
+    modalities: tuple[str, ...] = ()
+    """Modalities that are relevant; empty is the modalities of the study itself."""
+    same_body_part: bool = True
+    """Leave out studies that are known to be of another part of the body."""
+    maximum_age_days: Annotated[int, Field(ge=1)] = 1825
+    """How old they may be, in days before the study."""
+    wait_s: Annotated[float, Field(ge=0)] = 30.0
+    """Seconds that the analysis of a complete study waits for its priors at most."""
+    maximum_attempts: Annotated[int, Field(ge=1, le=20)] = 4
+    """How often the archive is asked before the search counts as failed."""
+    retry_s: Seconds = 5.0
+    """The pause after the first failed attempt; it doubles with each."""
+
+
 class ResultSettings(_Section):
     """`[results]`: how result objects are written and delivered."""
 
@@ -355,6 +404,9 @@ class Settings(BaseSettings):
     results: ResultSettings = ResultSettings()
     tls: TlsSettings = TlsSettings()
     retention: RetentionSettings = RetentionSettings()
+    stow: StowSettings = StowSettings()
+    watched_folder: WatchedFolderSettings = WatchedFolderSettings()
+    priors: PriorsSettings = PriorsSettings()
     senders: tuple[SenderSettings, ...] = ()
     destinations: tuple[ArchiveSettings, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
@@ -376,6 +428,18 @@ class Settings(BaseSettings):
         for peer in (*self.destinations, *self.remotes):
             peer._own = self.tls
         return self
+
+    def remote(self, name: str) -> RemoteSettings:
+        """Return the entry of `[[remotes]]` with this name.
+
+        Raises:
+            SettingsError: there is none; the message lists those that there are.
+        """
+        for remote in self.remotes:
+            if remote.name == name:
+                return remote
+        known = ", ".join(remote.name for remote in self.remotes) or "none is configured"
+        raise SettingsError(f"there is no {name!r} in [[remotes]] (known: {known}); add it there")
 
     @property
     def database_url(self) -> str:

@@ -13,7 +13,8 @@ from pynetdicom import AE
 from tests.datasets import ct_slice
 from tests.receiver.conftest import StartReceiver, associate, port_of
 from tests.tools import wait_until
-from triage.receiver.deadlines import Deadlines, PduInArrival
+from triage.receiver.deadlines import Deadlines
+from triage.receiver.provider import ArrivingMessage
 from triage.store.database import Database
 
 
@@ -67,7 +68,7 @@ def go(deadlines: Deadlines, seconds: Seconds, to: float) -> None:
 
 def test_message_that_never_ends_is_aborted_and_then_cut() -> None:
     deadlines, scene, seconds = watched()
-    scene.message = PduInArrival()
+    scene.message = ArrivingMessage()
     go(deadlines, seconds, 1)
     go(deadlines, seconds, 10.9)
     assert scene.ends == []
@@ -84,14 +85,14 @@ def test_message_that_never_ends_is_aborted_and_then_cut() -> None:
 def test_each_message_has_its_own_time() -> None:
     deadlines, scene, seconds = watched()
     for second in range(0, 90, 3):
-        scene.message = PduInArrival()
+        scene.message = ArrivingMessage()
         go(deadlines, seconds, second)
     assert scene.ends == []
 
 
 def test_long_association_is_ended_between_two_messages() -> None:
     deadlines, scene, seconds = watched(association_s=5)
-    scene.message = PduInArrival()
+    scene.message = ArrivingMessage()
     go(deadlines, seconds, 6)
     scene.message, scene.busy = None, True
     go(deadlines, seconds, 7)

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from tests.web.hospital import Hospital, hemorrhage
+from triage.core.priors import Comparable, PriorState
 from triage.settings import Settings, WebSettings
 from triage.store.database import Database
+from triage.store.priors import set_prior_state, want_priors
+from triage.store.tables import StudyRow
 from triage.web.app import WebError, create_app, run_web
 from triage.web.live import LiveUpdates
 from triage.worklist.reading import mark_as_read
@@ -263,3 +267,52 @@ def test_reading_is_told_to_open_pages(hospital: Hospital) -> None:
     assert update is not None
     assert [(c.study_instance_uid, c.kind) for c in update.changes] == [(uid, "read")]
     assert live._look() is None
+
+
+def test_study_page_lists_the_priors_with_what_became_of_each(
+    client: TestClient, hospital: Hospital
+) -> None:
+    uid = hospital.receive(*hospital.head_ct(slices=1))
+    earlier = hospital.receive(*hospital.head_ct(slices=1))
+    candidates = [
+        Comparable(earlier, study_date="20250102", modalities=frozenset({"CT"})),
+        Comparable("1.2.9", study_date="20240102", description=EVIL),
+    ]
+    with hospital.database.transaction() as session:
+        study_id = session.scalars(
+            select(StudyRow.id).where(StudyRow.study_instance_uid == uid)
+        ).one()
+        want_priors(session, study_id, candidates, now=hospital.clock())
+        set_prior_state(
+            session,
+            study_id,
+            earlier,
+            PriorState.HERE,
+            "1 of 1 images are here",
+            now=hospital.clock(),
+        )
+        set_prior_state(
+            session,
+            study_id,
+            "1.2.9",
+            PriorState.FAILED,
+            "pacs cannot be reached",
+            now=hospital.clock(),
+        )
+    page = client.get(f"/studies/{uid}", headers=HTML).text
+    assert f'<a href="/studies/{earlier}">2025-01-02' in page
+    assert "/studies/1.2.9" not in page
+    assert "pacs cannot be reached" in page
+    assert "<script>alert" not in page
+    found = client.get(f"/api/v1/studies/{uid}").json()["priors"]
+    assert [(prior["state"], prior["is_in_store"]) for prior in found] == [
+        ("here", True),
+        ("failed", False),
+    ]
+
+
+def test_page_of_a_study_without_priors_says_nothing_of_them(
+    client: TestClient, hospital: Hospital
+) -> None:
+    uid = hospital.receive(*hospital.head_ct(slices=1))
+    assert 'id="priors"' not in client.get(f"/studies/{uid}", headers=HTML).text

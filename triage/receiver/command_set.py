@@ -22,6 +22,8 @@ _COMMAND_DATA_SET_TYPE = 0x0800
 _STATUS = 0x0900
 _ERROR_COMMENT = 0x0902
 _AFFECTED_SOP_INSTANCE_UID = 0x1000
+_MOVE_ORIGINATOR_AE_TITLE = 0x1030
+_MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
 
 _ELEMENT_HEADER = struct.Struct("<HHI")
 _UNSIGNED_SHORT = struct.Struct("<H")
@@ -39,6 +41,8 @@ class StoreRequest:
     sop_class_uid: str
     sop_instance_uid: str
     has_data_set: bool
+    move_originator_ae_title: str = ""
+    move_originator_message_id: int | None = None
 
 
 def parse_command_set(encoded: bytes | bytearray) -> dict[int, bytes]:
@@ -83,6 +87,12 @@ def store_request(values: dict[int, bytes]) -> StoreRequest:
         sop_class_uid=_text(values, _AFFECTED_SOP_CLASS_UID),
         sop_instance_uid=_text(values, _AFFECTED_SOP_INSTANCE_UID),
         has_data_set=_number(values, _COMMAND_DATA_SET_TYPE) != NO_DATA_SET,
+        move_originator_ae_title=_text(values, _MOVE_ORIGINATOR_AE_TITLE),
+        move_originator_message_id=(
+            _number(values, _MOVE_ORIGINATOR_MESSAGE_ID)
+            if _MOVE_ORIGINATOR_MESSAGE_ID in values
+            else None
+        ),
     )
 
 

@@ -24,9 +24,11 @@ from triage.core.completeness import Bounds, QuietPeriods
 from triage.receiver.admission import Admission, Rejection, Request
 from triage.receiver.availability import AvailabilityNotifications
 from triage.receiver.command_set import StoreRequest
+from triage.receiver.companions import companions
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.counts import ArchiveCounts, counter_at
 from triage.receiver.deadlines import Deadlines
+from triage.receiver.entrance import PriorsIndexer
 from triage.receiver.housekeeping import Housekeeping
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import AnnouncedInstance, Intake
@@ -34,6 +36,7 @@ from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
 from triage.receiver.performed_steps import PerformedProcedureSteps
 from triage.receiver.processes import Listener, ReceiverProcesses, Share, not_listening
 from triage.receiver.refusals import ReceiverError, StorageStatus
+from triage.receiver.retrieve.origin import is_of_priors_move
 from triage.receiver.services import DimseService, handlers_of
 from triage.receiver.storing import StoreSink
 from triage.receiver.tls import ServerTls
@@ -99,6 +102,14 @@ class Receiver:
         self._intake = Intake(
             files,
             Indexer(database, files, self.name, clock),
+            clock,
+            watermarks=watermarks,
+            maximum_instance_bytes=settings.receiver.maximum_instance_mb * _MIB,
+        )
+        # For what a C-MOVE of ours brings: it is not to be read.
+        self._priors_intake = Intake(
+            files,
+            PriorsIndexer(database, files, self.name, clock),
             clock,
             watermarks=watermarks,
             maximum_instance_bytes=settings.receiver.maximum_instance_mb * _MIB,
@@ -243,7 +254,8 @@ class Receiver:
             calling_ae_title=association.requestor.ae_title.strip(),
             association=self._association_id(association),
         )
-        return StoreSink(self._intake, announced)
+        is_prior = is_of_priors_move(request, self._settings.ae_title)
+        return StoreSink(self._priors_intake if is_prior else self._intake, announced)
 
     def _association_id(self, association: Any) -> str:
         name: str | None = getattr(association, "triage_id", None)
@@ -411,9 +423,18 @@ def _serve(settings: Settings, share: Share | None) -> None:
         signal.signal(number, lambda *_: stopping.set())
     database = Database(settings.database_url)
     try:
-        receiver = Receiver(settings, database, InstanceFiles(settings.data_directory), share=share)
+        files = InstanceFiles(settings.data_directory)
+        receiver = Receiver(settings, database, files, share=share)
         receiver.start()
+        is_first = share is None or share.index == 0
+        beside = (
+            companions(settings, database, files, system_clock, receiver.name) if is_first else []
+        )
+        for companion in beside:
+            companion.start()
         stopping.wait()
+        for companion in beside:
+            companion.stop()
         receiver.stop()
     finally:
         database.close()

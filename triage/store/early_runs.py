@@ -37,7 +37,11 @@ def studies_with_enough(
     """Return the urgent studies with a series that is enough and was not yet considered so."""
     studies = session.scalars(
         select(StudyRow)
-        .where(StudyRow.state == StudyState.RECEIVING, StudyRow.priority == Priority.STAT)
+        .where(
+            StudyRow.state == StudyState.RECEIVING,
+            StudyRow.priority == Priority.STAT,
+            StudyRow.is_prior.is_(False),
+        )
         .options(lazyload(StudyRow.patient))
         .order_by(StudyRow.last_instance_at, StudyRow.id)
         .limit(_MOST_AT_ONCE)

@@ -30,6 +30,7 @@ from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER, load_arrivals
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.outbox import withdraw_unsent
+from triage.store.prior_searches import is_wanted_as_prior, wait_for_priors
 from triage.store.tables import (
     AnalysisRunRow,
     ArchiveCountRow,
@@ -71,6 +72,7 @@ class ReceivedInstance:
 
     Text values are those of the DICOM attributes, empty where the object has none.
     `headers` are the attributes of `triage.core.studies.IMAGE_HEADER_KEYWORDS`.
+    `is_prior` says that it was fetched for comparison with a later study of the patient.
     """
 
     file: StoredFile
@@ -97,6 +99,7 @@ class ReceivedInstance:
     body_part: str = ""
     instance_number: int | None = None
     headers: dict[str, Any] = field(default_factory=dict)
+    is_prior: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,9 @@ def _record(
     session: Session, received: ReceivedInstance, file_exists: Callable[[str], bool]
 ) -> Recorded:
     study = _study_of(session, received)
+    if study.is_prior and not received.is_prior:
+        text = f"an image came from {received.calling_ae_title or 'an unnamed sender'}"
+        make_ordinary(session, study, text, received.received_at)
     series_id = _series_id_of(session, study, received)
     same_uid = session.execute(_SELECT_SAME_UID, {"uid": received.sop_instance_uid}).all()
     for known in same_uid:
@@ -241,6 +247,8 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
         study.modalities = "\\".join(sorted(filter(None, modalities)))[:128]
         return study
     order = Priority.of_order(received.requested_procedure_priority)
+    # Whoever says that it is a prior: only what a study here wants can be kept off the worklist.
+    is_prior = received.is_prior and is_wanted_as_prior(session, received.study_instance_uid)
     study = StudyRow(
         study_instance_uid=received.study_instance_uid,
         patient_id=_patient_of(session, received).id,
@@ -255,10 +263,13 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
         first_instance_at=received.received_at,
         last_instance_at=received.received_at,
         receiving_since=received.received_at,
+        is_prior=is_prior,
     )
     session.add(study)
     session.flush()
     text = f"first image from {received.calling_ae_title or 'an unnamed sender'}"
+    if is_prior:
+        text += ", fetched as a prior: not for the worklist"
     note(session, study.id, "received", text, at=received.received_at)
     session.add(
         PriorityEventRow(
@@ -281,6 +292,18 @@ def _remember(session: Session, study: StudyRow, received: ReceivedInstance) -> 
     study.study_date = received.study_date[:10]
     study.study_time = received.study_time[:16]
     study.forgotten_at = None
+
+
+def make_ordinary(session: Session, study: StudyRow, because: str, now: datetime) -> None:
+    """Turn a prior into a study like every other: it goes on the worklist and is analysed.
+
+    It waits from now on: what was fetched before, nobody had asked to be read.
+    """
+    study.is_prior = False
+    study.read_at = None
+    study.state = StudyState.RECEIVING
+    study.first_instance_at = study.last_instance_at = study.receiving_since = now
+    note(session, study.id, "reopened", f"no longer only a prior: {because}", at=now)
 
 
 def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
@@ -481,10 +504,15 @@ def complete_study(session: Session, study: StudyRow, reason: str, now: datetime
     study.completed_at = now
     study.completion_reason = reason
     note(session, study.id, "complete", reason, at=now)
+    if study.is_prior:
+        return  # neither analysed nor moved on the worklist
     study.generation += 1
+    available_at = wait_for_priors(session, study.id, now)
     live = live_runs(session, study.id)
     for want in wanted_runs(session, study):
-        _carry_out(session, study, want, live.pop(want.model.id, None), now)
+        _carry_out(
+            session, study, want, live.pop(want.model.id, None), now=now, available_at=available_at
+        )
     for run in live.values():  # of models that are no longer asked
         supersede_run(session, run, "the model is no longer in use", now)
 
@@ -494,7 +522,9 @@ def _carry_out(
     study: StudyRow,
     want: WantedRun,
     earlier: AnalysisRunRow | None,
+    *,
     now: datetime,
+    available_at: datetime,
 ) -> None:
     """Let the model's earlier run stand, or supersede it and queue the one that is wanted."""
     if earlier is not None:
@@ -514,7 +544,8 @@ def _carry_out(
         text = f"{identity_of(want.model)}: {want.reason}"
         note(session, study.id, "not-routed", text, at=now)
         return
-    queue_run(session, study, want, f"queued for {identity_of(want.model)}", now)
+    text = f"queued for {identity_of(want.model)}"
+    queue_run(session, study, want, text, now, available_at=available_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -563,9 +594,18 @@ def live_runs(session: Session, study_id: int) -> dict[int, AnalysisRunRow]:
 
 
 def queue_run(
-    session: Session, study: StudyRow, want: WantedRun, text: str, now: datetime
+    session: Session,
+    study: StudyRow,
+    want: WantedRun,
+    text: str,
+    now: datetime,
+    *,
+    available_at: datetime | None = None,
 ) -> AnalysisRunRow:
-    """Queue a run of the study's present generation, and say so in the history."""
+    """Queue a run of the study's present generation, and say so in the history.
+
+    It may begin at `available_at`, or at once.
+    """
     if want.series is None or want.series_id is None:
         raise ValueError(f"{identity_of(want.model)} gets no series of study {study.id}")
     run = AnalysisRunRow(
@@ -575,7 +615,7 @@ def queue_run(
         generation=study.generation,
         state=RunState.PENDING,
         priority=study.order_priority,
-        available_at=now,
+        available_at=available_at or now,
         created_at=now,
         instances_sha256=want.series.digest(),
     )

@@ -21,11 +21,13 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from triage.core.priority import Priority
+from triage.core.priors import PriorState, SearchState
 from triage.core.runs import DeliveryState, RunState, StudyState
 
 
@@ -65,7 +67,13 @@ class PriorityColumn(TypeDecorator[Priority]):
         return None if value is None else Priority(value)
 
 
-def _state(enum: type[RunState] | type[DeliveryState] | type[StudyState]) -> Enum:
+def _state(
+    enum: type[RunState]
+    | type[DeliveryState]
+    | type[StudyState]
+    | type[SearchState]
+    | type[PriorState],
+) -> Enum:
     return Enum(
         enum,
         native_enum=False,
@@ -118,7 +126,8 @@ class StudyRow(Table):
     `generation` counts how often the study was put up for analysis; runs carry the generation that
     they belong to, so a late image supersedes the runs of the earlier one. `receiving_since` is the
     moment at which it began to arrive, or was reopened. `purged_at` is set while its images are
-    deleted by retention, `forgotten_at` while its patient data are.
+    deleted by retention, `forgotten_at` while its patient data are. `is_prior` marks a study that
+    was fetched for comparison with a later one: it is not on the worklist and is not analysed.
     """
 
     __tablename__ = "studies"
@@ -151,6 +160,7 @@ class StudyRow(Table):
     purged_at: Mapped[datetime | None] = mapped_column(default=None)
     purge_reason: Mapped[str] = mapped_column(Text, default="")
     forgotten_at: Mapped[datetime | None] = mapped_column(default=None)
+    is_prior: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     patient: Mapped[PatientRow] = relationship(lazy="joined")
     series: Mapped[list[SeriesRow]] = relationship(
@@ -376,7 +386,7 @@ class StudyEventRow(Table):
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, conflict, read, unread, purged,
-    forgotten, announced. The newest `id` is what open worklists follow.
+    forgotten, announced, priors. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"
@@ -477,3 +487,50 @@ class MaintenanceRow(Table):
     name: Mapped[str] = mapped_column(String(32), primary_key=True)
     holder: Mapped[str] = mapped_column(String(128))
     lease_until: Mapped[datetime]
+
+
+class PriorSearchRow(Table):
+    """The search for a study's priors. States: `triage.core.priors.SearchState`.
+
+    `wait_s` is how long the analysis of the complete study may wait for it, and `wait_until` the
+    moment that follows from it once the study is complete.
+    """
+
+    __tablename__ = "prior_searches"
+    __table_args__ = (Index("ix_prior_searches_due", "state", "next_attempt_at"),)
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    remote: Mapped[str] = mapped_column(String(64))
+    state: Mapped[SearchState] = mapped_column(_state(SearchState), default=SearchState.WAITING)
+    wait_s: Mapped[float] = mapped_column(Float)
+    wait_until: Mapped[datetime | None] = mapped_column(default=None)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    claimed_by: Mapped[str] = mapped_column(String(128), default="")
+    lease_until: Mapped[datetime | None] = mapped_column(default=None)
+    said: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class PriorRow(Table):
+    """A relevant earlier study of a study's patient, and what became of fetching it.
+
+    `place` orders a study's priors, the most relevant first. The prior itself is the study of the
+    UID, once it has come.
+    """
+
+    __tablename__ = "priors"
+    __table_args__ = (UniqueConstraint("study_id", "study_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    place: Mapped[int]
+    study_date: Mapped[str] = mapped_column(String(10), default="")
+    study_time: Mapped[str] = mapped_column(String(16), default="")
+    modalities: Mapped[str] = mapped_column(String(128), default="")
+    description: Mapped[str] = mapped_column(String(128), default="")
+    state: Mapped[PriorState] = mapped_column(_state(PriorState), default=PriorState.WANTED)
+    said: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime]

@@ -24,7 +24,7 @@ from triage.settings import Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.web import api, images, pages
+from triage.web import api, images, pages, stow
 from triage.web.context import WebContext
 from triage.web.live import LiveUpdates
 from triage.web.rendering import HERE, templates
@@ -45,11 +45,13 @@ def create_app(
     """Return the application; it owns neither the database nor the files."""
     live = LiveUpdates(database)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+    context = WebContext(settings, database, files, clock, live, decoders)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         live.close()
+        context.close_entrance()
         decoders.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
@@ -59,10 +61,11 @@ def create_app(
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
     )
-    app.state.context = WebContext(settings, database, files, clock, live, decoders)
+    app.state.context = context
     app.include_router(pages.router)
     app.include_router(images.router)
     app.include_router(api.router)
+    app.include_router(stow.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refusal)
@@ -83,7 +86,9 @@ def healthz(request: Request) -> Response:
 
 def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _say(request, error.status_code, str(error.detail))
+    answer = _say(request, error.status_code, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def _invalid(request: Request, error: Exception) -> Response:

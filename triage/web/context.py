@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from triage.receiver.entrance import Entrance
 from triage.settings import Settings
 from triage.store.clock import Clock
 from triage.store.database import Database
@@ -27,6 +28,23 @@ class WebContext:
     clock: Clock
     live: LiveUpdates
     decoders: ThreadPoolExecutor
+    entrances: list[Entrance] = field(default_factory=list)
+
+    def entrance(self) -> Entrance:
+        """Return the way in for instances; it is opened for the first that comes.
+
+        Called in the event loop only, so that it is opened once.
+        """
+        if not self.entrances:
+            self.entrances.append(
+                Entrance(self.database, self.files, self.settings.receiver, self.clock, kind="stow")
+            )
+        return self.entrances[0]
+
+    def close_entrance(self) -> None:
+        """Close the way in, if it was opened."""
+        while self.entrances:
+            self.entrances.pop().close()
 
     def now(self) -> datetime:
         """Return the present moment."""

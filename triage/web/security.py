@@ -122,3 +122,21 @@ def require_same_origin(request: Request) -> None:
         is_ours = urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
     if not is_ours or fetched_from not in ("same-origin", "none"):
         raise HTTPException(403, "this change was asked for by another site's page")
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Refuse what another site's page sends through a browser; let programs in.
+
+    A program states no origin. A browser always does with a POST to another site, and may send
+    multipart/related there only after it has asked, which is not answered here.
+
+    Raises:
+        HTTPException: 403.
+    """
+    origin = request.headers.get("origin")
+    is_ours = (
+        origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+    )
+    fetched_from = request.headers.get("sec-fetch-site", "none")
+    if not is_ours or fetched_from not in ("same-origin", "none"):
+        raise HTTPException(403, "this was sent by another site's page")

@@ -82,11 +82,12 @@ def reading_list(
 ) -> list[WorklistEntry]:
     """Return the studies to be read: most urgent first, and of equal ones the longest waiting.
 
-    A study is on the list from its first image on, whatever any model does or does not do.
+    A study is on the list from its first image on, whatever any model does or does not do. Only
+    what was fetched for comparison is not: priors were read long ago.
     """
     studies = session.scalars(
         select(StudyRow)
-        .where(StudyRow.read_at.is_(None))
+        .where(StudyRow.read_at.is_(None), StudyRow.is_prior.is_(False))
         .order_by(StudyRow.priority.desc(), StudyRow.first_instance_at, StudyRow.id)
         .limit(limit)
         .offset(offset)
@@ -101,7 +102,7 @@ def recently_read(
     changed = changes_after_reading(session, now)
     studies = session.scalars(
         select(StudyRow)
-        .where(StudyRow.read_at >= now - _READ_IS_SHOWN_FOR)
+        .where(StudyRow.read_at >= now - _READ_IS_SHOWN_FOR, StudyRow.is_prior.is_(False))
         .order_by(StudyRow.id.in_(list(changed)).desc(), StudyRow.read_at.desc(), StudyRow.id)
         .limit(limit)
     ).all()
@@ -113,7 +114,7 @@ def count_worklist(session: Session, now: datetime) -> WorklistCounts:
     flagged = and_(StudyRow.ai_priority.is_not(None), StudyRow.ai_priority > Priority.ROUTINE)
     rows = session.execute(
         select(StudyRow.priority, flagged, func.count())
-        .where(StudyRow.read_at.is_(None))
+        .where(StudyRow.read_at.is_(None), StudyRow.is_prior.is_(False))
         .group_by(StudyRow.priority, flagged)
     )
     by_priority = {priority.name.lower(): 0 for priority in reversed(Priority)}
@@ -277,6 +278,7 @@ def _analyses(
     facts = StudyFacts(
         state=study.state,
         is_flagged=is_flagged(study),
+        is_prior=study.is_prior,
         runs=[
             RunFacts(
                 r.run_id, models[r.model_id].identity, r.state, r.reason, present.get(r.run_id, ())

@@ -51,7 +51,8 @@ class StudyFacts:
     """What the status of a study depends on.
 
     `refusals` say for each model that wants none of the series why. `awaited` says which announced
-    images have not come.
+    images have not come. `is_prior` says that the study was fetched only for comparison with a
+    later one.
     """
 
     state: StudyState
@@ -59,6 +60,7 @@ class StudyFacts:
     runs: Sequence[RunFacts] = ()
     refusals: Sequence[str] = ()
     awaited: str = ""
+    is_prior: bool = False
 
 
 _NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
@@ -71,6 +73,10 @@ def status_of(study: StudyFacts) -> StudyStatus:
     """
     if study.is_flagged:
         return StudyStatus(kind=StatusKind.FLAGGED, text="flagged", detail=_still_to_come(study))
+    if study.is_prior:
+        return StudyStatus(
+            kind=StatusKind.NOT_WANTED, text="a prior, for comparison only", detail="not analysed"
+        )
     if study.state is StudyState.RECEIVING:
         return StudyStatus(
             kind=StatusKind.RECEIVING, text=study.awaited or "receiving", detail=_so_far(study.runs)

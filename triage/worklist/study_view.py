@@ -12,12 +12,15 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 from triage.core.findings import Finding
 from triage.core.manifest import PriorityName
 from triage.core.priority import Priority
+from triage.core.priors import SearchState
 from triage.core.runs import RunState
+from triage.store.priors import prior_rows
 from triage.store.studies import find_study
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
     PriorityEventRow,
+    PriorSearchRow,
     ResultObjectRow,
     SeriesRow,
     StudyEventRow,
@@ -113,6 +116,19 @@ class RunView(_View):
     results: tuple[ResultView, ...]
 
 
+class PriorView(_View):
+    """An earlier study to compare with, and what became of fetching it."""
+
+    study_instance_uid: str
+    study_date: str
+    study_time: str
+    modalities: tuple[str, ...]
+    description: str
+    state: str
+    said: str
+    is_in_store: bool
+
+
 class EventView(_View):
     """A line of the study's history."""
 
@@ -151,6 +167,9 @@ class StudyView(_View):
     series: tuple[SeriesView, ...]
     findings: tuple[FindingView, ...]
     runs: tuple[RunView, ...]
+    is_prior: bool
+    priors: tuple[PriorView, ...]
+    priors_search: str
     history: tuple[EventView, ...]
 
 
@@ -189,6 +208,9 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         series=_series(session, study, runs),
         findings=_findings(runs, study),
         runs=tuple(_run_view(run, study) for run in runs),
+        is_prior=study.is_prior,
+        priors=_priors(session, study),
+        priors_search=_priors_search(session, study),
         history=_history(session, study),
     )
 
@@ -315,6 +337,40 @@ def delivery_view(row: DeliveryRow) -> DeliveryView:
         delivered_at=row.delivered_at,
         next_attempt_at=row.next_attempt_at,
     )
+
+
+def _priors(session: Session, study: StudyRow) -> tuple[PriorView, ...]:
+    rows = prior_rows(session, study.id)
+    uids = [row.study_instance_uid for row in rows]
+    held = set(
+        session.scalars(
+            select(StudyRow.study_instance_uid).where(StudyRow.study_instance_uid.in_(uids))
+        )
+    )
+    return tuple(
+        PriorView(
+            study_instance_uid=row.study_instance_uid,
+            study_date=calendar_date(row.study_date),
+            study_time=clock_time(row.study_time),
+            modalities=tuple(filter(None, row.modalities.split("\\"))),
+            description=row.description,
+            state=row.state.value,
+            said=row.said,
+            is_in_store=row.study_instance_uid in held,
+        )
+        for row in rows
+    )
+
+
+def _priors_search(session: Session, study: StudyRow) -> str:
+    """Return where the search for priors stands, "" where nobody has asked for any."""
+    search = session.get(PriorSearchRow, study.id)
+    if search is None:
+        return ""
+    if search.state in (SearchState.DONE, SearchState.FAILED):
+        return search.said
+    tried = f"; the last attempt: {search.said}" if search.said else ""
+    return f"being fetched from {search.remote}{tried}"
 
 
 def _identity(run: AnalysisRunRow) -> str:
