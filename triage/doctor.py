@@ -21,7 +21,7 @@ from triage.associations import AssociationError, associate
 from triage.core.runs import DeliveryState
 from triage.models.packages import PackageError, load_package
 from triage.receiver.counts import CountError, counter_at
-from triage.settings import ArchiveSettings, Settings, SettingsError
+from triage.settings import ArchiveSettings, RemoteSettings, Settings, SettingsError
 from triage.store.clock import system_clock
 from triage.store.database import Database, DatabaseError
 from triage.store.disk import DiskLevel, disk_level
