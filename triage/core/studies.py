@@ -10,6 +10,7 @@ IMAGE_HEADER_KEYWORDS: tuple[str, ...] = (
     "ImageType",
     "Modality",
     "BodyPartExamined",
+    "StudyID",
     "StudyDescription",
     "SeriesDescription",
     "ProtocolName",

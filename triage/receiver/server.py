@@ -24,6 +24,7 @@ from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
+from triage.receiver.query import query_retrieve_services
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.receiver.services import DimseService
 from triage.receiver.transport import StorageServer
@@ -74,7 +75,10 @@ class Receiver:
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
         )
         self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
-        self._services = (verification_service(),)
+        self._services = (
+            verification_service(),
+            *query_retrieve_services(settings, database, files),
+        )
         self._ae = _application_entity(settings.receiver, self._services)
         self._server: StorageServer | None = None
 
