@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 import structlog
 
@@ -30,3 +31,4 @@ def configure_logs(*, for_people: bool = False, least: int = logging.INFO) -> No
     # pydicom and pynetdicom quote values of attributes in their messages.
     for noisy in ("pydicom", "pynetdicom", "highdicom", "monai"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=noisy)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.datadict import dictionary_VM, dictionary_VR
-from sqlalchemy import ColumnElement, Select, and_, exists, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from triage.core.query import UNIQUE_KEYS, Level, Query, QueryError
@@ -231,16 +231,12 @@ def _conditions_on_headers(query: Query, is_sqlite: bool) -> Iterator[ColumnElem
         if query.level is Level.IMAGE:
             yield is_one
             continue
-        of_entity = (
-            InstanceRow.series_id == SeriesRow.id
-            if query.level is Level.SERIES
-            else and_(
-                InstanceRow.series_id.in_(
-                    select(SeriesRow.id).where(SeriesRow.study_id == StudyRow.id)
-                )
-            )
-        )
-        yield exists(select(InstanceRow.id).where(of_entity, is_one))
+        below = select(InstanceRow.id).where(is_one)
+        if query.level is Level.SERIES:
+            yield exists(below.where(InstanceRow.series_id == SeriesRow.id))
+            continue
+        of_study = below.join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+        yield exists(of_study.where(SeriesRow.study_id == StudyRow.id))
 
 
 def _add_headers(session: Session, query: Query, page: dict[int, dict[str, Any]]) -> None:

@@ -55,7 +55,7 @@ class FindProvider:
             return
         log.info(
             "query answered",
-            level=str(query.level),
+            query_level=str(query.level),
             matches=count,
             calling_ae_title=event.assoc.requestor.ae_title.strip(),
         )

@@ -105,8 +105,8 @@ def match_identifier(
 
 
 def _returned(keyword: str, value: Any) -> Any:
-    if value is None or value == []:
-        return ""
+    if value in (None, "", []):
+        return None
     if isinstance(value, str) and dictionary_VM(keyword) == "1" and "\\" in value:
         return value.replace("\\", "/")  # it would be taken for two values
     return value
