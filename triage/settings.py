@@ -138,6 +138,8 @@ class ArchiveSettings(_Section):
     """Its DICOM port."""
     timeout_s: Seconds = 30.0
     """Seconds that it may take to answer."""
+    storage_commitment: bool = False
+    """Ask it to commit to the storage of what was delivered; a dead letter if it does not."""
 
 
 class RemoteSettings(_Section):
@@ -157,6 +159,21 @@ class RemoteSettings(_Section):
     """Root of its DICOMweb services (QIDO-RS, WADO-RS); empty where it has none."""
     dicomweb_authorization: str = ""
     """Value of the Authorization header for them, such as `Bearer …`."""
+
+
+class CommitmentSettings(_Section):
+    """`[commitment]`: storage commitment, given to senders and asked of archives."""
+
+    same_association_s: Seconds = 1.0
+    """Seconds after a request during which the report waits for the sender's association to end."""
+    report_timeout_s: Seconds = 3600.0
+    """Seconds that an archive may take to report, before it is asked again."""
+    maximum_attempts: Annotated[int, Field(ge=1)] = 20
+    """How often an archive is asked, or a sender told, before it is given up."""
+    first_retry_s: Seconds = 5.0
+    """The pause after the first failed attempt; it doubles with each."""
+    longest_retry_s: Seconds = 600.0
+    """The longest pause between two attempts."""
 
 
 class ResultSettings(_Section):
@@ -197,6 +214,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     web: WebSettings = WebSettings()
     results: ResultSettings = ResultSettings()
+    commitment: CommitmentSettings = CommitmentSettings()
     destinations: tuple[ArchiveSettings, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
 

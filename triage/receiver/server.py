@@ -20,6 +20,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from triage.core.completeness import QuietPeriods
 from triage.core.errors import TriageError
+from triage.receiver.commitment import StorageCommitment
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
@@ -75,9 +76,11 @@ class Receiver:
             settings.receiver.quiet_period_s, settings.receiver.quiet_period_by_modality_s
         )
         self._rounds = CompletenessRounds(database, self.name, quiet, self._open, clock)
+        self._commitment = StorageCommitment(settings, database, files, clock)
         self._services = (
             verification_service(),
             *query_retrieve_services(settings, database, files),
+            self._commitment.service,
         )
         self._ae = _application_entity(settings.receiver, self._services)
         self._server: StorageServer | None = None
@@ -95,6 +98,7 @@ class Receiver:
             release_receiver(session, self.name)
         self._server = server
         self._rounds.start()
+        self._commitment.start()
         threading.Thread(target=server.serve_forever, name="triage-receiver", daemon=True).start()
         log.info("receiver listens", receiver=self.name)
 
@@ -143,6 +147,7 @@ class Receiver:
         for association in remaining:
             association.join(_LONGEST_STORE_S)
         self._rounds.stop()
+        self._commitment.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._server = None
