@@ -140,6 +140,9 @@ class CommitmentProvider:
             due = claim_report(session, lease=_LEASE, now=now, request_id=request_id)
         if due is None:
             return request_id is not None
+        if association is None:
+            with self._lock:
+                association, _ = self._open.pop(due.request_id, (None, 0.0))
         try:
             event_type, information = self._outcome(due)
             if association is None or not self._tell_on(association, event_type, information):
