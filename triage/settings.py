@@ -161,9 +161,20 @@ class RemoteSettings(_Section):
     """Value of the Authorization header for them, such as `Bearer …`."""
 
 
+class QuerySettings(_Section):
+    """`[query]`: C-FIND, C-MOVE and C-GET over what Triage holds."""
+
+    enabled: bool = True
+    """Offer them at all."""
+    allowed_calling_ae_titles: tuple[AETitle, ...] = ()
+    """The AE titles that may ask; empty lets everybody who may associate."""
+
+
 class CommitmentSettings(_Section):
     """`[commitment]`: storage commitment, given to senders and asked of archives."""
 
+    sources_at: str = ""
+    """Name of the remote or destination asked to commit to the images of each complete study."""
     same_association_s: Seconds = 1.0
     """Seconds after a request during which the report waits for the sender's association to end."""
     report_timeout_s: Seconds = 3600.0
@@ -214,6 +225,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     web: WebSettings = WebSettings()
     results: ResultSettings = ResultSettings()
+    query: QuerySettings = QuerySettings()
     commitment: CommitmentSettings = CommitmentSettings()
     destinations: tuple[ArchiveSettings, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, select
 from sqlalchemy.orm import Session
 
 from triage.core.commitment import CommitmentState, Reference, failure_in_words
-from triage.core.runs import DeliveryState
+from triage.core.runs import DeliveryState, StudyState
 from triage.store.history import note
 from triage.store.outbox import DueDelivery
 from triage.store.tables import (
@@ -20,6 +20,7 @@ from triage.store.tables import (
     InstanceRow,
     ResultObjectRow,
     SeriesRow,
+    StudyRow,
 )
 
 _MOST_IN_ONE_REQUEST = 500
@@ -70,6 +71,39 @@ def request_commitment(session: Session, study_id: int, archive: str, *, now: da
         elif row.state is CommitmentState.FAILED:
             _ask_anew(row, now)
     return count
+
+
+def studies_to_ask_for(
+    session: Session, archive: str, *, since: datetime | None, at_most: int
+) -> list[int]:
+    """Return complete studies with received instances that `archive` was never asked for.
+
+    Args:
+        session: reads the index.
+        archive: name of a destination or remote.
+        since: only studies that became complete from then on; None is all.
+        at_most: as many, the oldest first.
+    """
+    was_asked = exists(
+        select(CommitmentRow.id).where(
+            CommitmentRow.sop_instance_uid == InstanceRow.sop_instance_uid,
+            CommitmentRow.archive == archive,
+        )
+    )
+    has_unasked = exists(
+        select(InstanceRow.id)
+        .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+        .where(
+            SeriesRow.study_id == StudyRow.id,
+            SeriesRow.is_result.is_(False),
+            InstanceRow.conflicts_with.is_(None),
+            ~was_asked,
+        )
+    )
+    studies = select(StudyRow.id).where(StudyRow.state == StudyState.COMPLETE, has_unasked)
+    if since is not None:
+        studies = studies.where(StudyRow.completed_at >= since)
+    return list(session.scalars(studies.order_by(StudyRow.id).limit(at_most)))
 
 
 def request_commitment_of_delivery(session: Session, due: DueDelivery, *, now: datetime) -> None:

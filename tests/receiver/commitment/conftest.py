@@ -55,7 +55,9 @@ def start_committing(tmp_path: Path, files: InstanceFiles) -> Iterator[StartComm
         one.stop()
 
 
-def remote(ae_title: str, port: int, *, name: str = "pacs", timeout_s: float = 5.0) -> RemoteSettings:
+def remote(
+    ae_title: str, port: int, *, name: str = "pacs", timeout_s: float = 5.0
+) -> RemoteSettings:
     """Return an application entity on this machine."""
     return RemoteSettings(
         name=name, ae_title=ae_title, host="127.0.0.1", port=port, timeout_s=timeout_s

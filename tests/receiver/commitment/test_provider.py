@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from tests.datasets import ct_slice
 from tests.orthanc import Orthanc
 from tests.receiver.commitment.conftest import StartCommitting, remote
-from tests.receiver.commitment.peers import Modality, information
+from tests.receiver.commitment.peers import WELL_KNOWN, Modality, information
 from tests.receiver.conftest import port_of, send
 from tests.tools import find_free_port, wait_until
 from triage.core.commitment import ReportState
@@ -88,9 +89,7 @@ def test_report_comes_on_the_association_of_the_request_while_it_is_open(
 def test_report_comes_on_a_new_association_after_the_sender_has_released(
     database: Database, start_committing: StartCommitting, modality: Modality
 ) -> None:
-    receiver = start_committing(
-        database, *slices(1), remotes=(remote("MODALITY", modality.port),)
-    )
+    receiver = start_committing(database, *slices(1), remotes=(remote("MODALITY", modality.port),))
     association = modality.associate(port_of(receiver))
     assert modality.ask(association, information("2.25.1", references(1))).Status == 0x0000
     association.release()
@@ -148,9 +147,7 @@ def test_report_is_repeated_until_the_sender_takes_it(
     database: Database, start_committing: StartCommitting, modality: Modality
 ) -> None:
     modality.statuses = [0x0110, 0x0213]
-    receiver = start_committing(
-        database, *slices(1), remotes=(remote("MODALITY", modality.port),)
-    )
+    receiver = start_committing(database, *slices(1), remotes=(remote("MODALITY", modality.port),))
     association = modality.associate(port_of(receiver))
     modality.ask(association, information("2.25.1", references(1)))
     association.release()
@@ -194,33 +191,39 @@ def test_sender_whose_address_is_not_known_is_given_up_with_the_reason(
     association.release()
 
 
-@pytest.mark.parametrize(
-    ("asked", "action", "instance", "status", "comment"),
-    [
-        (information("2.25.1", references(1)), 2, None, 0x0123, "action"),
-        (information("2.25.1", references(1)), 1, "1.2.3", 0x0112, "well-known"),
-        (information("", references(1)), 1, None, 0x0115, "Transaction UID"),
-        (information("2.25.1", []), 1, None, 0x0115, "Referenced SOP Sequence"),
-        (information("2.25.1", [(CT, "")]), 1, None, 0x0115, "valid UIDs"),
-    ],
+@dataclass(frozen=True)
+class Refusal:
+    """A request that is none, and its answer."""
+
+    asked: Dataset
+    status: int
+    comment: str
+    action: int = 1
+    instance: str = WELL_KNOWN
+
+
+REFUSALS = (
+    Refusal(information("2.25.1", references(1)), 0x0123, "action", action=2),
+    Refusal(information("2.25.1", references(1)), 0x0112, "well-known", instance="1.2.3"),
+    Refusal(information("", references(1)), 0x0115, "Transaction UID"),
+    Refusal(information("2.25.1", []), 0x0115, "Referenced SOP Sequence"),
+    Refusal(information("2.25.1", [(CT, "")]), 0x0115, "valid UIDs"),
 )
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.comment)
 def test_request_that_is_none_is_refused_with_a_comment(
     sqlite_database: Database,
     start_committing: StartCommitting,
     modality: Modality,
-    asked: Dataset,
-    action: int,
-    instance: str | None,
-    status: int,
-    comment: str,
+    refusal: Refusal,
 ) -> None:
     receiver = start_committing(sqlite_database)
     association = modality.associate(port_of(receiver))
-    of = {} if instance is None else {"of": instance}
-    answer = modality.ask(association, asked, action=action, **of)
+    answer = modality.ask(association, refusal.asked, action=refusal.action, of=refusal.instance)
     association.release()
-    assert answer.Status == status
-    assert comment in answer.ErrorComment
+    assert answer.Status == refusal.status
+    assert refusal.comment in answer.ErrorComment
     with sqlite_database.reading() as session:
         assert session.scalars(select(CommitmentRequestRow)).all() == []
 

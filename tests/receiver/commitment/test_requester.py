@@ -8,19 +8,21 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from tests.datasets import ct_slice
 from tests.orthanc import Orthanc
 from tests.receiver.commitment.conftest import StartCommitting, remote
 from tests.receiver.commitment.peers import Archive
 from tests.receiver.conftest import port_of, send
+from tests.results.archive import scripted_archive
 from tests.store.rows import add_model, received
 from tests.tools import ManualClock, find_free_port, wait_until
 from triage.core.commitment import CommitmentState
 from triage.core.runs import DeliveryState, RunState
 from triage.receiver import Receiver
-from triage.settings import ArchiveSettings
+from triage.results.delivery import deliver_next
+from triage.settings import Settings
 from triage.store.commitments import (
     claim_question,
     is_committed,
@@ -30,7 +32,7 @@ from triage.store.commitments import (
     uncommitted_instances,
 )
 from triage.store.database import Database
-from triage.store.files import StoredFile
+from triage.store.files import InstanceFiles, StoredFile
 from triage.store.outbox import (
     NewResultObject,
     add_result_objects,
@@ -81,9 +83,9 @@ Ask = Callable[..., tuple[Receiver, Archive, int]]
 def ask(start_committing: StartCommitting, request: pytest.FixtureRequest) -> Ask:
     """A function that has an archive asked for a study of two slices."""
 
-    def start(database: Database, archive: Archive, **commitment: object) -> tuple[
-        Receiver, Archive, int
-    ]:
+    def start(
+        database: Database, archive: Archive, **commitment: object
+    ) -> tuple[Receiver, Archive, int]:
         request.addfinalizer(archive.stop)
         receiver = start_committing(
             database,
@@ -123,9 +125,7 @@ def test_study_is_committed_once_the_archive_has_said_so_on_our_port(
     assert history(database, "committed") == ["pacs committed to 2 instances"]
 
 
-def test_report_on_the_association_of_the_request_is_taken(
-    database: Database, ask: Ask
-) -> None:
+def test_report_on_the_association_of_the_request_is_taken(database: Database, ask: Ask) -> None:
     archive = Archive(find_free_port(), reports="same")
     archive.listen()
     ask(database, archive)
@@ -202,9 +202,7 @@ def test_image_that_is_still_on_its_way_to_the_archive_is_asked_for_again(
         assert is_committed(session, study_id)
 
 
-def test_image_that_comes_later_makes_the_study_uncommitted(
-    database: Database, ask: Ask
-) -> None:
+def test_image_that_comes_later_makes_the_study_uncommitted(database: Database, ask: Ask) -> None:
     archive = Archive(find_free_port(), reports="same")
     archive.listen()
     receiver, _, study_id = ask(database, archive)
@@ -214,6 +212,24 @@ def test_image_that_comes_later_makes_the_study_uncommitted(
         assert uncommitted_instances(session, study_id) == ["1.2.3.1.3"]
         now = session.scalars(select(StudyRow.last_instance_at)).one()
         assert request_commitment(session, study_id, "pacs", now=now) == 1
+
+
+def test_images_of_every_complete_study_are_asked_for_where_configured(
+    database: Database, start_committing: StartCommitting, request: pytest.FixtureRequest
+) -> None:
+    archive = Archive(find_free_port(), reports="same")
+    archive.listen()
+    request.addfinalizer(archive.stop)
+    start_committing(
+        database,
+        *slices(2),
+        remotes=(remote("ARCHIVE", archive.port),),
+        port=archive.triage_port,
+        sources_at="pacs",
+    )
+    wait_until(lambda: states(database) == {CommitmentState.COMMITTED}, "it is committed")
+    assert len(rows(database)) == 2
+    assert history(database, "complete")
 
 
 @pytest.mark.parametrize(
@@ -264,6 +280,24 @@ def test_orthanc_commits_to_what_it_holds(
         )
     finally:
         orthanc.kill()
+
+
+def test_delivered_results_are_asked_for_where_the_destination_says_so(
+    sqlite_database: Database, tmp_path: Path, clock: ManualClock
+) -> None:
+    outbox = Outbox(sqlite_database, clock)
+    files = InstanceFiles(tmp_path / "data")
+    segmentation = ct_slice("1.2.3", SOPClassUID=SEG, SOPInstanceUID="1.2.9")
+    file = files.absolute("a/b.dcm")
+    file.parent.mkdir()
+    segmentation.save_as(file, enforce_file_format=True)
+    with scripted_archive() as archive:
+        asks = archive.settings().model_copy(update={"storage_commitment": True})
+        settings = Settings(destinations=(asks,))
+        assert deliver_next(sqlite_database, settings, files, clock, lambda: 0.5)
+    assert outbox.delivery.state is DeliveryState.DELIVERED
+    ((row),) = rows(sqlite_database)
+    assert (row.sop_instance_uid, row.archive, row.is_result) == ("1.2.9", "archive", True)
 
 
 def send_to_orthanc(orthanc: Orthanc, datasets: list[Dataset]) -> None:

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from tests.receiver.conftest import receiver_settings, send
 from triage.receiver import Receiver
-from triage.settings import RemoteSettings, Settings
+from triage.settings import QuerySettings, RemoteSettings, Settings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 
@@ -27,11 +27,15 @@ def start_with(tmp_path: Path, files: InstanceFiles) -> Iterator[StartWith]:
         database: Database,
         *datasets: Dataset,
         remotes: tuple[RemoteSettings, ...] = (),
+        query: QuerySettings | None = None,
         **receiver: Any,
     ) -> Receiver:
         base = receiver_settings(tmp_path / "data", **receiver)
         settings = Settings(
-            data_directory=base.data_directory, receiver=base.receiver, remotes=remotes
+            data_directory=base.data_directory,
+            receiver=base.receiver,
+            remotes=remotes,
+            query=query or QuerySettings(),
         )
         one = Receiver(settings, database, files)
         one.start()

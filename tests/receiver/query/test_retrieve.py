@@ -29,9 +29,10 @@ from tests.datasets import ct_slice
 from tests.orthanc import Orthanc
 from tests.receiver.conftest import port_of
 from tests.receiver.query.conftest import StartWith, remote
-from tests.receiver.query.test_find import associated, identifier
+from tests.receiver.query.test_find import associated, find, identifier
 from tests.tools import find_free_port, require_tool, wait_until
 from triage.receiver import Receiver
+from triage.settings import QuerySettings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.tables import InstanceRow
@@ -94,13 +95,14 @@ class Workstation:
 
     def _store(self, event: evt.Event) -> int:
         self.on_store()
-        uid = str(event.request.AffectedSOPInstanceUID)
-        data = event.request.DataSet.getvalue()
+        request: Any = event.request
+        uid = str(request.AffectedSOPInstanceUID)
+        data = request.DataSet.getvalue()
         self.received.append((uid, data, str(event.context.transfer_syntax)))
         self.originators.append(
             (
-                str(event.request.MoveOriginatorApplicationEntityTitle),
-                int(event.request.MoveOriginatorMessageID),
+                str(request.MoveOriginatorApplicationEntityTitle),
+                int(request.MoveOriginatorMessageID),
             )
         )
         return self.statuses.get(uid, 0x0000)
@@ -489,3 +491,29 @@ def test_silent_destination_is_given_up_after_its_timeout(
         receiver = start_with(sqlite_database, *mixed_study(), remotes=(peer,))
         final, _ = move(receiver, identifier("STUDY", StudyInstanceUID="1.2.3"))[-1]
     assert (final.Status, final.NumberOfFailedSuboperations) == (0xA702, 4)
+
+
+def test_ae_title_that_may_not_ask_is_refused_as_not_authorized(
+    sqlite_database: Database, start_with: StartWith, workstation: Workstation
+) -> None:
+    peer = remote("workstation", "WORKSTATION", workstation.port)
+    only = QuerySettings(allowed_calling_ae_titles=("READER",))
+    receiver = start_with(sqlite_database, *mixed_study(), remotes=(peer,), query=only)
+    asked = identifier("STUDY", StudyInstanceUID="1.2.3")
+    ((final, _),) = move(receiver, asked)
+    assert final.Status == 0x0124
+    matches, final = find(receiver, asked)
+    assert (matches, final.Status) == ([], 0x0124)
+    assert workstation.received == []
+
+
+def test_query_and_retrieve_are_not_offered_where_they_are_turned_off(
+    sqlite_database: Database, start_with: StartWith
+) -> None:
+    receiver = start_with(sqlite_database, query=QuerySettings(enabled=False))
+    entity = AE()
+    for uid in (MOVE, GET, "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.1.1"):
+        entity.add_requested_context(uid)
+    association = entity.associate("127.0.0.1", port_of(receiver))
+    assert [str(c.abstract_syntax) for c in association.accepted_contexts] == ["1.2.840.10008.1.1"]
+    association.release()

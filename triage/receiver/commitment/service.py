@@ -10,6 +10,7 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from triage.core.commitment import STORAGE_COMMITMENT_PUSH_MODEL
 from triage.receiver.commitment.provider import CommitmentProvider
 from triage.receiver.commitment.requester import CommitmentRequester
+from triage.receiver.commitment.sources import SourceRequests
 from triage.receiver.rounds import Rounds
 from triage.receiver.services import DimseService
 from triage.settings import Settings
@@ -45,6 +46,9 @@ class StorageCommitment:
             *(Rounds(f"commitment-reports-{n + 1}", provider.go_round) for n in range(_REPORTERS)),
             Rounds("commitment-requests", requester.go_round),
         ]
+        if settings.commitment.sources_at:
+            sources = SourceRequests(settings.commitment.sources_at, database, clock)
+            self._rounds.append(Rounds("commitment-sources", sources.go_round, pause_s=5.0))
 
     def start(self) -> None:
         """Start asking and reporting."""

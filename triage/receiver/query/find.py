@@ -12,7 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from triage.core.query import QueryError
 from triage.receiver.query.identifier import match_identifier, parse_identifier
-from triage.receiver.query.statuses import QueryStatus, shortened
+from triage.receiver.query.statuses import QueryStatus, may_ask, shortened
+from triage.settings import Settings
 from triage.store.database import Database
 from triage.store.query import find
 
@@ -26,13 +27,17 @@ Response = tuple[int | Dataset, Dataset | None]
 class FindProvider:
     """Answers C-FIND requests from the index, page by page."""
 
-    def __init__(self, database: Database, ae_title: str) -> None:
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings.query
         self._database = database
-        self._ae_title = ae_title
+        self._ae_title = settings.receiver.ae_title
 
     def handle(self, event: Event) -> Iterator[Response]:
         """Give the responses to one request; pynetdicom adds the final success."""
         count = 0
+        if not may_ask(self._settings, event.assoc.requestor.ae_title):
+            yield _failure(QueryStatus.NOT_AUTHORIZED, "this AE title may not query"), None
+            return
         try:
             identifier = _identifier_of(event)
             query = parse_identifier(identifier, is_patient_root=_is_patient_root(event))

@@ -74,8 +74,7 @@ class Retrieval:
             if isinstance(self.request, C_MOVE):
                 destination = self._destination(find_peer)
         except RefusedRetrievalError as refusal:
-            log.warning("retrieval refused", reason=str(refusal))
-            self._respond(refusal.status, comment=str(refusal))
+            self.refuse(refusal.status, str(refusal))
             return
         self._counters.remaining = len(instances)
         if destination is None:
@@ -84,6 +83,11 @@ class Retrieval:
             status = self._move(instances, destination, ae_title)
         if status is not None:
             self._finish(status)
+
+    def refuse(self, status: QueryStatus, comment: str) -> None:
+        """Answer that nothing is sent."""
+        log.warning("retrieval refused", status=f"0x{status:04X}", reason=comment)
+        self._respond(status, comment=comment)
 
     def _instances(self) -> list[HeldInstance]:
         try:

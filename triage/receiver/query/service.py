@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from triage.receiver.peers import peer_by_ae_title
 from triage.receiver.query.find import FindProvider
 from triage.receiver.query.retrieve import Retrieval
+from triage.receiver.query.statuses import QueryStatus, may_ask
 from triage.receiver.services import DimseService
 from triage.settings import Settings
 from triage.store.database import Database
@@ -33,8 +34,10 @@ GET = ("1.2.840.10008.5.1.4.1.2.1.3", "1.2.840.10008.5.1.4.1.2.2.3")
 def query_retrieve_services(
     settings: Settings, database: Database, files: InstanceFiles
 ) -> tuple[DimseService, ...]:
-    """Return the Query/Retrieve SCP of the patient root and the study root models."""
-    find = FindProvider(database, settings.receiver.ae_title)
+    """Return the Query/Retrieve SCP of the patient root and the study root models, if enabled."""
+    if not settings.query.enabled:
+        return ()
+    find = FindProvider(settings, database)
     retrieve = RetrieveProvider(settings, database, files)
     return (
         DimseService(FIND, ((evt.EVT_C_FIND, find.handle),)),
@@ -112,6 +115,9 @@ class RetrieveProvider:
             return
         association.dimse.cancel_req = {}
         retrieval = Retrieval(association, message, context, self._database, self._files)
+        if not may_ask(self._settings.query, association.requestor.ae_title):
+            retrieval.refuse(QueryStatus.NOT_AUTHORIZED, "this AE title may not retrieve")
+            return
         try:
             retrieval.run(
                 lambda ae_title: peer_by_ae_title(self._settings, ae_title),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from triage.settings import QuerySettings
+
 _LONGEST_COMMENT = 64  # Error Comment (0000,0902) is LO
 
 
@@ -11,6 +13,7 @@ class QueryStatus(IntEnum):
     """What C-FIND, C-MOVE and C-GET are answered with."""
 
     SUCCESS = 0x0000
+    NOT_AUTHORIZED = 0x0124
     CANNOT_COUNT_MATCHES = 0xA701
     CANNOT_PERFORM_SUB_OPERATIONS = 0xA702
     MOVE_DESTINATION_UNKNOWN = 0xA801
@@ -19,6 +22,12 @@ class QueryStatus(IntEnum):
     UNABLE_TO_PROCESS = 0xC000
     CANCEL = 0xFE00
     PENDING = 0xFF00
+
+
+def may_ask(settings: QuerySettings, calling_ae_title: str) -> bool:
+    """Return whether a calling AE title may query and retrieve."""
+    allowed = {title.strip() for title in settings.allowed_calling_ae_titles}
+    return not allowed or calling_ae_title.strip() in allowed
 
 
 def shortened(comment: str) -> str:
