@@ -74,7 +74,7 @@ class Workstation:
         received: SOP Instance UID and encoded data set of each request, in order.
     """
 
-    def __init__(self, *transfer_syntaxes: str) -> None:
+    def __init__(self) -> None:
         self.port = find_free_port()
         self.statuses: dict[str, int] = {}
         self.received: list[tuple[str, bytes, str]] = []
@@ -86,7 +86,7 @@ class Workstation:
             "1.2.840.10008.5.1.4.1.1.88.11",
             "1.2.826.0.1.3680043.9.9999.1",
         ):
-            entity.add_supported_context(uid, list(transfer_syntaxes) or ALL_SYNTAXES)
+            entity.add_supported_context(uid, ALL_SYNTAXES)
         self._server: Any = entity.start_server(
             ("127.0.0.1", self.port),
             block=False,
@@ -193,19 +193,6 @@ def test_move_takes_lists_of_unique_keys_at_each_level(
         assert final.Status == 0x0000
         sent.append(final.NumberOfCompletedSuboperations)
     assert sent == [count for _, _, count in cases]
-
-
-def test_move_converts_without_loss_for_a_peer_that_takes_only_uncompressed(
-    sqlite_database: Database, start_with: StartWith
-) -> None:
-    workstation = Workstation(ImplicitVRLittleEndian)
-    peer = remote("workstation", "WORKSTATION", workstation.port)
-    receiver = start_with(sqlite_database, *mixed_study(), remotes=(peer,))
-    responses = move(receiver, identifier("STUDY", StudyInstanceUID="1.2.3"))
-    workstation.stop()
-    assert responses[-1][0].Status == 0x0000
-    decompressed = pydicom.dcmread(BytesIO(workstation.received[1][1]), force=True)
-    assert decompressed.PixelData == ct_slice("1.2.3", 2).PixelData
 
 
 def test_failed_and_warned_instances_are_counted_and_named(
@@ -451,6 +438,19 @@ def test_movescu_of_dcmtk_gets_every_instance(
     arguments = ["-aet", "WORKSTATION", "-aem", "WORKSTATION", "+P", str(port)]
     got = dcmtk("movescu", receiver, tmp_path / "got", *arguments)
     assert {d.SOPInstanceUID for d in got} == {d.SOPInstanceUID for d in study}
+
+
+def test_move_converts_without_loss_for_a_peer_that_takes_only_uncompressed(
+    sqlite_database: Database, start_with: StartWith, tmp_path: Path
+) -> None:
+    port = find_free_port()
+    study = [ct_slice("1.2.3", 1), in_rle(ct_slice("1.2.3", 2))]
+    peer = remote("workstation", "WORKSTATION", port)
+    receiver = start_with(sqlite_database, *study, remotes=(peer,))
+    arguments = ["-aet", "WORKSTATION", "-aem", "WORKSTATION", "+P", str(port), "+xi"]
+    got = dcmtk("movescu", receiver, tmp_path / "got", *arguments)
+    assert [d.file_meta.TransferSyntaxUID for d in got] == [ImplicitVRLittleEndian] * 2
+    assert [d.PixelData for d in got] == [ct_slice("1.2.3").PixelData] * 2
 
 
 @pytest.fixture
