@@ -9,8 +9,6 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-_LONGEST_WAIT_FOR_END_S = 10.0
-
 
 class Rounds:
     """Calls `go_round` until it returns False, then every `pause_s` seconds or when woken.
@@ -42,10 +40,10 @@ class Rounds:
         self._stopping.set()
         self._woken.set()
 
-    def join(self) -> None:
+    def join(self, timeout_s: float) -> None:
         """Wait for the round that is under way, or leave it to end with the process."""
         if self._thread is not None:
-            self._thread.join(_LONGEST_WAIT_FOR_END_S)
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         was_failing = False

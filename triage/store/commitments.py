@@ -44,6 +44,9 @@ def request_commitment(session: Session, study_id: int, archive: str, *, now: da
     What it has committed to already is not asked for again. The receiver makes the request and
     takes the report; `uncommitted_instances` says how it stands.
     """
+    # Two receivers may be told at the same time.
+    lock = select(StudyRow.id).where(StudyRow.id == study_id)
+    session.execute(lock.with_for_update(key_share=True))
     known = {
         row.sop_instance_uid: row
         for row in session.scalars(
@@ -248,6 +251,7 @@ def _rows_asked_in(session: Session, transaction_uid: str) -> Sequence[Commitmen
             CommitmentRow.transaction_uid == transaction_uid,
             CommitmentRow.state == CommitmentState.ASKED,
         )
+        .order_by(CommitmentRow.id)
         .with_for_update()
     ).all()
 
@@ -353,6 +357,7 @@ def _rows_of(
                 CommitmentRow.sop_instance_uid.in_(uids[start : start + _MOST_IN_ONE_REQUEST]),
                 CommitmentRow.state.in_(states),
             )
+            .order_by(CommitmentRow.id)
             .with_for_update()
         )
     return rows

@@ -19,6 +19,7 @@ from tests.results.archive import scripted_archive
 from tests.store.rows import add_model, received
 from tests.tools import ManualClock, find_free_port, wait_until
 from triage.core.commitment import CommitmentState
+from triage.core.errors import TriageError
 from triage.core.runs import DeliveryState, RunState
 from triage.receiver import Receiver
 from triage.results.delivery import deliver_next
@@ -230,6 +231,13 @@ def test_images_of_every_complete_study_are_asked_for_where_configured(
     wait_until(lambda: states(database) == {CommitmentState.COMMITTED}, "it is committed")
     assert len(rows(database)) == 2
     assert history(database, "complete")
+
+
+def test_archive_that_is_not_configured_is_said_at_the_start(
+    sqlite_database: Database, start_committing: StartCommitting
+) -> None:
+    with pytest.raises(TriageError, match=r"commitment\.sources_at names 'pcas'"):
+        start_committing(sqlite_database, sources_at="pcas")
 
 
 @pytest.mark.parametrize(

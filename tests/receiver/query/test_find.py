@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pynetdicom import AE
 from pynetdicom.association import Association
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from tests.datasets import ct_slice
@@ -22,6 +24,7 @@ from triage.core.query import QueryError, date_range, time_range
 from triage.receiver import Receiver
 from triage.store import query as store_query
 from triage.store.database import Database
+from triage.store.tables import InstanceRow, SeriesRow, StudyRow
 
 STUDY_ROOT = "1.2.840.10008.5.1.4.1.2.2.1"
 PATIENT_ROOT = "1.2.840.10008.5.1.4.1.2.1.1"
@@ -40,6 +43,7 @@ def archive() -> list[Dataset]:
         "StudyID": "S1",
         "InstitutionName": "Hospital",
         "SeriesNumber": 2,
+        "StationName": "CT_2",
     }
     report = {
         **head,
@@ -188,6 +192,7 @@ def test_matches_carry_what_was_asked_for_at_each_level(
         StudyInstanceUID="1.2.3",
         SeriesInstanceUID="",
         SeriesNumber="2",
+        StationName="CT_*",
         Modality="",
         NumberOfSeriesRelatedInstances="",
     )
@@ -241,6 +246,32 @@ def test_text_that_the_asked_character_set_cannot_express_comes_in_utf_8(
     (match,), _ = find(receiver, asked)
     assert match.SpecificCharacterSet == "ISO_IR 192"
     assert match.PatientName == "Yamada^Tarou=山田^太郎"
+
+
+def test_results_of_triage_are_found(database: Database, start_with: StartWith) -> None:
+    receiver = start_with(database, *archive())
+    with database.transaction() as session:
+        study = session.scalars(select(StudyRow).where(StudyRow.study_instance_uid == "1.2.4"))
+        series = SeriesRow(
+            study_id=study.one().id, series_instance_uid="1.2.9", modality="SEG", is_result=True
+        )
+        session.add(series)
+        session.flush()
+        session.add(
+            InstanceRow(
+                series_id=series.id,
+                sop_instance_uid="1.2.9.1",
+                sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
+                transfer_syntax_uid="1.2.840.10008.1.2.1",
+                path="a/b.dcm",
+                size_bytes=1,
+                sha256="0" * 64,
+                received_at=datetime.now(UTC),
+            )
+        )
+    asked = identifier("STUDY", StudyInstanceUID="", ModalitiesInStudy="SEG")
+    (match,), _ = find(receiver, asked)
+    assert (match.StudyInstanceUID, list(match.ModalitiesInStudy)) == ("1.2.4", ["MR", "SEG"])
 
 
 def test_conflicting_duplicates_are_not_found(database: Database, start_with: StartWith) -> None:

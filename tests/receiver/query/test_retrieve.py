@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -69,6 +70,8 @@ def mixed_study() -> list[Dataset]:
 class Workstation:
     """A storage SCP that answers as a test says.
 
+    `aborts_at` is the SOP instance at which it aborts the association.
+
     Attributes:
         statuses: by SOP Instance UID; success for all others.
         received: SOP Instance UID and encoded data set of each request, in order.
@@ -80,6 +83,7 @@ class Workstation:
         self.received: list[tuple[str, bytes, str]] = []
         self.originators: list[tuple[str, int]] = []
         self.on_store = lambda: None
+        self.aborts_at = ""
         entity = AE(ae_title="WORKSTATION")
         for uid in (
             CTImageStorage,
@@ -96,6 +100,8 @@ class Workstation:
     def _store(self, event: evt.Event) -> int:
         self.on_store()
         request: Any = event.request
+        if request.AffectedSOPInstanceUID == self.aborts_at:
+            event.assoc.abort()
         uid = str(request.AffectedSOPInstanceUID)
         data = request.DataSet.getvalue()
         self.received.append((uid, data, str(event.context.transfer_syntax)))
@@ -210,6 +216,38 @@ def test_failed_and_warned_instances_are_counted_and_named(
     ) == (2, 1, 1)
     assert failed is not None
     assert failed.FailedSOPInstanceUIDList == "1.2.3.1.1"
+
+
+def test_destination_that_breaks_off_fails_what_is_left(
+    sqlite_database: Database, start_with: StartWith, workstation: Workstation
+) -> None:
+    peer = remote("workstation", "WORKSTATION", workstation.port)
+    slices = [ct_slice("1.2.3", n + 1) for n in range(4)]
+    receiver = start_with(sqlite_database, *slices, remotes=(peer,))
+    workstation.aborts_at = "1.2.3.1.3"
+    started = time.monotonic()
+    final, failed = move(receiver, identifier("STUDY", StudyInstanceUID="1.2.3"))[-1]
+    assert time.monotonic() - started < 5
+    assert (final.Status, final.NumberOfCompletedSuboperations) == (0xB000, 2)
+    assert failed is not None
+    assert list(failed.FailedSOPInstanceUIDList) == ["1.2.3.1.3", "1.2.3.1.4"]
+
+
+def test_get_ends_when_the_peer_breaks_off(
+    sqlite_database: Database, start_with: StartWith
+) -> None:
+    receiver = start_with(sqlite_database, *(ct_slice("1.2.3", n + 1) for n in range(20)))
+    entity = AE(ae_title="WORKSTATION")
+    entity.add_requested_context(GET)
+    entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    association = entity.associate(
+        "127.0.0.1",
+        port_of(receiver),
+        ext_neg=[build_role(CTImageStorage, scp_role=True)],
+        evt_handlers=[(evt.EVT_C_STORE, lambda event: event.assoc.abort())],
+    )
+    list(association.send_c_get(identifier("STUDY", StudyInstanceUID="1.2.3"), GET))
+    wait_until(lambda: not receiver._ae.active_associations, "the receiver has let go", 5)
 
 
 def test_instance_whose_file_is_gone_fails_alone(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
 from triage.core.commitment import STORAGE_COMMITMENT_PUSH_MODEL
+from triage.core.errors import TriageError
 from triage.receiver.commitment.provider import CommitmentProvider
 from triage.receiver.commitment.requester import CommitmentRequester
 from triage.receiver.commitment.sources import SourceRequests
+from triage.receiver.peers import peer_by_name
 from triage.receiver.rounds import Rounds
 from triage.receiver.services import DimseService
 from triage.settings import Settings
@@ -19,12 +23,20 @@ from triage.store.database import Database
 from triage.store.files import InstanceFiles
 
 _REPORTERS = 2
+_LONGEST_WAIT_FOR_END_S = 5.0
+
+
+class CommitmentSettingsError(TriageError):
+    """Storage commitment is configured with somebody who is not known."""
 
 
 class StorageCommitment:
     """Both roles of storage commitment: the service on our port, and the threads behind it.
 
     A requester that hangs keeps one reporter waiting; there is another.
+
+    Raises:
+        CommitmentSettingsError: `commitment.sources_at` names nobody.
     """
 
     def __init__(
@@ -46,8 +58,14 @@ class StorageCommitment:
             *(Rounds(f"commitment-reports-{n + 1}", provider.go_round) for n in range(_REPORTERS)),
             Rounds("commitment-requests", requester.go_round),
         ]
-        if settings.commitment.sources_at:
-            sources = SourceRequests(settings.commitment.sources_at, database, clock)
+        archive = settings.commitment.sources_at
+        if archive:
+            if peer_by_name(settings, archive) is None:
+                raise CommitmentSettingsError(
+                    f"commitment.sources_at names {archive!r}, but no remote or destination has "
+                    "that name; add it, or leave commitment.sources_at empty"
+                )
+            sources = SourceRequests(archive, database, clock)
             self._rounds.append(Rounds("commitment-sources", sources.go_round, pause_s=5.0))
 
     def start(self) -> None:
@@ -59,8 +77,9 @@ class StorageCommitment:
         """Stop; what is left to do is done after the next start."""
         for rounds in self._rounds:
             rounds.end()
+        deadline = time.monotonic() + _LONGEST_WAIT_FOR_END_S
         for rounds in self._rounds:
-            rounds.join()
+            rounds.join(max(0.0, deadline - time.monotonic()))
 
 
 def _accept_proposed_roles(event: Event) -> None:
