@@ -24,10 +24,9 @@ from triage.core.runs import DeliveryState, RunState
 from triage.receiver import Receiver
 from triage.results.delivery import deliver_next
 from triage.settings import Settings
+from triage.store.commitment_questions import claim_question, record_report
 from triage.store.commitments import (
-    claim_question,
     is_committed,
-    record_report,
     request_commitment,
     request_commitment_of_delivery,
     uncommitted_instances,

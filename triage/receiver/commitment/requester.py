@@ -31,7 +31,7 @@ from triage.receiver.commitment.statuses import Answer, NormalizedStatus, answer
 from triage.receiver.peers import KnownPeer, peer_by_name
 from triage.settings import Settings
 from triage.store.clock import Clock
-from triage.store.commitments import (
+from triage.store.commitment_questions import (
     CommitmentQuestion,
     claim_question,
     has_due_question,

@@ -58,7 +58,7 @@ class SubOperations:
     Args:
         association: where they go.
         contexts: the presentation contexts on which this side may be the SCU.
-        first_message_id: Message ID of the first request.
+        files: where the instances are.
         priority: of the request that they belong to.
         originator: for C-MOVE only.
     """
