@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_ACTION
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_role
 
 from tests.tools import find_free_port
+from triage.receiver.commitment.requester import keep_pausable
+from triage.receiver.query.sub_operations import exclusive
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
@@ -85,6 +90,7 @@ class Modality:
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._report, ["same"])],
         )
         assert association.is_established
+        keep_pausable(association)
         return association
 
     def ask(
@@ -93,6 +99,29 @@ class Modality:
         """Return the answer to an N-ACTION."""
         answer, _ = association.send_n_action(asked, action, PUSH_MODEL, of)
         return answer
+
+    def ask_in_a_row(self, association: Association, every: Sequence[Dataset]) -> list[int]:
+        """Return the answers to N-ACTIONs that are sent while reports come.
+
+        Pynetdicom's own call is not made for that: the association's thread would take an answer.
+        """
+        (context_id,) = (
+            c.context_id for c in association.accepted_contexts if c.abstract_syntax == PUSH_MODEL
+        )
+        statuses = []
+        with exclusive(association):
+            for asked in every:
+                request = N_ACTION()
+                request.MessageID = len(statuses) + 1
+                request.RequestedSOPClassUID = PUSH_MODEL
+                request.RequestedSOPInstanceUID = WELL_KNOWN
+                request.ActionTypeID = 1
+                request.ActionInformation = BytesIO(encode(asked, True, True) or b"")
+                association.dimse.send_msg(request, context_id or 0)
+                _, answer = association.dimse.get_msg(block=True)
+                assert isinstance(answer, N_ACTION)
+                statuses.append(int(answer.Status or 0))
+        return statuses
 
     def stop(self) -> None:
         """Stop listening."""

@@ -104,9 +104,8 @@ def test_requests_in_a_row_on_one_association_are_all_answered_and_reported(
 ) -> None:
     receiver = start_committing(sqlite_database, *slices(3), same_association_s=0.01)
     association = modality.associate(port_of(receiver))
-    for n in range(20):
-        asked = information(f"2.25.{n + 1}", references(1 + n % 3))
-        assert modality.ask(association, asked).Status == 0x0000
+    asked = [information(f"2.25.{n + 1}", references(1 + n % 3)) for n in range(20)]
+    assert modality.ask_in_a_row(association, asked) == [0x0000] * 20
     wait_until(lambda: len(modality.reports) == 20, "all reports have come")
     association.release()
     assert {str(report.TransactionUID) for _, report in modality.reports} == {

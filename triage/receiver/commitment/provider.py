@@ -53,6 +53,7 @@ from triage.store.files import InstanceFiles
 log = structlog.get_logger(__name__)
 
 _ANSWER_TIMEOUT_S = 10.0
+_HEAD_START = timedelta(seconds=3)
 _LEASE = timedelta(seconds=180)
 
 
@@ -96,13 +97,13 @@ class CommitmentProvider:
         now, grace_s = self._clock(), self._settings.commitment.same_association_s
         calling = association.requestor.ae_title.strip()
         with self._database.transaction() as session:
-            # Twice the grace: until then it is for this receiver, which has the association.
+            # Until then it is for this receiver, which has the association.
             request_id = add_request(
                 session,
                 transaction_uid=asked.transaction_uid,
                 calling_ae_title=calling,
                 references=asked.references,
-                report_at=now + timedelta(seconds=2 * grace_s),
+                report_at=now + timedelta(seconds=grace_s) + _HEAD_START,
                 now=now,
             )
         with self._lock:

@@ -116,6 +116,7 @@ class CommitmentRequester:
             calling_ae_title=self._settings.receiver.ae_title,
             handlers=[(evt.EVT_N_EVENT_REPORT, reports.handle)],
         ) as association:
+            keep_pausable(association)
             self._send(association, question, peer)
             reports.wait()
 
@@ -208,6 +209,23 @@ class _ReportsAtOnce:
         """Return once the report is answered, or when none has come."""
         if self._came.wait(_REPORT_AT_ONCE_S) and self._thread is not None:
             self._thread.join(_LONGEST_ANSWER_S)
+
+
+def keep_pausable(association: Any) -> None:
+    """Let a report come at any moment on an association that we opened.
+
+    Pynetdicom serves a report in a thread of its own, which at its end notes that the association
+    is not paused. If a call (a request, the release) has just paused it, that call would wait for
+    ever.
+    """
+    serve = association._serve_request
+
+    def serve_and_stay_paused(message: Any, context_id: int) -> None:
+        serve(message, context_id)
+        if not association._reactor_checkpoint.is_set():
+            association._is_paused = True
+
+    association._serve_request = serve_and_stay_paused
 
 
 def _new_uid() -> str:
