@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 
 import structlog
 
@@ -31,3 +32,4 @@ def configure_logs(*, for_people: bool = False, least: int = logging.INFO) -> No
     # that it asks, in which a search names its patient.
     for noisy in ("pydicom", "pynetdicom", "highdicom", "monai", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module=noisy)

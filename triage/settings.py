@@ -253,6 +253,8 @@ class ArchiveSettings(_TlsPeer):
     """Its DICOM port."""
     timeout_s: Seconds = 30.0
     """Seconds that it may take to answer."""
+    storage_commitment: bool = False
+    """Ask it to commit to the storage of what was delivered; a dead letter if it does not."""
 
 
 class RemoteSettings(_TlsPeer):
@@ -321,6 +323,32 @@ class PriorsSettings(_Section):
     """How often the archive is asked before the search counts as failed."""
     retry_s: Seconds = 5.0
     """The pause after the first failed attempt; it doubles with each."""
+
+
+class QuerySettings(_Section):
+    """`[query]`: C-FIND, C-MOVE and C-GET over what Triage holds."""
+
+    enabled: bool = True
+    """Offer them at all."""
+    allowed_calling_ae_titles: tuple[AETitle, ...] = ()
+    """The AE titles that may ask; empty lets everybody who may associate."""
+
+
+class CommitmentSettings(_Section):
+    """`[commitment]`: storage commitment, given to senders and asked of archives."""
+
+    sources_at: str = ""
+    """Name of the remote or destination asked to commit to the images of each complete study."""
+    same_association_s: Seconds = 1.0
+    """Seconds after a request during which the report waits for the sender's association to end."""
+    report_timeout_s: Seconds = 3600.0
+    """Seconds that an archive may take to report, before it is asked again."""
+    maximum_attempts: Annotated[int, Field(ge=1)] = 20
+    """How often an archive is asked, or a sender told, before it is given up."""
+    first_retry_s: Seconds = 5.0
+    """The pause after the first failed attempt; it doubles with each."""
+    longest_retry_s: Seconds = 600.0
+    """The longest pause between two attempts."""
 
 
 class ResultSettings(_Section):
@@ -407,6 +435,8 @@ class Settings(BaseSettings):
     stow: StowSettings = StowSettings()
     watched_folder: WatchedFolderSettings = WatchedFolderSettings()
     priors: PriorsSettings = PriorsSettings()
+    query: QuerySettings = QuerySettings()
+    commitment: CommitmentSettings = CommitmentSettings()
     senders: tuple[SenderSettings, ...] = ()
     destinations: tuple[ArchiveSettings, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()

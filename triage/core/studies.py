@@ -11,6 +11,7 @@ IMAGE_HEADER_KEYWORDS: tuple[str, ...] = (
     "ImageType",
     "Modality",
     "BodyPartExamined",
+    "StudyID",
     "StudyDescription",
     "SeriesDescription",
     "ProtocolName",

@@ -24,6 +24,7 @@ from triage.core.completeness import Bounds, QuietPeriods
 from triage.receiver.admission import Admission, Rejection, Request
 from triage.receiver.availability import AvailabilityNotifications
 from triage.receiver.command_set import StoreRequest
+from triage.receiver.commitment import StorageCommitment
 from triage.receiver.companions import companions
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.counts import ArchiveCounts, counter_at
@@ -35,6 +36,7 @@ from triage.receiver.intake import AnnouncedInstance, Intake
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
 from triage.receiver.performed_steps import PerformedProcedureSteps
 from triage.receiver.processes import Listener, ReceiverProcesses, Share, not_listening
+from triage.receiver.query import query_retrieve_services
 from triage.receiver.refusals import ReceiverError, StorageStatus
 from triage.receiver.retrieve.origin import is_of_priors_move
 from triage.receiver.services import DimseService, handlers_of
@@ -122,15 +124,19 @@ class Receiver:
             clock,
             bounds=bounds(settings.receiver, listening_since=clock()),
         )
+        commitment = StorageCommitment(settings, database, files, clock)
         self._services = (
             verification_service(),
+            *query_retrieve_services(settings, database, files),
+            commitment.service,
             PerformedProcedureSteps(database, clock).service(),
             AvailabilityNotifications(database, clock).service(),
         )
         self._ae = _application_entity(settings.receiver, self._services, share)
         self._servers: list[StorageServer] = []
+        # A process reports on the associations that it has itself, so each does its part of that.
+        self._duties: list[Duty] = [commitment]
         # What is to be done once, however many processes receive.
-        self._duties: list[Duty] = []
         if share is None or share.index == 0:
             holder = f"{self.name}:{os.getpid()}"
             self._duties.append(

@@ -16,6 +16,7 @@ from triage.associations import AssociationError, associate
 from triage.results.errors import DeliveryError
 from triage.settings import ArchiveSettings, ResultSettings, Settings
 from triage.store.clock import Clock
+from triage.store.commitments import request_commitment_of_delivery
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.outbox import (
@@ -175,6 +176,8 @@ def deliver_next(
         return True
     with database.transaction() as session:
         mark_delivered(session, due, now=clock())
+        if destination.storage_commitment:
+            request_commitment_of_delivery(session, due, now=clock())
     return True
 
 

@@ -213,6 +213,7 @@ def mark_delivered(session: Session, due: DueDelivery, *, now: datetime) -> None
     row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == due.delivery_id)).one()
     row.state = DeliveryState.DELIVERED
     row.delivered_at = now
+    row.committed_at = None
     row.lease_until = None
     row.last_error = ""
     text = f"{due.role.upper()} delivered to {due.destination}"

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from triage.core.runs import DeliveryState, RunState, StudyState
 from triage.settings import RetentionSettings
+from triage.store.commitments import is_committed
 from triage.store.history import note
 from triage.store.tables import (
     AnalysisRunRow,
@@ -73,16 +74,6 @@ def _is_routed() -> ColumnElement[bool]:
             AnalysisRunRow.generation == StudyRow.generation,
         )
     )
-
-
-def is_committed(session: Session, study_id: int) -> bool:
-    """Return whether an archive has committed itself to keep every image of the study.
-
-    This is the place at which storage commitment (DICOM PS3.4 annex J) comes in: as long as no
-    commitment is recorded, no study is committed, and `retention.require_commitment` keeps all.
-    """
-    del session, study_id
-    return False
 
 
 def may_be_purged(session: Session, study_id: int, retention: RetentionSettings) -> bool:

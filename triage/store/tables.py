@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -26,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from triage.core.commitment import CommitmentState, ReportState
 from triage.core.priority import Priority
 from triage.core.priors import PriorState, SearchState
 from triage.core.runs import DeliveryState, RunState, StudyState
@@ -67,13 +69,7 @@ class PriorityColumn(TypeDecorator[Priority]):
         return None if value is None else Priority(value)
 
 
-def _state(
-    enum: type[RunState]
-    | type[DeliveryState]
-    | type[StudyState]
-    | type[SearchState]
-    | type[PriorState],
-) -> Enum:
+def _state(enum: type[StrEnum]) -> Enum:
     return Enum(
         enum,
         native_enum=False,
@@ -362,6 +358,7 @@ class DeliveryRow(Table):
     lease_until: Mapped[datetime | None] = mapped_column(default=None)
     last_error: Mapped[str] = mapped_column(Text, default="")
     delivered_at: Mapped[datetime | None] = mapped_column(default=None)
+    committed_at: Mapped[datetime | None] = mapped_column(default=None)
 
     result_object: Mapped[ResultObjectRow] = relationship(back_populates="deliveries")
 
@@ -385,8 +382,9 @@ class StudyEventRow(Table):
     """A line in a study's history: what became of it, and why. Rows are only ever added.
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
-    failed, superseded, flagged, delivered, undeliverable, resent, conflict, read, unread, purged,
-    forgotten, announced, priors. The newest `id` is what open worklists follow.
+    failed, superseded, flagged, delivered, undeliverable, resent, committed, not-committed,
+    conflict, read, unread, purged, forgotten, announced, priors. The newest `id` is what open
+    worklists follow.
     """
 
     __tablename__ = "study_events"
@@ -534,3 +532,68 @@ class PriorRow(Table):
     state: Mapped[PriorState] = mapped_column(_state(PriorState), default=PriorState.WANTED)
     said: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime]
+
+
+class CommitmentRequestRow(Table):
+    """A storage commitment request of another system, until its report has been taken.
+
+    `referenced` are pairs of SOP Class UID and SOP Instance UID, in the order of the request.
+    `next_attempt_at` is also the lease of the receiver that is reporting.
+    """
+
+    __tablename__ = "commitment_requests"
+    __table_args__ = (
+        UniqueConstraint("transaction_uid", "calling_ae_title"),
+        Index("ix_commitment_requests_due", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64))
+    calling_ae_title: Mapped[str] = mapped_column(String(16))
+    referenced: Mapped[list[Any]]
+    state: Mapped[ReportState] = mapped_column(_state(ReportState), default=ReportState.WAITING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    requested_at: Mapped[datetime]
+    reported_at: Mapped[datetime | None] = mapped_column(default=None)
+    last_error: Mapped[str] = mapped_column(Text, default="")
+
+
+class CommitmentRow(Table):
+    """Whether an archive has taken responsibility for one instance of a study.
+
+    `archive` is the name of a destination or a remote. `failures` counts the reports that said no.
+    `next_attempt_at` is when the archive is to be asked, or, while it is asked, asked again.
+    """
+
+    __tablename__ = "commitments"
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "archive"),
+        Index("ix_commitments_due", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    archive: Mapped[str] = mapped_column(String(64))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    is_result: Mapped[bool] = mapped_column(default=False)
+    state: Mapped[CommitmentState] = mapped_column(
+        _state(CommitmentState), default=CommitmentState.WAITING
+    )
+    transaction_uid: Mapped[str] = mapped_column(String(64), default="")
+    attempts: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    committed_at: Mapped[datetime | None] = mapped_column(default=None)
+    last_error: Mapped[str] = mapped_column(Text, default="")
+
+
+class CommitmentTransactionRow(Table):
+    """A storage commitment request that we made; a late report still finds its archive."""
+
+    __tablename__ = "commitment_transactions"
+
+    transaction_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    archive: Mapped[str] = mapped_column(String(64))
+    asked_at: Mapped[datetime]

@@ -82,6 +82,7 @@ class DeliveryView(_View):
     attempts: int
     last_error: str
     delivered_at: datetime | None
+    committed_at: datetime | None
     next_attempt_at: datetime
 
 
@@ -335,6 +336,7 @@ def delivery_view(row: DeliveryRow) -> DeliveryView:
         attempts=row.attempts,
         last_error=row.last_error,
         delivered_at=row.delivered_at,
+        committed_at=row.committed_at,
         next_attempt_at=row.next_attempt_at,
     )
 

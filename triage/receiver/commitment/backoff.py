@@ -1,0 +1,18 @@
+"""How long to wait before another attempt."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from triage.settings import CommitmentSettings
+
+
+def retry_after(attempt: int, settings: CommitmentSettings) -> timedelta:
+    """Return the pause after the failed `attempt`, counted from 1; it doubles with each.
+
+    >>> retry_after(3, CommitmentSettings(first_retry_s=5))
+    datetime.timedelta(seconds=20)
+    """
+    doublings = min(attempt - 1, 30)
+    longest = min(settings.first_retry_s * 2**doublings, settings.longest_retry_s)
+    return timedelta(seconds=longest)
