@@ -176,7 +176,7 @@ class CommitmentProvider:
     ) -> FailureReason | None:
         """Return why an instance is not committed to: only what is on disk, whole, is."""
         indexed = held.get(reference.sop_instance_uid)
-        if indexed is None:
+        if indexed is None or not indexed.path:
             return FailureReason.NO_SUCH_OBJECT_INSTANCE
         if indexed.sop_class_uid != reference.sop_class_uid:
             return FailureReason.CLASS_INSTANCE_CONFLICT
