@@ -54,7 +54,7 @@ class Target:
     def __init__(self, folder: Path, database: Database) -> None:
         self.folder = folder
         self.files = InstanceFiles(folder / "data")
-        self._database = database
+        self.database = database
         settings = receiver_settings(folder / "data", **_TIME_LIMITS)
         self.receiver = Receiver(settings, database, self.files)
         self.port = port_of(self.receiver)
@@ -107,8 +107,14 @@ class Target:
         """Return what this case added to the index."""
         return [row for row in self._all_rows() if row.id > self._known]
 
+    def rows_of(self, sop_instance_uid: str) -> list[InstanceRow]:
+        """Return the rows of an instance: its own, and those in conflict with it."""
+        statement = select(InstanceRow).where(InstanceRow.sop_instance_uid == sop_instance_uid)
+        with self.database.reading() as session:
+            return list(session.scalars(statement))
+
     def _all_rows(self) -> list[InstanceRow]:
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             return list(session.scalars(select(InstanceRow).order_by(InstanceRow.id)))
 
     def answers_echo(self) -> bool:

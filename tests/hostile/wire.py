@@ -5,6 +5,7 @@ DICOM PS3.8 section 9.3 has the PDUs, PS3.7 annex E the command elements.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Sequence
@@ -170,8 +171,9 @@ class RawPeer:
         return True
 
     def end_of_sending(self) -> None:
-        """Close our half of the connection."""
-        self._socket.shutdown(socket.SHUT_WR)
+        """Close our half of the connection, if it is still there."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     def read(self) -> Pdu | None:
         """Return the next PDU of the receiver, None where it closed the connection.
@@ -207,6 +209,17 @@ class RawPeer:
         found = []
         while (one := self.read()) is not None:
             found.append(one)
+        return found
+
+    def read_while_it_speaks(self, patience_s: float) -> list[Pdu]:
+        """Return what comes until nothing has come for `patience_s`, or to the end."""
+        found = []
+        patience = self._socket.gettimeout()
+        self._socket.settimeout(patience_s)
+        with contextlib.suppress(TimeoutError):
+            while (one := self.read()) is not None:
+                found.append(one)
+        self._socket.settimeout(patience)
         return found
 
     def associate(self) -> None:
