@@ -65,7 +65,8 @@ def _in_words(outcome: RoundOutcome) -> str:
     killed = ", ".join(f"{what} {n}" for what, n in sorted(outcome.killed.items()))
     lines = [
         f"seed {outcome.seed}: {outcome.audit.acknowledged} acknowledged, killed {killed}, "
-        f"{outcome.audit.reopened} of {outcome.audit.studies} studies reopened, "
+        f"{outcome.audit.studies} studies, "
+        f"{outcome.audit.reopened_of_two + outcome.audit.reopened_of_one} opened again, "
         f"{outcome.seconds:.1f} s",
         *(f"  BREACH {breach}" for breach in outcome.audit.breaches),
     ]
@@ -86,7 +87,8 @@ def _figures(outcomes: list[RoundOutcome]) -> dict[str, float]:
         "associations_refused": senders["associations refused"],
         "other_statuses": sum(n for name, n in senders.items() if name.startswith("status")),
         "studies": sum(o.audit.studies for o in outcomes),
-        "studies_reopened": sum(o.audit.reopened for o in outcomes),
+        "reopened_of_two_senders": sum(o.audit.reopened_of_two for o in outcomes),
+        "reopened_after_a_kill": sum(o.audit.reopened_of_one for o in outcomes),
         "breaches": sum(len(o.audit.breaches) for o in outcomes),
         "seconds": round(sum(o.seconds for o in outcomes), 1),
     }

@@ -35,14 +35,17 @@ class Audit:
 
     Attributes:
         breaches: one sentence for each thing that is not as it must be.
-        reopened: studies that became complete before their last image came, and were opened again.
+        reopened_of_two: studies of two senders that became complete between the two.
+        reopened_of_one: studies that became complete in the pause that a kill made, before their
+            sender had begun to send again.
     """
 
     breaches: list[str] = field(default_factory=list)
     acknowledged: int = 0
     acknowledged_twice: int = 0
     studies: int = 0
-    reopened: int = 0
+    reopened_of_two: int = 0
+    reopened_of_one: int = 0
 
     def note(self, what: str, objects: Iterable[object]) -> None:
         """Note a breach for `objects`, if there are any."""
@@ -163,7 +166,10 @@ def _check_studies(plan: Plan, database: Database, result: Audit) -> None:
         "studies that did not become complete once for each time they were opened",
         (f"{s.id} {events[s.id]}" for s in found if events[s.id] != _life(s.generation)),
     )
-    result.reopened = sum(s.generation > 1 for s in found)
+    of_two = {plan.study_instance_uid(s) for s in plan.studies if len(s.parts) > 1}
+    reopened = [s.study_instance_uid for s in found if s.generation > 1]
+    result.reopened_of_two = len(of_two.intersection(reopened))
+    result.reopened_of_one = len(reopened) - result.reopened_of_two
     result.note("associations that still hold a study open", held)
     _check_runs(runs, {s.id: s.generation for s in found}, result)
 
