@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections import Counter
@@ -38,6 +39,8 @@ def main() -> int:
     configure_logs(for_people=False, least=logging.CRITICAL)
     warnings.simplefilter("ignore")
     outcomes: dict[str, Counter[str]] = {}
+    ended_by_errors: list[str] = []
+    threading.excepthook = lambda error: ended_by_errors.append(error.exc_type.__name__)
     with _entrances() as entrances:
         until = time.monotonic() + arguments.minutes * 60
         seed = arguments.seed
@@ -52,6 +55,7 @@ def main() -> int:
         for name, counted in outcomes.items()
         for outcome, count in [("inputs", counted.total()), *counted.most_common()]
     }
+    figures["threads that an error ended"] = len(ended_by_errors)
     for name, count in figures.items():
         print(f"{name:<44} {count}")
     if arguments.json:

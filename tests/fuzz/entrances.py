@@ -6,14 +6,14 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi.testclient import TestClient
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
 )
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Match
 
 from tests.fuzz.corpus import data_sets, deflated_data_set
 from tests.hostile.conftest import SOP_INSTANCE, Target
@@ -284,7 +284,18 @@ class Stow:
         kind = 'multipart/related; type="application/dicom"; boundary=cut'
         answer = self._client.post(_STOW_PATH, content=content, headers={"Content-Type": kind})
         assert answer.status_code < 500, answer.text
+        if answer.status_code in (200, 202):
+            self._check_are_stored(answer.json())
         return f"status {answer.status_code}"
+
+    def _check_are_stored(self, answer: dict[str, Any]) -> None:
+        # Referenced SOP Sequence and its Referenced SOP Instance UID (DICOM PS3.18 I.2).
+        for stored in answer["00081199"]["Value"]:
+            (uid,) = stored["00081155"]["Value"]
+            for row in self._target.rows_of(uid):
+                content = self._target.files.absolute(row.path).read_bytes()
+                assert hashlib.sha256(content).hexdigest() == row.sha256
+            assert self._target.rows_of(uid), "answered with success, and not kept"
 
     def close(self) -> None:
         """The folder holds what the index says."""
@@ -292,10 +303,9 @@ class Stow:
         self._target.check_store()
 
 
-def _takes_studies(route: object) -> bool:
-    return (
-        isinstance(route, Route) and route.path == _STOW_PATH and "POST" in (route.methods or set())
-    )
+def _takes_studies(route: BaseRoute) -> bool:
+    scope = {"type": "http", "method": "POST", "path": _STOW_PATH, "root_path": "", "headers": []}
+    return route.matches(scope)[0] is Match.FULL
 
 
 def check_lives(target: Target) -> None:
