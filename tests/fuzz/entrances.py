@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Match
 
 from tests.fuzz.corpus import data_sets, deflated_data_set
 from tests.hostile.conftest import SOP_INSTANCE, Target
+from tests.hostile.data_sets import encoded, victim
 from tests.hostile.wire import (
     ABORT,
     ASSOCIATE_AC,
@@ -34,7 +35,9 @@ from tests.hostile.wire import (
     store_command,
 )
 from triage.core.analysis import InputRefusedError
-from triage.models.sources import decode, read_instance
+from triage.core.manifest import InputSpec
+from triage.models.radiograph import load_radiograph
+from triage.models.volume import load_volume
 from triage.receiver.headers import is_valid_uid, parse_header
 from triage.receiver.part10 import file_header
 from triage.receiver.refusals import RefusedInstanceError
@@ -102,42 +105,51 @@ class Parser:
 
 
 class Readers:
-    """A stored file, as models and the viewer read it: pixels, or a refusal in words."""
+    """A stored file, as models and the viewer read it: pixels, or a refusal in words.
+
+    For a model it is the second slice of a volume, and a single image.
+    """
 
     name = "stored file"
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="triage-fuzz-")
         self._file = Path(self._folder.name) / "one.dcm"
+        self._first = Path(self._folder.name) / "first.dcm"
         self._meta = file_header(
             sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
             sop_instance_uid=SOP_INSTANCE,
             transfer_syntax_uid=ExplicitVRLittleEndian,
         )
+        self._first.write_bytes(self._meta + encoded(victim(number=0)))
 
     def originals(self) -> Sequence[bytes]:
         """Return a data set as it lies in a file, behind the header that Triage writes."""
         return [data_sets()[ExplicitVRLittleEndian]]
 
     def feed(self, content: bytes) -> str:
-        """Decode with both readers."""
+        """Read it in each way."""
         self._file.write_bytes(self._meta + content)
-        outcomes = []
-        try:
-            decode(read_instance((SOP_INSTANCE, self._file)))
-            outcomes.append("decoded")
-        except InputRefusedError:
-            outcomes.append("refused")
-        try:
-            read_frame(self._file, 1)
-            outcomes.append("shown")
-        except PixelError:
-            outcomes.append("not shown")
-        return ", ".join(outcomes)
+        source, first = (SOP_INSTANCE, self._file), ("first", self._first)
+        ways: dict[str, Callable[[], object]] = {
+            "slice": lambda: load_volume([first, source]),
+            "image": lambda: load_radiograph([source], InputSpec(modalities=("CT",))),
+            "viewer": lambda: read_frame(self._file, 1),
+        }
+        taken = [name for name, read in ways.items() if _is_taken(read)]
+        return f"read by {' and '.join(taken) or 'nobody'}"
 
     def close(self) -> None:
         """Remove the file."""
         self._folder.cleanup()
+
+
+def _is_taken(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except (InputRefusedError, PixelError):
+        return False
+    return True
 
 
 class Storage:

@@ -33,6 +33,7 @@ from tests.hostile.data_sets import (
 )
 from triage.core.analysis import InputRefusedError
 from triage.models.sources import decode, read_instance
+from triage.models.volume import load_volume
 from triage.receiver.part10 import file_header
 from triage.web.pixels import PixelError, read_frame
 
@@ -158,6 +159,22 @@ def test_file_that_is_no_image_is_refused_in_words(tmp_path: Path, content: byte
     check_is_refused(stored(tmp_path, content, ExplicitVRLittleEndian))
     (tmp_path / "one.dcm").write_bytes(content)
     check_is_refused(tmp_path / "one.dcm")
+
+
+@pytest.mark.parametrize("vr", [b"ZZ", b"SQ"])
+def test_headers_that_contradict_the_standard_are_refused_in_words(
+    tmp_path: Path, vr: bytes
+) -> None:
+    sources = []
+    for number in (1, 2):
+        content = encoded(victim(number=number))
+        assert content.count(b"\x28\x00\x30\x00DS") == 1  # Pixel Spacing
+        content = content.replace(b"\x28\x00\x30\x00DS", b"\x28\x00\x30\x00" + vr)
+        (tmp_path / str(number)).mkdir()
+        file = stored(tmp_path / str(number), content, ExplicitVRLittleEndian)
+        sources.append((str(number), file))
+    with pytest.raises(InputRefusedError):
+        load_volume(sources)
 
 
 def test_billion_frames_are_neither_decoded_nor_looked_for(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.Image import DecompressionBombError
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
@@ -24,6 +25,7 @@ from triage.models.sources import (
     input_sha256,
     padding_mask,
     read_instance,
+    stating_reasons,
 )
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -52,6 +54,7 @@ class Radiograph:
         return input_sha256([self.instance])
 
 
+@stating_reasons
 def load_radiograph(sources: Sequence[Source], accepts: InputSpec) -> Radiograph:
     """Return the image of a series that the model is made for; DICOM or PNG.
 
@@ -171,7 +174,7 @@ def _load_png(source: Source) -> Radiograph:
         with Image.open(path) as image:
             deep = image.mode.startswith("I")
             values = np.asarray(image if deep else image.convert("L"), np.float32)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
+    except (OSError, UnidentifiedImageError, ValueError, DecompressionBombError) as error:
         raise InputRefusedError(f"the image {path.name} cannot be decoded: {error}") from error
     instance = ReadInstance(uid, path, file_digest(path), Dataset())
     return Radiograph(values, 65535.0 if deep else 255.0, instance)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import wraps
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import gdcm  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import UID, JPEGExtended12Bit
 
 from triage.core.analysis import InputRefusedError
@@ -29,6 +31,19 @@ Source = tuple[str, Path]
 # RecursionError: what lies in sequences of defined length is built only when it is asked for.
 _READING_ERRORS = (InvalidDicomError, EOFError, ValueError, NotImplementedError, RecursionError)
 
+_HEADER_ERRORS = (
+    NotImplementedError,
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+_Taken = ParamSpec("_Taken")
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -69,6 +84,24 @@ class ReadInstance:
         except (TypeError, ValueError):
             return None
         return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
+
+
+def stating_reasons(load: Callable[_Taken, _Out]) -> Callable[_Taken, _Out]:
+    """Make a loader of images refuse what its headers bring out in pydicom and NumPy.
+
+    Elements are converted when they are asked for, so that any of them may raise: a VR that there
+    is not, numbers that are none, a lookup table that contradicts itself.
+    """
+
+    @wraps(load)
+    def loaded(*args: _Taken.args, **kwargs: _Taken.kwargs) -> _Out:
+        try:
+            return load(*args, **kwargs)
+        except _HEADER_ERRORS as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputRefusedError(f"the images contradict the standard: {reason}") from error
+
+    return loaded
 
 
 def in_parallel(function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:

@@ -31,6 +31,7 @@ from triage.models.sources import (
     input_sha256,
     padding_mask,
     read_instance,
+    stating_reasons,
 )
 
 _AIR_HU = -1000.0
@@ -97,6 +98,7 @@ class Volume:
         return np.asarray(extents * self.spacing_mm[1] * self.spacing_mm[2] / 1000.0)
 
 
+@stating_reasons
 def load_volume(sources: Sequence[Source]) -> Volume:
     """Read, check, sort and decode the slices of a series.
 
