@@ -45,7 +45,7 @@ from tests.hostile.wire import (
 )
 from tests.tools import wait_until
 
-_ENDS_WITHIN_S = NETWORK_TIMEOUT_S * 4 + 2
+_ENDS_WITHIN_S = NETWORK_TIMEOUT_S * 2 + 2
 
 BEFORE_AN_ASSOCIATION = {
     "P-DATA before the association": p_data(ECHO_CONTEXT, COMMAND | LAST, echo_command()),
