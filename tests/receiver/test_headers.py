@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zlib
 
 import pydicom
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -137,3 +139,61 @@ def test_file_header_is_valid_and_does_not_depend_on_the_sender() -> None:
     pydicom.dataset.validate_file_meta(dataset.file_meta, enforce_standard=True)
     assert dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
     assert "SourceApplicationEntityTitle" not in dataset.file_meta
+
+
+UNDEFINED = 0xFFFFFFFF
+ITEM = struct.pack("<HHL", 0xFFFE, 0xE000, UNDEFINED)
+ITEM_END = struct.pack("<HHL", 0xFFFE, 0xE00D, 0)
+SEQUENCE_END = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+
+
+def long_element(group: int, number: int, vr: bytes, value: bytes) -> bytes:
+    """Return an element of undefined length in explicit VR."""
+    return struct.pack("<HH2sHL", group, number, vr, 0, UNDEFINED) + value + SEQUENCE_END
+
+
+FRAGMENTS = (
+    struct.pack("<HHL", 0xFFFE, 0xE000, 0) + struct.pack("<HHL", 0xFFFE, 0xE000, 4) + b"\1" * 4
+)
+
+STEPPED_OVER = {
+    "empty sequence": long_element(0x0008, 0x0001, b"SQ", b""),
+    "sequence with an empty item": long_element(0x0008, 0x0001, b"SQ", ITEM + ITEM_END),
+    "unknown sequence in implicit VR (CP-246)": long_element(
+        0x0008,
+        0x0001,
+        b"UN",
+        ITEM + struct.pack("<HHL", 0x0008, 0x0018, 4) + b"9.9\x00" + ITEM_END,
+    ),
+    "value that is no sequence": long_element(0x0008, 0x0001, b"OB", b"12345678"),
+    "icon of compressed pixels within a sequence": long_element(
+        0x0008, 0x0001, b"SQ", ITEM + long_element(0x7FE0, 0x0010, b"OB", FRAGMENTS) + ITEM_END
+    ),
+    "sequence in a sequence that has the same attributes": long_element(
+        0x0008,
+        0x0001,
+        b"SQ",
+        ITEM
+        + struct.pack("<HH2sH", 0x0008, 0x0018, b"UI", 4)
+        + b"9.9\x00"
+        + long_element(0x0008, 0x1140, b"SQ", ITEM + ITEM_END)
+        + ITEM_END,
+    ),
+    "element in implicit VR": struct.pack("<HHL", 0x0008, 0x0001, 4) + b"abcd",
+}
+
+
+@pytest.mark.parametrize("element", STEPPED_OVER.values(), ids=STEPPED_OVER)
+def test_what_lies_in_sequences_is_not_taken_for_the_header(element: bytes) -> None:
+    honest = encoded(ct_slice("1.2.3"))
+    header = parse_header(element + honest, ExplicitVRLittleEndian)
+    assert header == parse_header(honest, ExplicitVRLittleEndian)
+    read = read_dataset(io.BytesIO(element + honest), False, True)
+    assert read.SOPInstanceUID == header.sop_instance_uid
+
+
+def test_of_an_element_that_comes_twice_the_last_counts_as_for_other_readers() -> None:
+    twice = struct.pack("<HH2sH", 0x0008, 0x0018, b"UI", 4) + b"9.9\x00"
+    content = twice + encoded(ct_slice("1.2.3"))
+    header = parse_header(content, ExplicitVRLittleEndian)
+    assert header.sop_instance_uid == read_dataset(io.BytesIO(content), False, True).SOPInstanceUID
