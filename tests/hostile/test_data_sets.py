@@ -27,6 +27,7 @@ from tests.hostile.data_sets import (
     victim,
 )
 from tests.tools import require_tool
+from triage.models.sources import decode, read_instance
 from triage.receiver.headers import Header, parse_header
 from triage.receiver.refusals import RefusedInstanceError
 
@@ -130,10 +131,21 @@ def test_malformed_data_set_is_refused_with_a_reason(target: Target, content: by
     assert target.rows() == []
 
 
-def test_data_set_in_another_encoding_than_announced_is_refused(target: Target) -> None:
-    big_endian = encoded(victim())[:2][::-1] + encoded(victim())[2:]
-    assert store(target, big_endian)[0] == REFUSED
-    assert store(target, encoded(victim()), ImplicitVRLittleEndian)[0] == REFUSED
+def test_data_set_in_the_other_byte_order_is_refused(target: Target) -> None:
+    content = encoded(victim())
+    assert store(target, content[:2][::-1] + content[2:])[0] == REFUSED
+
+
+@pytest.mark.parametrize("is_implicit", [True, False])
+def test_data_set_with_or_without_vr_against_what_was_announced_is_stored_as_it_was_sent(
+    target: Target, is_implicit: bool
+) -> None:
+    content = encoded(victim(), is_implicit_vr=is_implicit)
+    announced = ExplicitVRLittleEndian if is_implicit else ImplicitVRLittleEndian
+    assert store(target, content, announced) == (0, "")
+    (row,) = target.rows()
+    assert target.files.absolute(row.path).read_bytes().endswith(content)
+    assert decode(read_instance((SOP_INSTANCE, target.files.absolute(row.path)))).shape == (4, 4)
 
 
 @pytest.mark.parametrize("depth", [10_000])

@@ -186,9 +186,11 @@ STEPPED_OVER = {
 @pytest.mark.parametrize("element", STEPPED_OVER.values(), ids=STEPPED_OVER)
 def test_what_lies_in_sequences_is_not_taken_for_the_header(element: bytes) -> None:
     honest = encoded(ct_slice("1.2.3"))
-    header = parse_header(element + honest, ExplicitVRLittleEndian)
+    first, rest = honest[:34], honest[34:]  # SOP Class UID, which says how all is encoded
+    content = first + element + rest
+    header = parse_header(content, ExplicitVRLittleEndian)
     assert header == parse_header(honest, ExplicitVRLittleEndian)
-    read = read_dataset(io.BytesIO(element + honest), False, True)
+    read = read_dataset(io.BytesIO(content), False, True)
     assert read.SOPInstanceUID == header.sop_instance_uid
 
 

@@ -56,7 +56,7 @@ def read_elements(
         DecodingError: the data set ends within an element, or its sequences are malformed, nested
             deeper than 64 times, or hold more than 300,000 elements.
     """
-    reader = _Reader(dataset, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian)
+    reader = _Reader(dataset, 0, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian)
     last = max(tags)
     values: dict[int, bytes] = {}
     at = 0
@@ -91,7 +91,9 @@ def check_elements(
     Raises:
         DecodingError: its sequences are as `read_elements` says, anywhere in the data set.
     """
-    reader = _Reader(dataset, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian)
+    reader = _Reader(
+        dataset, start, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian
+    )
     at = start
     while at + _SHORTEST_HEAD <= len(dataset):
         at = reader.end_of(reader.head(at))
@@ -100,9 +102,15 @@ def check_elements(
 class _Reader:
     """Steps from element to element of one encoded data set (DICOM PS3.5 section 7)."""
 
-    def __init__(self, dataset: Encoded, *, is_implicit_vr: bool, is_little_endian: bool) -> None:
+    def __init__(
+        self, dataset: Encoded, start: int, *, is_implicit_vr: bool, is_little_endian: bool
+    ) -> None:
         self._dataset = dataset
         self._is_implicit_vr = is_implicit_vr
+        vr_of_first = dataset[start + 4 : start + 6]
+        if len(vr_of_first) == 2:
+            # Some senders encode otherwise than they announce; pydicom goes by the first element.
+            self._is_implicit_vr = not _KNOWN_VR.fullmatch(vr_of_first)
         order = "<" if is_little_endian else ">"
         self._tag_and_length = struct.Struct(order + "HHL")
         self._tag_and_vr = struct.Struct(order + "HH2sH")
