@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.tools import PROJECT, find_free_port
 
 _STARTS_WITHIN_S = 60.0
+_ORPHANS_END_WITHIN_S = 10.0
 
 
 class ChaosError(AssertionError):
@@ -31,6 +32,7 @@ class KillableReceiver:
         self.log = folder / "receiver.log"
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._groups: set[int] = set()
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(PROJECT),
@@ -52,7 +54,7 @@ class KillableReceiver:
 
     def _triage(self, command: str) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "triage.cli", command],
                 cwd=self.folder,
                 env=self._environment,
@@ -60,6 +62,8 @@ class KillableReceiver:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._groups.add(process.pid)
+        return process
 
     def start(self) -> None:
         """Start and return once connections are taken; try again where the port is still held."""
@@ -115,13 +119,34 @@ class KillableReceiver:
         return []
 
     def stop(self) -> None:
-        """End it as an administrator does, and what an earlier kill may have left of its group."""
-        if self._process is None:
-            return
-        if self.is_running:
+        """End it as an administrator does."""
+        if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+
+    def outlived(self) -> set[int]:
+        """Return the groups of processes that are alive though their receiver was ended.
+
+        A child whose parent was killed has to end by itself, and may take a moment.
+        """
+        deadline = time.monotonic() + _ORPHANS_END_WITHIN_S
+        while (alive := set(filter(_has_processes, self._groups))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return alive
+
+    def end(self) -> None:
+        """Kill whatever is left."""
+        for group in self._groups:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+
+def _has_processes(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

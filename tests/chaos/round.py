@@ -59,12 +59,13 @@ def run_round(
         _wait_until_settled(database, plan, receiver.data)
         receiver.stop()
         found = audit(plan, ledgers, database, receiver.data)
+        found.note("groups of processes that outlive their receiver", receiver.outlived())
     finally:
         database.close()
         for sender in senders:
             sender.kill()
             sender.wait()
-        receiver.stop()
+        receiver.end()
     counts: Counter[str] = Counter()
     for ledger in ledgers:
         counts.update(json.loads(ledger.with_suffix(".json").read_text()))
