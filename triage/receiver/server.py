@@ -97,6 +97,7 @@ class Receiver:
             association_s=settings.receiver.maximum_association_s,
         )
         self._database = database
+        self._files = files
         self._share = share
         self.name = receiver_name(settings.receiver, share)
         self._open = OpenAssociations()
@@ -157,6 +158,7 @@ class Receiver:
         servers = self._listen()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
+        self._files.remove_abandoned()
         self._servers = servers
         self._rounds.start()
         self._deadlines.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import itertools
 import mmap
@@ -67,6 +68,20 @@ class InstanceFiles:
         """
         return GrowingFile(self.root)
 
+    def remove_abandoned(self) -> int:
+        """Remove the growing files of writers that are no more, and return how many.
+
+        A writer locks its file; the lock ends with the process, however that ends.
+        """
+        removed = 0
+        for file in (self.root / _INCOMING).glob("*.part"):
+            with contextlib.suppress(FileNotFoundError), file.open("rb") as abandoned:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(abandoned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    file.unlink()
+                    removed += 1
+        return removed
+
     def make_names_durable(self, files: Iterable[StoredFile]) -> None:
         """Return once the names of files that were kept are as durable as their content.
 
@@ -100,6 +115,9 @@ class GrowingFile:
         except FileNotFoundError:
             (root / _INCOMING).mkdir(exist_ok=True)
             self._descriptor = os.open(self._path, _NEW_FILE, 0o640)
+        # Says that somebody is still writing. Who looks between the two lines takes it for
+        # abandoned: it then gets no name, and its sender sends it again.
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         self._content = hashlib.sha256()
         self._is_open = True
         self.size_bytes = 0
