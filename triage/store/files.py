@@ -8,12 +8,15 @@ import hashlib
 import itertools
 import mmap
 import os
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 _INCOMING = "incoming"
+# In containers that share a disk, processes have the same numbers.
+_ours = uuid.uuid4().hex[:16]
 _numbers = itertools.count()
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -75,11 +78,14 @@ class InstanceFiles:
         """
         removed = 0
         for file in (self.root / _INCOMING).glob("*.part"):
-            with contextlib.suppress(FileNotFoundError), file.open("rb") as abandoned:
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(abandoned, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    file.unlink()
-                    removed += 1
+            # Gone meanwhile, or being written.
+            with (
+                contextlib.suppress(FileNotFoundError, BlockingIOError),
+                file.open("rb") as abandoned,
+            ):
+                fcntl.flock(abandoned, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink()
+                removed += 1
         return removed
 
     def make_names_durable(self, files: Iterable[StoredFile]) -> None:
@@ -109,7 +115,7 @@ class GrowingFile:
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
-        self._path = f"{self._root}/{_INCOMING}/{os.getpid()}-{next(_numbers)}.part"
+        self._path = f"{self._root}/{_INCOMING}/{_ours}-{os.getpid()}-{next(_numbers)}.part"
         try:
             self._descriptor = os.open(self._path, _NEW_FILE, 0o640)
         except FileNotFoundError:
