@@ -30,7 +30,8 @@ _TOUCH_STUDY = (
     .where(_STUDIES.c.id == bindparam("study"), _STUDIES.c.state == StudyState.RECEIVING)
     .values(last_instance_at=bindparam("at"))
 )
-_COLUMNS = tuple(column for column in _INSTANCES.c if column.name not in {"id", "conflicts_with"})
+_LEFT_EMPTY = {"id", "conflicts_with", "purged_at"}
+_COLUMNS = tuple(column for column in _INSTANCES.c if column.name not in _LEFT_EMPTY)
 _INSERT_UNLESS_KNOWN = (
     insert(_INSTANCES)
     .execution_options(preserve_rowcount=True)
