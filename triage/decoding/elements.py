@@ -62,7 +62,9 @@ def read_elements(
         DecodingError: the data set ends within an element, or its sequences are malformed, nested
             deeper than 64 times, or hold more than 300,000 elements.
     """
-    reader = _Reader(dataset, 0, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian)
+    reader = _Reader(
+        dataset, start, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian
+    )
     last = max(tags)
     values: dict[int, bytes] = {}
     at = start
