@@ -9,6 +9,7 @@ index to the socket. Everything else that a peer may send is left to pynetdicom.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Callable
@@ -37,6 +38,8 @@ log = structlog.get_logger(__name__)
 _P_DATA_TF = 0x04
 _PDU_HEADER = struct.Struct(">BxI")
 _PDV_HEADER = struct.Struct(">IBB")
+# A-ABORT by the service provider, reason not specified (DICOM PS3.8 9.3.8).
+_A_ABORT = bytes.fromhex("07000000000400000200")
 _IS_COMMAND = 0x01
 _IS_LAST = 0x02
 # A command set is a few hundred bytes; data sets of queries and procedure steps some kilobytes.
@@ -100,10 +103,22 @@ class StorageProvider(DULServiceProvider):
         """Serve the association; what was only half received at its end is discarded."""
         try:
             super().run_reactor()
+        except Exception as error:  # noqa: BLE001 - what hostile bytes make pynetdicom raise
+            log.warning("association ended by us", reason=type(error).__name__)
+            self._end_at_once()
         finally:
             if self._store is not None:
                 self._store.sink.discard()
                 self._store = None
+
+    def _end_at_once(self) -> None:
+        """Abort without the state machine, which does not know how to go on."""
+        with contextlib.suppress(OSError):
+            self.socket.send(_A_ABORT)
+        self.assoc.is_aborted = True
+        self.assoc.is_established = False
+        self._kill_thread = True
+        self.socket.close()
 
     def _read_pdu_data(self) -> None:
         if self.state_machine.current_state != "Sta6":
@@ -230,7 +245,10 @@ class StorageProvider(DULServiceProvider):
         # A list of lists is what it takes, whatever its annotation says.
         value: Any = [context_id, bytes((control,)) + data]
         primitive.presentation_data_value_list = [value]
-        self.assoc.dimse.receive_primitive(primitive)
+        try:
+            self.assoc.dimse.receive_primitive(primitive)
+        except Exception as error:
+            raise ProtocolError("a message that cannot be understood") from error
 
     def _fragments(self, length: int, take: Callable[[memoryview], None]) -> None:
         """Pass on the next `length` bytes as they come."""
