@@ -146,7 +146,9 @@ def test_model_that_cannot_be_loaded_says_so(hosts: ModelHosts, tmp_path: Path) 
     package = make_segmentation(tmp_path / "tiny", preprocessing=[{"_target_": "NoSuchThing"}])
     with pytest.raises(PackageError, match=r"cannot be loaded: .*NoSuchThing"):
         hosts.warm_now(package)
-    assert package.manifest.identity not in hosts.process_ids()
+    wait_until(
+        lambda: package.manifest.identity not in hosts.process_ids(), "its process has ended"
+    )
 
 
 def test_closing_ends_a_run_that_is_under_way(segmentation: ModelPackage) -> None:

@@ -469,7 +469,9 @@ def test_a_killed_receiver_goes_on_with_the_search_when_it_starts_again(
     port = find_free_port()
     with orthanc_with(tmp_path, *history("1.2.5", "20240101")) as (orthanc, pacs):
         orthanc.kill()
-        lines = [f"{key} = {value!r}" for key, value in pacs.model_dump().items()]
+        lines = [
+            f"{key} = {value!r}" for key, value in pacs.model_dump(exclude_defaults=True).items()
+        ]
         (tmp_path / "triage.toml").write_text(
             "[[remotes]]\n" + "\n".join(lines) + "\n[priors]\nremote = 'pacs'\n"
             "maximum_attempts = 20\nretry_s = 0.2\n"

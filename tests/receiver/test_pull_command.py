@@ -29,7 +29,9 @@ def pull(tmp_path: Path, sqlite_url: str) -> Pull:
     """A function that runs `triage pull` with an entry of [[remotes]]."""
 
     def run(pacs: RemoteSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
-        lines = [f"{key} = {value!r}" for key, value in pacs.model_dump().items()]
+        lines = [
+            f"{key} = {value!r}" for key, value in pacs.model_dump(exclude_defaults=True).items()
+        ]
         (tmp_path / "triage.toml").write_text("[[remotes]]\n" + "\n".join(lines) + "\n")
         environment = {
             **os.environ,

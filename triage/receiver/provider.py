@@ -95,6 +95,7 @@ class StorageProvider(DULServiceProvider):
         self._command_context_id = 0
         self._store: _Store | None = None
         self._other_context_id: int | None = None
+        self._is_answering = False
         self._message_began = 0.0
         self._message_bytes = 0
         self.arriving: ArrivingMessage | None = None
@@ -119,6 +120,10 @@ class StorageProvider(DULServiceProvider):
         self.assoc.is_established = False
         self._kill_thread = True
         self.socket.close()
+
+    def idle_timer_expired(self) -> bool:
+        """Return whether the peer has been silent for too long; not while it waits for us."""
+        return not self._is_answering and super().idle_timer_expired()
 
     def _read_pdu_data(self) -> None:
         if self.state_machine.current_state != "Sta6":
@@ -220,7 +225,12 @@ class StorageProvider(DULServiceProvider):
 
     def _answer(self, store: _Store) -> None:
         self._store = None
-        status, comment = store.sink.finish()
+        self._is_answering = True
+        try:
+            status, comment = store.sink.finish()
+        finally:
+            self._is_answering = False
+            self._idle_timer.restart()
         response = store_response(store.request, status, comment)
         control = _IS_COMMAND | _IS_LAST
         value = _PDV_HEADER.pack(len(response) + 2, store.context_id, control) + response
