@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
 from triage.store.clock import system_clock
 from triage.store.database import Database
-from triage.store.files import InstanceFiles, StoredFile
+from triage.store.files import InstanceFiles
 from triage.store.studies import hold_open, record_instance
 from triage.store.tables import (
     AnalysisRunRow,
@@ -194,24 +193,13 @@ def test_two_senders_of_one_study(database: Database, start_receiver: StartRecei
         assert len(session.scalars(select(PatientRow)).all()) == 1
 
 
-@pytest.fixture
-def named_files(files: InstanceFiles) -> InstanceFiles:
-    """A store that has the folders of the files that `tests.store.rows.received` makes up."""
-
-    class Named(InstanceFiles):
-        def make_names_durable(self, files: Iterable[StoredFile]) -> None:
-            assert all(file.path for file in files)
-
-    return Named(files.root.parent)
-
-
 def test_receivers_of_one_database_meet_on_new_studies_without_an_error(
-    named_files: InstanceFiles,
+    files: InstanceFiles,
     database_url: str,
 ) -> None:
     # Each receiver has connections of its own, as processes on two machines have.
     databases = [Database(database_url) for _ in range(3)]
-    indexers = [Indexer(d, named_files, f"r{n}", system_clock) for n, d in enumerate(databases)]
+    indexers = [Indexer(d, files, f"r{n}", system_clock) for n, d in enumerate(databases)]
     together = threading.Barrier(6)
 
     def record(worker: int) -> None:
@@ -233,9 +221,9 @@ def test_receivers_of_one_database_meet_on_new_studies_without_an_error(
 
 
 def test_one_instance_that_cannot_be_indexed_does_not_harm_its_batch(
-    named_files: InstanceFiles, sqlite_database: Database, clock: ManualClock
+    files: InstanceFiles, sqlite_database: Database, clock: ManualClock
 ) -> None:
-    indexer = Indexer(sqlite_database, named_files, "r", clock)
+    indexer = Indexer(sqlite_database, files, "r", clock)
     good = [received(clock(), number=n) for n in range(3)]
     bad = received(clock(), number=9, headers={"Rows": object()})
     with ThreadPoolExecutor(4) as pool:
@@ -250,9 +238,9 @@ def test_one_instance_that_cannot_be_indexed_does_not_harm_its_batch(
 
 @pytest.mark.parametrize("change", ["", "content", "state", "modality"])
 def test_short_way_into_the_index_is_left_when_an_instance_asks_for_more(
-    named_files: InstanceFiles, database: Database, clock: ManualClock, change: str
+    files: InstanceFiles, database: Database, clock: ManualClock, change: str
 ) -> None:
-    indexer = Indexer(database, named_files, "r", clock)
+    indexer = Indexer(database, files, "r", clock)
     first = indexer.record(received(clock(), number=1), "a")
     assert indexer.record(received(clock.advance(1), number=2), "a") == first
     again = indexer.record(received(clock.advance(1), number=2), "a")
@@ -276,13 +264,13 @@ def test_short_way_into_the_index_is_left_when_an_instance_asks_for_more(
 
 
 def test_waiting_instances_share_a_commit(
-    named_files: InstanceFiles, sqlite_database: Database, clock: ManualClock
+    files: InstanceFiles, sqlite_database: Database, clock: ManualClock
 ) -> None:
     from sqlalchemy import event
 
     commits: list[object] = []
     event.listen(sqlite_database.engine, "commit", commits.append)
-    indexer = Indexer(sqlite_database, named_files, "r", clock)
+    indexer = Indexer(sqlite_database, files, "r", clock)
     with ThreadPoolExecutor(10) as pool, indexer._committing:
         for n in range(10):
             pool.submit(indexer.record, received(clock(), number=n), "a")

@@ -2,8 +2,7 @@
 
 Each commit waits for the disk, and SQLite has one writer at a time. So the handler whose turn it is
 commits, in one transaction, its own instance and all that have come to wait behind it meanwhile;
-every handler answers its sender only after its own row is durable. The names of the files are made
-durable in the same way, folder by folder, before the rows that refer to them.
+every handler answers its sender only after its own row is durable.
 """
 
 from __future__ import annotations
@@ -79,11 +78,6 @@ class Indexer:
                 self._record_batch(self._next_batch())
         try:
             return pending.recorded.result()
-        except OSError as error:
-            log.warning("instance could not be made durable", error=error.strerror)
-            raise RefusedInstanceError(
-                StorageStatus.OUT_OF_RESOURCES, "instance could not be written to disk"
-            ) from error
         except FileIsGoneError as error:
             raise RefusedInstanceError(
                 StorageStatus.OUT_OF_RESOURCES, "an older copy is just being deleted, send again"
@@ -129,7 +123,6 @@ class Indexer:
 
     def _commit(self, batch: Sequence[_Pending]) -> list[Recorded]:
         learned = _Learned()
-        self._files.make_names_durable(pending.received.file for pending in batch)
         with self._database.connection() as connection:
             outcomes = self._record_known(connection, batch)
             if None in outcomes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -60,6 +61,7 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 _MIB = 1024 * 1024
 _MOST_PROCESSES = 4
+_GARBAGE_THRESHOLDS = (20_000, 20, 20)
 # Connections that have not asked for anything yet do not keep senders out; this bounds them.
 _CONNECTIONS_PER_ASSOCIATION = 4
 _GRACE_S = 2.0
@@ -429,6 +431,10 @@ def _serve(settings: Settings, share: Share | None) -> None:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    # What was imported lives as long as the process: the collector need not look at it again and
+    # again, which costs a tenth of the time at full speed.
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE_THRESHOLDS)
     database = Database(settings.database_url)
     try:
         files = InstanceFiles(settings.data_directory)

@@ -59,9 +59,7 @@ class InstanceFiles:
         with self.begin() as file:
             for chunk in chunks:
                 file.write(chunk)
-            stored = file.keep(study_instance_uid, sop_instance_uid)
-        self.make_names_durable([stored])
-        return stored
+            return file.keep(study_instance_uid, sop_instance_uid)
 
     def begin(self) -> GrowingFile:
         """Return a new file that takes bytes before it is known whose they are.
@@ -87,18 +85,6 @@ class InstanceFiles:
                 file.unlink()
                 removed += 1
         return removed
-
-    def make_names_durable(self, files: Iterable[StoredFile]) -> None:
-        """Return once the names of files that were kept are as durable as their content.
-
-        One call for many files costs one write for each folder.
-
-        Raises:
-            OSError: the disk refused.
-        """
-        for folder in {file.path.partition("/")[0] for file in files}:
-            # A file's name is durable only once its folder is (POSIX fsync on the directory).
-            _fsync_folder(f"{self.root}/{folder}")
 
     def free_bytes(self) -> int:
         """Return how many bytes the disk of the store has left."""
@@ -151,11 +137,10 @@ class GrowingFile:
         return mmap.mmap(self._descriptor, self.size_bytes, access=mmap.ACCESS_READ)
 
     def keep(self, study_instance_uid: str, sop_instance_uid: str) -> StoredFile:
-        """Name the file after its instance and return once its content is durable.
+        """Name the file after its instance and return once content and name are durable.
 
-        Its name is durable only once its folder is (`make_names_durable`). The content's digest is
-        part of the name, so an instance that comes again with other content never overwrites the
-        first.
+        The content's digest is part of the name, so an instance that comes again with other
+        content never overwrites the first.
 
         Raises:
             OSError: the disk refused.
@@ -172,6 +157,8 @@ class GrowingFile:
             # Named first, so that a journal takes the content and the name in one commit.
             self._move_to(place)
             os.fsync(self._descriptor)
+        # A file's name is durable only once its folder is (POSIX fsync on the directory).
+        _fsync_folder(f"{self._root}/{folder}")
         self._close()
         return StoredFile(path, self.size_bytes, sha256)
 
