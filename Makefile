@@ -38,8 +38,9 @@ check: $(VENV)/.dev ## format, lint, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
+# Four at once also on two cores: the tests wait for sockets, clocks and processes most of the time.
 test: check ## every check and every test (ARGS goes to pytest)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 format: $(VENV)/.dev ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
