@@ -22,6 +22,7 @@ from socketserver import BaseServer
 from typing import Any
 
 import structlog
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
@@ -75,7 +76,8 @@ class StorageServer(ThreadedAssociationServer):
         self._channel = channel
         self._may_connect = may_connect
         self._counting = threading.Lock()
-        self._starting = 0  # connections whose association has not begun yet
+        # The peers of connections whose association has not begun yet.
+        self._starting: set[Any] = set()
         super().__init__(*args, **kwargs)
 
     def server_bind(self) -> None:
@@ -98,16 +100,26 @@ class StorageServer(ThreadedAssociationServer):
         reason = ""
         if not self._may_connect(client_address[0]):
             reason = "no sender is there"
-        elif len(self.active_associations) + self._starting >= self.ae.maximum_associations:
+        elif self._count_connections() >= self.ae.maximum_associations:
             reason = "too many connections"
         if reason:
             log.warning("connection closed", address=client_address[0], reason=reason)
         return not reason
 
+    def _count_connections(self) -> int:
+        with self._counting:
+            return len(self.active_associations) + len(self._starting)
+
+    def begin(self, association: Association, client_address: Any) -> None:
+        """Start the threads of an association; its connection is counted once all the time."""
+        with self._counting:
+            association.start()
+            self._starting.discard(client_address)
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own."""
         with self._counting:
-            self._starting += 1
+            self._starting.add(client_address)
         super().process_request(request, client_address)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -122,7 +134,7 @@ class StorageServer(ThreadedAssociationServer):
                 self._finish_secured(self.tls, request, client_address)
         finally:
             with self._counting:
-                self._starting -= 1
+                self._starting.discard(client_address)
 
     def _finish_secured(self, tls: ServerTls, request: Any, client_address: Any) -> None:
         try:
@@ -172,6 +184,12 @@ class StorageServer(ThreadedAssociationServer):
 
 class _StorageRequestHandler(RequestHandler):
     server: StorageServer
+
+    def handle(self) -> None:
+        """Begin an association on the connection."""
+        association = self._create_association()
+        evt.trigger(association, evt.EVT_CONN_OPEN, {"address": self.client_address})
+        self.server.begin(association, self.client_address)
 
     def _create_association(self) -> Association:
         association = super()._create_association()
