@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from pynetdicom import AE
 
 from tests.datasets import ct_slice
@@ -130,6 +132,22 @@ def test_long_association_is_aborted_and_its_images_are_kept(
     association = associate(receiver, one)
     assert association.send_c_store(one).Status == 0
     wait_until(lambda: association.is_aborted, "the association is aborted")
+
+
+@pytest.mark.parametrize("limit", ["message_timeout_s", "maximum_association_s"])
+def test_time_that_we_take_to_answer_is_not_the_senders(
+    sqlite_database: Database, start_receiver: StartReceiver, limit: str
+) -> None:
+    receiver = start_receiver(sqlite_database, **{limit: 0.5})
+    one = ct_slice()
+    association = associate(receiver, one)
+    with ThreadPoolExecutor(1) as pool:
+        with receiver._intake._indexer._committing:
+            answer = pool.submit(association.send_c_store, one)
+            with pytest.raises(TimeoutError):
+                answer.result(timeout=4.0)  # the limit, and the grace before a cut
+            assert not association.is_aborted
+        assert answer.result().Status == 0
 
 
 def test_instance_that_is_too_large_is_refused_with_a_comment(

@@ -145,8 +145,13 @@ class WatchedAssociation:
         return getattr(self._association.dul, "arriving", None)
 
     def is_busy(self) -> bool:
-        """Return whether the association's thread is elsewhere than where it waits for messages."""
-        return not self._association._is_paused or not self._association.dimse.msg_queue.empty()
+        """Return whether a message is being answered, by one thread or the other."""
+        association = self._association
+        return (
+            getattr(association.dul, "is_answering", False)
+            or not association._is_paused
+            or not association.dimse.msg_queue.empty()
+        )
 
     def abort(self) -> None:
         """Send A-ABORT (DICOM PS3.8 9.3.8)."""

@@ -95,7 +95,7 @@ class StorageProvider(DULServiceProvider):
         self._command_context_id = 0
         self._store: _Store | None = None
         self._other_context_id: int | None = None
-        self._is_answering = False
+        self.is_answering = False
         self._message_began = 0.0
         self._message_bytes = 0
         self.arriving: ArrivingMessage | None = None
@@ -123,7 +123,7 @@ class StorageProvider(DULServiceProvider):
 
     def idle_timer_expired(self) -> bool:
         """Return whether the peer has been silent for too long; not while it waits for us."""
-        return not self._is_answering and super().idle_timer_expired()
+        return not self.is_answering and super().idle_timer_expired()
 
     def _read_pdu_data(self) -> None:
         if self.state_machine.current_state != "Sta6":
@@ -225,12 +225,16 @@ class StorageProvider(DULServiceProvider):
 
     def _answer(self, store: _Store) -> None:
         self._store = None
-        self._is_answering = True
+        # In this order: between the two, the message would neither be arriving nor be answered.
+        self.is_answering = True
+        self.arriving = None
         try:
-            status, comment = store.sink.finish()
+            self._respond(store, *store.sink.finish())
         finally:
-            self._is_answering = False
+            self.is_answering = False
             self._idle_timer.restart()
+
+    def _respond(self, store: _Store, status: int, comment: str) -> None:
         response = store_response(store.request, status, comment)
         control = _IS_COMMAND | _IS_LAST
         value = _PDV_HEADER.pack(len(response) + 2, store.context_id, control) + response
