@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from triage.core.backoff import pause_s
 from triage.core.priors import (
     Comparable,
     PriorsRule,
@@ -303,8 +305,9 @@ class PriorsRounds:
         now = self._clock()
         with self._database.transaction() as session:
             if not fetched.is_whole and due.attempt < self._rule.maximum_attempts:
-                pause = timedelta(seconds=self._rule.retry_s * 2 ** (due.attempt - 1))
-                try_search_again(session, due, fetched.said, at=now + pause)
+                pause = pause_s(due.attempt, first_s=self._rule.retry_s, longest_s=math.inf)
+                again_at = now + timedelta(seconds=pause)
+                try_search_again(session, due, fetched.said, at=again_at)
                 return
             state = SearchState.DONE if fetched.is_whole or fetched.here else SearchState.FAILED
             finish_search(session, due, state, fetched.said, now=now)

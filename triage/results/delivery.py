@@ -13,6 +13,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from triage.associations import AssociationError, associate
+from triage.core.backoff import pause_s
 from triage.results.errors import DeliveryError
 from triage.settings import ArchiveSettings, ResultSettings, Settings
 from triage.store.clock import Clock
@@ -146,8 +147,7 @@ def retry_after(attempt: int, settings: ResultSettings, random: Random) -> timed
     >>> retry_after(3, ResultSettings(first_retry_s=2), random=lambda: 1.0)
     datetime.timedelta(seconds=8)
     """
-    doublings = min(attempt - 1, 30)
-    longest = min(settings.first_retry_s * 2**doublings, settings.longest_retry_s)
+    longest = pause_s(attempt, first_s=settings.first_retry_s, longest_s=settings.longest_retry_s)
     return timedelta(seconds=longest * (0.5 + 0.5 * random()))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from triage.core.backoff import pause_s
 from triage.settings import CommitmentSettings
 
 
@@ -13,6 +14,6 @@ def retry_after(attempt: int, settings: CommitmentSettings) -> timedelta:
     >>> retry_after(3, CommitmentSettings(first_retry_s=5))
     datetime.timedelta(seconds=20)
     """
-    doublings = min(attempt - 1, 30)
-    longest = min(settings.first_retry_s * 2**doublings, settings.longest_retry_s)
-    return timedelta(seconds=longest)
+    return timedelta(
+        seconds=pause_s(attempt, first_s=settings.first_retry_s, longest_s=settings.longest_retry_s)
+    )
