@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from triage.core.commitment import CommitmentState, Reference, failure_in_words
 from triage.core.runs import DeliveryState
+from triage.store.chunks import chunks
 from triage.store.history import note
 from triage.store.tables import (
     CommitmentRow,
@@ -201,12 +202,12 @@ def _rows_of(
 ) -> Sequence[CommitmentRow]:
     """Return the rows in one of `states` that a report is about."""
     rows: list[CommitmentRow] = []
-    for start in range(0, len(uids), _MOST_IN_ONE_REQUEST):
+    for some in chunks(uids):
         rows += session.scalars(
             select(CommitmentRow)
             .where(
                 CommitmentRow.archive == transaction.archive,
-                CommitmentRow.sop_instance_uid.in_(uids[start : start + _MOST_IN_ONE_REQUEST]),
+                CommitmentRow.sop_instance_uid.in_(some),
                 CommitmentRow.state.in_(states),
             )
             .order_by(CommitmentRow.id)

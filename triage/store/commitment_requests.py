@@ -10,9 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from triage.core.commitment import Reference, ReportState
+from triage.store.chunks import chunks
 from triage.store.tables import CommitmentRequestRow, InstanceRow
-
-_PER_STATEMENT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ def mark_not_reported(
 def indexed_files(session: Session, sop_instance_uids: Sequence[str]) -> dict[str, IndexedFile]:
     """Return what the index holds of the given instances, without conflicting duplicates."""
     found: dict[str, IndexedFile] = {}
-    for start in range(0, len(sop_instance_uids), _PER_STATEMENT):
+    for some in chunks(sop_instance_uids):
         rows = session.execute(
             select(
                 InstanceRow.sop_instance_uid,
@@ -149,7 +148,7 @@ def indexed_files(session: Session, sop_instance_uids: Sequence[str]) -> dict[st
                 InstanceRow.path,
                 InstanceRow.size_bytes,
             ).where(
-                InstanceRow.sop_instance_uid.in_(sop_instance_uids[start : start + _PER_STATEMENT]),
+                InstanceRow.sop_instance_uid.in_(some),
                 InstanceRow.conflicts_with.is_(None),
                 InstanceRow.purged_at.is_(None),
             )

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 from triage.core.priors import Comparable, PriorState
 from triage.core.studies import Study
 from triage.store.studies import load_study, make_ordinary
-from triage.store.tables import InstanceRow, PriorRow, SeriesRow, StudyRow
+from triage.store.tables import InstanceRow, PriorRow, SeriesRow, StudyRow, stand_in_patient_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def comparable(session: Session, study_id: int) -> Comparable:
     series = [one for one in study.series if not one.is_result]
     day = study.study_date or study.first_instance_at.astimezone().strftime("%Y%m%d")
     # Without a Patient ID, the row has a stand-in that names no patient to any archive.
-    has_stand_in = study.patient.patient_id == f"(none) {study.study_instance_uid}"
+    has_stand_in = study.patient.patient_id == stand_in_patient_id(study.study_instance_uid)
     return Comparable(
         study_instance_uid=study.study_instance_uid,
         patient_id="" if has_stand_in else study.patient.patient_id,

@@ -14,7 +14,7 @@ from triage.core.query import UNIQUE_KEYS, Level, Query, QueryError
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
 from triage.store.database import Database
 from triage.store.matching import matches
-from triage.store.tables import InstanceRow, PatientRow, SeriesRow, StudyRow
+from triage.store.tables import STAND_IN_PREFIX, InstanceRow, PatientRow, SeriesRow, StudyRow
 
 PAGE_SIZE = 200
 MOST_INSTANCES = 65535
@@ -63,7 +63,6 @@ _IDS: dict[Level, InstrumentedAttribute[int]] = {
     Level.SERIES: SeriesRow.id,
     Level.IMAGE: InstanceRow.id,
 }
-_NAMELESS = "(none) "  # how the store names a patient without Patient ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +180,7 @@ def _page(
     rows = session.execute(statement.order_by(key).limit(PAGE_SIZE)).mappings().all()
     page = {row["id"]: {keyword: row[keyword] for keyword in columns} for row in rows}
     for values in page.values():
-        if str(values.get("PatientID", "")).startswith(_NAMELESS):
+        if str(values.get("PatientID", "")).startswith(STAND_IN_PREFIX):
             values["PatientID"] = ""
     _add_headers(session, query, page)
     _add_counts(session, query, page)

@@ -23,6 +23,7 @@ from triage.store.tables import (
     ResultObjectRow,
     SeriesRow,
     StudyRow,
+    stand_in_patient_id,
 )
 
 _ON_THE_WAY = (DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.DEAD)
@@ -293,7 +294,7 @@ def forget_patient(
 def _replace_patient(session: Session, study: StudyRow) -> None:
     known = study.patient
     # The form in which a patient without a Patient ID is kept: one for each study.
-    identity = f"(none) {study.study_instance_uid}"
+    identity = stand_in_patient_id(study.study_instance_uid)
     nobody = session.scalar(select(PatientRow).where(PatientRow.patient_id == identity))
     if nobody is None:
         nobody = PatientRow(patient_id=identity)

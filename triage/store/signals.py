@@ -11,6 +11,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from triage.core.completeness import Source
+from triage.store.chunks import chunks
 from triage.store.history import note
 from triage.store.tables import ArrivalSignalRow, ExpectedInstanceRow, StudyRow
 
@@ -71,13 +72,9 @@ def create_step(
             sop_instance_uid=sop_instance_uid,
             study_instance_uid=study_instance_uid,
             state=SignalState.IN_PROGRESS,
-            calling_ae_title=calling_ae_title[:16],
-            created_at=now,
-            updated_at=now,
+            calling_ae_title=calling_ae_title,
         )
-        session.add(row)
-        session.flush()
-        _expect(session, row, kept)
+        _keep(session, row, kept, now)
         _note(session, row, "performed procedure step in progress", now)
 
 
@@ -143,13 +140,9 @@ def record_availability(
         sop_instance_uid=sop_instance_uid,
         study_instance_uid=study_instance_uid,
         state=SignalState.AVAILABLE,
-        calling_ae_title=calling_ae_title[:16],
-        created_at=now,
-        updated_at=now,
+        calling_ae_title=calling_ae_title,
     )
-    session.add(row)
-    session.flush()
-    _expect(session, row, kept)
+    _keep(session, row, kept, now)
     count = sum(r.is_available for r in kept)
     _note(session, row, f"{count} of {len(kept)} instances are available", now)
 
@@ -167,6 +160,16 @@ def _refuse_duplicate(session: Session, source: Source, sop_instance_uid: str) -
     )
     if session.scalars(known.limit(1)).first() is not None:
         raise DuplicateSignalError(sop_instance_uid)
+
+
+def _keep(
+    session: Session, row: ArrivalSignalRow, references: Iterable[Reference], now: datetime
+) -> None:
+    row.calling_ae_title = row.calling_ae_title[:16]
+    row.created_at = row.updated_at = now
+    session.add(row)
+    session.flush()
+    _expect(session, row, references)
 
 
 def _expect(session: Session, row: ArrivalSignalRow, references: Iterable[Reference]) -> None:
@@ -194,9 +197,8 @@ def _forget_earlier(session: Session, study_instance_uid: str, named: set[str]) 
         )
     )
     ids = [row_id for row_id, instance in rows if instance in named]
-    for start in range(0, len(ids), 500):  # SQLite bounds the parameters of a statement
-        chunk = ids[start : start + 500]
-        session.execute(delete(ExpectedInstanceRow).where(ExpectedInstanceRow.id.in_(chunk)))
+    for some in chunks(ids):
+        session.execute(delete(ExpectedInstanceRow).where(ExpectedInstanceRow.id.in_(some)))
 
 
 def _note(session: Session, row: ArrivalSignalRow, text: str, now: datetime) -> None:

@@ -27,6 +27,7 @@ from triage.core.routing import select_series
 from triage.core.runs import RunState, StudyState, check_transition
 from triage.core.studies import Instance, Series, Study
 from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER, load_arrivals
+from triage.store.chunks import MOST_IN_A_STATEMENT, chunks
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.outbox import withdraw_unsent
@@ -42,9 +43,8 @@ from triage.store.tables import (
     PriorityEventRow,
     SeriesRow,
     StudyRow,
+    stand_in_patient_id,
 )
-
-_MOST_AT_ONCE = 500  # SQLite bounds the parameters of a statement
 
 # The statements of record_instance are built once: it runs for every image that arrives.
 # The study is locked, because it may be becoming complete at this moment: without the lock, an
@@ -316,7 +316,7 @@ def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
             )
         )
     else:
-        identity = (f"(none) {received.study_instance_uid}", "")
+        identity = (stand_in_patient_id(received.study_instance_uid), "")
         patient = session.scalar(select(PatientRow).where(PatientRow.patient_id == identity[0]))
     if patient is None:
         patient = PatientRow(
@@ -402,7 +402,7 @@ def complete_quiet_studies(
             OpenAssociationRow.alive_at < now - ASSOCIATION_IS_DEAD_AFTER
         )
     )
-    locked = lock_studies(session, _due_studies(session, quiet, now, bounds)[:_MOST_AT_ONCE])
+    locked = lock_studies(session, _due_studies(session, quiet, now, bounds)[:MOST_IN_A_STATEMENT])
     # Asked again, now that the studies are locked: images or associations may have come since.
     arrivals = load_arrivals(session, locked, now)
     completed = []
@@ -433,8 +433,7 @@ def _due_studies(
         .order_by(StudyRow.last_instance_at, StudyRow.id)
     ).all()
     due = []
-    for start in range(0, len(candidates), _MOST_AT_ONCE):
-        some = candidates[start : start + _MOST_AT_ONCE]
+    for some in chunks(candidates):
         arrivals = load_arrivals(session, some, now)
         due += [s.id for s in some if completion_reason(arrivals[s.id], quiet, now, bounds)]
     return due

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import select
 
+from triage.store.chunks import chunks
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
@@ -136,8 +137,7 @@ class Sweep:
         """Return those of `paths` that some row names; it is asked for the few that seem not to."""
         found: set[str] = set()
         with self._database.reading() as session:
-            for first in range(0, len(paths), 500):
-                some = paths[first : first + 500]
+            for some in chunks(paths):
                 found |= set(
                     session.scalars(select(InstanceRow.path).where(InstanceRow.path.in_(some)))
                 )

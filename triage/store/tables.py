@@ -102,6 +102,15 @@ class Table(DeclarativeBase):
     }
 
 
+STAND_IN_PREFIX = "(none) "
+"""What the stand-in for a missing Patient ID begins with; it is never told to anybody outside."""
+
+
+def stand_in_patient_id(study_instance_uid: str) -> str:
+    """Return the Patient ID of a study that has none: without one, no two are known to be one's."""
+    return STAND_IN_PREFIX + study_instance_uid
+
+
 class PatientRow(Table):
     """A patient, as Patient ID and Issuer of Patient ID name one."""
 
