@@ -13,6 +13,7 @@ from pynetdicom.events import Event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from triage.receiver.headers import is_valid_uid
+from triage.receiver.statuses import NormalizedStatus, error_comment
 from triage.store.signals import (
     DuplicateSignalError,
     FinalStepError,
@@ -21,17 +22,6 @@ from triage.store.signals import (
 )
 
 log = structlog.get_logger(__name__)
-
-SUCCESS = 0x0000
-INVALID_ATTRIBUTE_VALUE = 0x0106
-PROCESSING_FAILURE = 0x0110
-DUPLICATE_SOP_INSTANCE = 0x0111
-NO_SUCH_SOP_INSTANCE = 0x0112
-INVALID_OBJECT_INSTANCE = 0x0117
-MISSING_ATTRIBUTE = 0x0120
-RESOURCE_LIMITATION = 0x0213
-
-_LONGEST_COMMENT = 64  # Error Comment (0000,0902) is LO
 
 Answer = tuple[Dataset, Dataset | None]
 
@@ -43,10 +33,10 @@ class RefusedRequestError(Exception):
         error_id: Error ID (0000,0903), where the standard has one.
     """
 
-    def __init__(self, status: int, comment: str, error_id: int | None = None) -> None:
+    def __init__(self, status: NormalizedStatus, comment: str, error_id: int | None = None) -> None:
         super().__init__(comment)
         self.status = status
-        self.comment = comment[:_LONGEST_COMMENT]
+        self.comment = error_comment(comment)
         self.error_id = error_id
 
 
@@ -60,20 +50,31 @@ def answered(carry_out: Callable[[Event], str], event: Event) -> Answer:
     except RefusedRequestError as refusal:
         return _refused(event, refusal)
     except DuplicateSignalError:
-        return _refused(event, RefusedRequestError(DUPLICATE_SOP_INSTANCE, "it is there already"))
+        return _refused(
+            event,
+            RefusedRequestError(NormalizedStatus.DUPLICATE_SOP_INSTANCE, "it is there already"),
+        )
     except IntegrityError:  # another association has just created it
-        return _refused(event, RefusedRequestError(DUPLICATE_SOP_INSTANCE, "it is there already"))
+        return _refused(
+            event,
+            RefusedRequestError(NormalizedStatus.DUPLICATE_SOP_INSTANCE, "it is there already"),
+        )
     except UnknownSignalError:
-        return _refused(event, RefusedRequestError(NO_SUCH_SOP_INSTANCE, "it was never created"))
+        return _refused(
+            event,
+            RefusedRequestError(NormalizedStatus.NO_SUCH_SOP_INSTANCE, "it was never created"),
+        )
     except FinalStepError:
         comment = "Performed Procedure Step Object may no longer be updated"
-        return _refused(event, RefusedRequestError(PROCESSING_FAILURE, comment, 0xA710))
+        return _refused(
+            event, RefusedRequestError(NormalizedStatus.PROCESSING_FAILURE, comment, 0xA710)
+        )
     except SQLAlchemyError as error:
         log.warning("announcement not kept", error=type(error).__name__)
         comment = "the index cannot be written now, send again"
-        return _refused(event, RefusedRequestError(RESOURCE_LIMITATION, comment))
+        return _refused(event, RefusedRequestError(NormalizedStatus.RESOURCE_LIMITATION, comment))
     status = Dataset()
-    status.Status = SUCCESS
+    status.Status = int(NormalizedStatus.SUCCESS)
     given = Dataset()
     if isinstance(event.request, N_CREATE) and event.request.AffectedSOPInstanceUID is None:
         given.AffectedSOPInstanceUID = uid  # pynetdicom moves it into the command
@@ -88,7 +89,7 @@ def _refused(event: Event, refusal: RefusedRequestError) -> Answer:
         reason=refusal.comment,
     )
     status = Dataset()
-    status.Status = refusal.status
+    status.Status = int(refusal.status)
     status.ErrorComment = refusal.comment
     if refusal.error_id is not None:
         status.ErrorID = refusal.error_id
@@ -110,7 +111,9 @@ def instance_uid_of(event: Event) -> str:
     if uid is None:
         return str(generate_uid(prefix=None))
     if not is_valid_uid(str(uid)):
-        raise RefusedRequestError(INVALID_OBJECT_INSTANCE, "SOP Instance UID is not a valid UID")
+        raise RefusedRequestError(
+            NormalizedStatus.INVALID_OBJECT_INSTANCE, "SOP Instance UID is not a valid UID"
+        )
     return str(uid)
 
 
@@ -125,7 +128,7 @@ def read(source: Callable[[], Dataset]) -> Dataset:
         dataset.walk(lambda _, element: element.value)
     except Exception as error:  # whatever hostile bytes make the parser raise
         reason = f"data set cannot be parsed: {type(error).__name__}"
-        raise RefusedRequestError(PROCESSING_FAILURE, reason) from error
+        raise RefusedRequestError(NormalizedStatus.PROCESSING_FAILURE, reason) from error
     return dataset
 
 
@@ -137,9 +140,11 @@ def required_uid(dataset: Dataset, keyword: str) -> str:
     """
     value = str(dataset.get(keyword) or "")
     if not value:
-        raise RefusedRequestError(MISSING_ATTRIBUTE, f"{keyword} is missing")
+        raise RefusedRequestError(NormalizedStatus.MISSING_ATTRIBUTE, f"{keyword} is missing")
     if not is_valid_uid(value):
-        raise RefusedRequestError(INVALID_ATTRIBUTE_VALUE, f"{keyword} is not a valid UID")
+        raise RefusedRequestError(
+            NormalizedStatus.INVALID_ATTRIBUTE_VALUE, f"{keyword} is not a valid UID"
+        )
     return value
 
 

@@ -13,7 +13,6 @@ from pynetdicom import evt
 from pynetdicom.events import Event
 
 from triage.receiver.announcements import (
-    MISSING_ATTRIBUTE,
     RefusedRequestError,
     answered,
     calling_ae_title,
@@ -23,6 +22,7 @@ from triage.receiver.announcements import (
     required_uid,
 )
 from triage.receiver.services import DimseService
+from triage.receiver.statuses import NormalizedStatus
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.signals import Reference, record_availability
@@ -53,7 +53,9 @@ class AvailabilityNotifications:
         study_instance_uid = required_uid(notification, "StudyInstanceUID")
         named = list(_instances_of(notification))
         if not named:
-            raise RefusedRequestError(MISSING_ATTRIBUTE, "ReferencedSeriesSequence is missing")
+            raise RefusedRequestError(
+                NormalizedStatus.MISSING_ATTRIBUTE, "ReferencedSeriesSequence is missing"
+            )
         with self._database.transaction() as session:
             record_availability(
                 session,

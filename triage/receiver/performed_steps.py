@@ -16,9 +16,6 @@ from pynetdicom.dimse_primitives import N_SET
 from pynetdicom.events import Event
 
 from triage.receiver.announcements import (
-    INVALID_ATTRIBUTE_VALUE,
-    MISSING_ATTRIBUTE,
-    NO_SUCH_SOP_INSTANCE,
     RefusedRequestError,
     answered,
     calling_ae_title,
@@ -28,6 +25,7 @@ from triage.receiver.announcements import (
     required_uid,
 )
 from triage.receiver.services import DimseService
+from triage.receiver.statuses import NormalizedStatus
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.signals import Reference, SignalState, create_step, update_step
@@ -67,7 +65,9 @@ class PerformedProcedureSteps:
         step = read(lambda: event.attribute_list)
         # PS3.4 F.7.2.1.3: a step is created in progress.
         if _state_of(step) is not SignalState.IN_PROGRESS:
-            raise RefusedRequestError(INVALID_ATTRIBUTE_VALUE, "a new step must be IN PROGRESS")
+            raise RefusedRequestError(
+                NormalizedStatus.INVALID_ATTRIBUTE_VALUE, "a new step must be IN PROGRESS"
+            )
         studies = _studies_of(step)
         named = list(_instances_of(step))
         with self._database.transaction() as session:
@@ -85,7 +85,9 @@ class PerformedProcedureSteps:
     def _set(self, event: Event) -> str:
         uid = str(cast(N_SET, event.request).RequestedSOPInstanceUID or "")
         if not uid:
-            raise RefusedRequestError(NO_SUCH_SOP_INSTANCE, "Requested SOP Instance UID is empty")
+            raise RefusedRequestError(
+                NormalizedStatus.NO_SUCH_SOP_INSTANCE, "Requested SOP Instance UID is empty"
+            )
         changes = read(lambda: event.modification_list)
         is_ending = "PerformedProcedureStepStatus" in changes
         state = _state_of(changes) if is_ending else SignalState.IN_PROGRESS
@@ -106,10 +108,13 @@ class PerformedProcedureSteps:
 def _state_of(step: Dataset) -> SignalState:
     value = str(step.get("PerformedProcedureStepStatus") or "").strip().upper()
     if not value:
-        raise RefusedRequestError(MISSING_ATTRIBUTE, "PerformedProcedureStepStatus is missing")
+        raise RefusedRequestError(
+            NormalizedStatus.MISSING_ATTRIBUTE, "PerformedProcedureStepStatus is missing"
+        )
     if value not in _STATES:
         raise RefusedRequestError(
-            INVALID_ATTRIBUTE_VALUE, "PerformedProcedureStepStatus has no such value"
+            NormalizedStatus.INVALID_ATTRIBUTE_VALUE,
+            "PerformedProcedureStepStatus has no such value",
         )
     return _STATES[value]
 
@@ -118,7 +123,9 @@ def _studies_of(step: Dataset) -> list[str]:
     """Return the Study Instance UIDs: several where one step fulfils the orders of several."""
     items = step.get("ScheduledStepAttributesSequence") or ()
     if not items:
-        raise RefusedRequestError(MISSING_ATTRIBUTE, "ScheduledStepAttributesSequence is missing")
+        raise RefusedRequestError(
+            NormalizedStatus.MISSING_ATTRIBUTE, "ScheduledStepAttributesSequence is missing"
+        )
     return sorted({required_uid(item, "StudyInstanceUID") for item in items})
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from triage.core.errors import TriageError
-
-_LONGEST_COMMENT = 64  # Error Comment (0000,0902) is LO
+from triage.receiver.statuses import error_comment
 
 
 class StorageStatus(IntEnum):
@@ -33,4 +32,4 @@ class RefusedInstanceError(Exception):
     def __init__(self, status: StorageStatus, comment: str) -> None:
         super().__init__(comment)
         self.status = status
-        self.comment = comment[:_LONGEST_COMMENT]
+        self.comment = error_comment(comment)

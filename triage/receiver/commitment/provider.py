@@ -22,6 +22,7 @@ from triage.core.commitment import (
     FailureReason,
     Reference,
 )
+from triage.receiver.commitment.answers import Answer, answer
 from triage.receiver.commitment.backoff import retry_after
 from triage.receiver.commitment.information import (
     REQUEST_STORAGE_COMMITMENT,
@@ -33,8 +34,8 @@ from triage.receiver.commitment.information import (
     report_information,
 )
 from triage.receiver.commitment.same_association import Answers
-from triage.receiver.commitment.statuses import Answer, NormalizedStatus, answer
 from triage.receiver.peers import peer_by_ae_title
+from triage.receiver.statuses import NormalizedStatus
 from triage.settings import Settings
 from triage.store.clock import Clock
 from triage.store.commitment_requests import (

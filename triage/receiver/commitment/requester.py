@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from triage.associations import AssociationError, associate
 from triage.core.commitment import STORAGE_COMMITMENT_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL
+from triage.receiver.commitment.answers import Answer, answer
 from triage.receiver.commitment.backoff import retry_after
 from triage.receiver.commitment.information import (
     REQUEST_STORAGE_COMMITMENT,
@@ -27,8 +28,8 @@ from triage.receiver.commitment.information import (
     parse_report,
     request_information,
 )
-from triage.receiver.commitment.statuses import Answer, NormalizedStatus, answer
 from triage.receiver.peers import KnownPeer, peer_by_name
+from triage.receiver.statuses import NormalizedStatus
 from triage.settings import Settings
 from triage.store.clock import Clock
 from triage.store.commitment_questions import (

@@ -12,7 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from triage.core.query import QueryError
 from triage.receiver.query.identifier import match_identifier, parse_identifier
-from triage.receiver.query.statuses import QueryStatus, may_ask, shortened
+from triage.receiver.query.statuses import QueryStatus, may_ask
+from triage.receiver.statuses import error_comment
 from triage.settings import Settings
 from triage.store.database import Database
 from triage.store.query import find
@@ -87,5 +88,5 @@ def _character_set_of(identifier: Dataset) -> str:
 def _failure(status: QueryStatus, comment: str) -> Dataset:
     answer = Dataset()
     answer.Status = int(status)
-    answer.ErrorComment = shortened(comment)
+    answer.ErrorComment = error_comment(comment)
     return answer

@@ -23,13 +23,14 @@ from triage.associations import AssociationError, Peer, associate
 from triage.core.query import QueryError
 from triage.receiver.query.identifier import check_names_what_to_retrieve, parse_identifier
 from triage.receiver.query.payload import contexts_for
-from triage.receiver.query.statuses import QueryStatus, shortened
+from triage.receiver.query.statuses import QueryStatus
 from triage.receiver.query.sub_operations import (
     Counters,
     Originator,
     SubOperations,
     exclusive,
 )
+from triage.receiver.statuses import error_comment
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.query import HeldInstance, TooManyInstancesError, instances_to_retrieve
@@ -212,7 +213,7 @@ class Retrieval:
         response.AffectedSOPClassUID = self.request.AffectedSOPClassUID
         response.Status = int(status)
         if comment:
-            response.ErrorComment = shortened(comment)
+            response.ErrorComment = error_comment(comment)
         else:
             self._add_counters(response, status)
         self.association.dimse.send_msg(response, self._context.context_id or 0)

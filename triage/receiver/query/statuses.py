@@ -6,8 +6,6 @@ from enum import IntEnum
 
 from triage.settings import QuerySettings
 
-_LONGEST_COMMENT = 64  # Error Comment (0000,0902) is LO
-
 
 class QueryStatus(IntEnum):
     """What C-FIND, C-MOVE and C-GET are answered with."""
@@ -28,8 +26,3 @@ def may_ask(settings: QuerySettings, calling_ae_title: str) -> bool:
     """Return whether a calling AE title may query and retrieve."""
     allowed = {title.strip() for title in settings.allowed_calling_ae_titles}
     return not allowed or calling_ae_title.strip() in allowed
-
-
-def shortened(comment: str) -> str:
-    """Return as much of `comment` as an Error Comment (0000,0902) can hold."""
-    return comment.encode("ascii", "replace").decode()[:_LONGEST_COMMENT]
