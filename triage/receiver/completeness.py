@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from datetime import datetime, timedelta
 
 import structlog
 
 from triage.core.completeness import Bounds, QuietPeriods
+from triage.receiver.rounds import Rounds
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.early_runs import queue_early_runs, studies_with_enough
@@ -84,32 +84,24 @@ class CompletenessRounds:
         self._clock = clock
         self._heartbeat_at: datetime | None = None
         self._tidied_at = clock()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="triage-completeness", daemon=True)
+        # Many large studies make a round long; receiving goes before.
+        self._rounds = Rounds(
+            "completeness",
+            self.go_round,
+            pause_s=_ROUND_S,
+            pauses_first=True,
+            share_of_time=_SHARE_OF_TIME,
+            failing="completeness cannot be judged",
+        )
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End the thread after the round that is under way."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        was_failing = False
-        pause_s = _ROUND_S
-        while not self._stopping.wait(pause_s):
-            started = time.monotonic()
-            try:
-                self.go_round()
-                was_failing = False
-            except Exception as error:  # noqa: BLE001 - the rounds must outlive a database outage
-                if not was_failing:
-                    log.warning("completeness cannot be judged", error=type(error).__name__)
-                was_failing = True
-            # Many large studies make a round long; receiving goes before.
-            pause_s = max(_ROUND_S, _SHARE_OF_TIME * (time.monotonic() - started))
+        self._rounds.end()
+        self._rounds.join()
 
     def go_round(self) -> list[int]:
         """Do what is due now and return the ids of the studies that became complete."""

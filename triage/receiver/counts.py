@@ -6,7 +6,6 @@ without it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from triage.associations import AssociationError, associate
 from triage.core.errors import TriageError
+from triage.receiver.rounds import Rounds
 from triage.settings import RemoteSettings
 from triage.store.clock import Clock
 from triage.store.counts import (
@@ -223,29 +223,22 @@ class ArchiveCounts:
         self._pause = timedelta(seconds=pause_s)
         # Connecting, two questions and releasing may each take their time.
         self._lease = timedelta(seconds=4 * timeout_s)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="triage-counts", daemon=True)
+        self._rounds = Rounds(
+            "counts",
+            self.ask_once,
+            pause_s=_ROUND_S,
+            pauses_first=True,
+            failing="archive cannot be asked",
+        )
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End the thread; a question that is under way is left to its time limit."""
-        self._stopping.set()
-        self._thread.join(2 * _ROUND_S)
-
-    def _run(self) -> None:
-        was_failing = False
-        while not self._stopping.wait(_ROUND_S):
-            try:
-                while self.ask_once() and not self._stopping.is_set():
-                    pass
-                was_failing = False
-            except Exception as error:  # noqa: BLE001 - must outlive a database outage
-                if not was_failing:
-                    log.warning("archive cannot be asked", error=type(error).__name__)
-                was_failing = True
+        self._rounds.end()
+        self._rounds.join(2 * _ROUND_S)
 
     def ask_once(self) -> bool:
         """Ask for the most urgent study that is due; return whether there was one."""

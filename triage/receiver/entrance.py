@@ -94,12 +94,8 @@ class Entrance:
         self._clock = clock
         self._name = f"{kind} {uuid.uuid4().hex}"[:64]
         indexer = (PriorsIndexer if as_priors else Indexer)(database, files, self._name, clock)
-        self._intake = Intake(
-            files,
-            indexer,
-            clock,
-            watermarks=watermarks_of(files, settings),
-            maximum_instance_bytes=settings.maximum_instance_mb * 1024 * 1024,
+        self._intake = Intake.configured(
+            settings, files, indexer, clock, watermarks_of(files, settings)
         )
         self._staying: set[str] = set()
         self._closing = threading.Event()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
-import structlog
-
+from triage.receiver.rounds import Rounds
 from triage.settings import Settings
 from triage.store.clock import Clock
 from triage.store.database import Database
@@ -14,8 +12,6 @@ from triage.store.disk import Watermarks
 from triage.store.files import InstanceFiles
 from triage.store.purge import LeaseTakenError, Purger
 from triage.store.sweep import Sweep
-
-log = structlog.get_logger(__name__)
 
 _LOOK_AT_DISK_S = 10.0
 _SWEEP = timedelta(hours=6)
@@ -47,29 +43,22 @@ class Housekeeping:
         # Not at once: a receiver that has just started has senders waiting.
         self._next_round = clock() + self._pause
         self._next_sweep = clock() + self._pause
-        self._tick_s = min(_LOOK_AT_DISK_S, settings.retention.interval_s)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="triage-housekeeping", daemon=True)
+        self._rounds = Rounds(
+            "housekeeping",
+            self.go_round,
+            pause_s=min(_LOOK_AT_DISK_S, settings.retention.interval_s),
+            pauses_first=True,
+            failing="housekeeping failed",
+        )
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End the thread after the study that it is at."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        was_failing = False
-        while not self._stopping.wait(self._tick_s):
-            try:
-                self.go_round()
-                was_failing = False
-            except Exception as error:  # noqa: BLE001 - the thread must outlive an outage
-                if not was_failing:
-                    log.warning("housekeeping failed", error=type(error).__name__)
-                was_failing = True
+        self._rounds.end()
+        self._rounds.join()
 
     def go_round(self) -> None:
         """Do what is due now."""
@@ -78,9 +67,12 @@ class Housekeeping:
         if now >= self._next_round:
             self._next_round = now + self._pause
             try:
-                self._purger.go_round(self._stopping.is_set)
+                self._purger.go_round(self._is_ending)
             except LeaseTakenError:
                 return
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP
-            self._sweep.go_round(self._stopping.is_set)
+            self._sweep.go_round(self._is_ending)
+
+    def _is_ending(self) -> bool:
+        return self._rounds.is_ending

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Self
 
 import structlog
 
@@ -12,6 +13,7 @@ from triage.receiver.headers import Header, is_valid_uid, parse_head, parse_head
 from triage.receiver.indexer import Indexer
 from triage.receiver.part10 import file_header
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
+from triage.settings import ReceiverSettings
 from triage.store.clock import Clock
 from triage.store.disk import DiskFullError, Watermarks
 from triage.store.files import GrowingFile, InstanceFiles, StoredFile
@@ -21,7 +23,8 @@ log = structlog.get_logger(__name__)
 
 # The header of nearly every image is in its first kilobytes. It is parsed while the rest arrives.
 _HEAD_BYTES = 64 * 1024
-_ROOM_BYTES = 4 * 1024 * 1024
+_MIB = 1024 * 1024
+_ROOM_BYTES = 4 * _MIB
 _NO_LIMIT = 2**63
 
 
@@ -69,6 +72,24 @@ class Intake:
         self._clock = clock
         self._watermarks = watermarks or Watermarks(files.free_bytes, minimum=0)
         self._maximum_instance_bytes = maximum_instance_bytes
+
+    @classmethod
+    def configured(
+        cls,
+        settings: ReceiverSettings,
+        files: InstanceFiles,
+        indexer: Indexer,
+        clock: Clock,
+        watermarks: Watermarks,
+    ) -> Self:
+        """Return an intake with the limits that the settings name."""
+        return cls(
+            files,
+            indexer,
+            clock,
+            watermarks=watermarks,
+            maximum_instance_bytes=settings.maximum_instance_mb * _MIB,
+        )
 
     def store(self, incoming: IncomingInstance) -> Recorded:
         """Return once the file is durable and its index row is committed.
@@ -171,7 +192,7 @@ class ArrivingInstance:
         Raises:
             RefusedInstanceError: the instance is not stored; the error is the answer to the sender.
         """
-        header = self._header or self._parsed_head() or self._parsed_whole()
+        header = self._header or self._parsed_whole()
         _check_is_what_was_announced(header, self._announced)
         try:
             file = self._file.keep(header.study_instance_uid, header.sop_instance_uid)
@@ -203,8 +224,8 @@ class ArrivingInstance:
 
     def _parsed_whole(self) -> Header:
         syntax = self._announced.transfer_syntax_uid
-        if self._received_bytes <= _HEAD_BYTES:
-            return parse_header(bytes(self._head), syntax)
+        if self._received_bytes < _HEAD_BYTES:
+            return self._parsed_head() or parse_header(bytes(self._head), syntax)
         # Not closed here: while an error is under way, its traceback may still look into it.
         return parse_header(self._file.mapped(), syntax, start=self._offset)
 

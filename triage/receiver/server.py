@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from datetime import datetime
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import structlog
 from pydicom.uid import AllTransferSyntaxes
@@ -40,6 +40,7 @@ from triage.receiver.processes import Listener, ReceiverProcesses, Share, not_li
 from triage.receiver.query import query_retrieve_services
 from triage.receiver.refusals import ReceiverError, StorageStatus
 from triage.receiver.retrieve.origin import is_of_priors_move
+from triage.receiver.rounds import Duty
 from triage.receiver.services import DimseService, handlers_of
 from triage.receiver.storing import StoreSink
 from triage.receiver.tls import ServerTls
@@ -59,7 +60,6 @@ _config.UNRESTRICTED_STORAGE_SERVICE = True
 # Pynetdicom's own handlers format every PDU as text, with AE titles and identifiers.
 _config.LOG_HANDLER_LEVEL = "none"
 
-_MIB = 1024 * 1024
 _MOST_PROCESSES = 4
 _GARBAGE_THRESHOLDS = (20_000, 20, 20)
 # Connections that have not asked for anything yet do not keep senders out; this bounds them.
@@ -67,16 +67,6 @@ _CONNECTIONS_PER_ASSOCIATION = 4
 _GRACE_S = 2.0
 _LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
-
-
-class Duty(Protocol):
-    """Work of a receiver that goes on by itself, in a thread of its own."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """Come to an end."""
 
 
 class Receiver:
@@ -104,20 +94,20 @@ class Receiver:
         self.name = receiver_name(settings.receiver, share)
         self._open = OpenAssociations()
         watermarks = watermarks_of(files, settings.receiver)
-        self._intake = Intake(
+        self._intake = Intake.configured(
+            settings.receiver,
             files,
             Indexer(database, files, self.name, clock),
             clock,
-            watermarks=watermarks,
-            maximum_instance_bytes=settings.receiver.maximum_instance_mb * _MIB,
+            watermarks,
         )
         # For what a C-MOVE of ours brings: it is not to be read.
-        self._priors_intake = Intake(
+        self._priors_intake = Intake.configured(
+            settings.receiver,
             files,
             PriorsIndexer(database, files, self.name, clock),
             clock,
-            watermarks=watermarks,
-            maximum_instance_bytes=settings.receiver.maximum_instance_mb * _MIB,
+            watermarks,
         )
         self._rounds = CompletenessRounds(
             database,
