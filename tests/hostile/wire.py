@@ -6,6 +6,7 @@ DICOM PS3.8 section 9.3 has the PDUs, PS3.7 annex E the command elements.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -159,7 +160,15 @@ class RawPeer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
         self._socket.close()
+
+    def is_silent(self) -> bool:
+        """Return whether nothing of the receiver waits to be read, not even its hanging up."""
+        return not select.select([self._socket], [], [], 0)[0]
 
     def send(self, *pieces: bytes) -> bool:
         """Send; return whether the receiver still takes it."""
