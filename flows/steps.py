@@ -133,7 +133,7 @@ async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str
             runs.record_findings(
                 session, run, analysis.findings, input_sha256=analysis.input_sha256
             )
-            if run.is_production and wanted.priority is not None:
+            if run.counts and wanted.priority is not None:
                 raise_ai_priority(
                     session,
                     run.study_id,
@@ -189,7 +189,7 @@ async def complete_run(
     stored, seconds = objects
     timings = {**analysis.timings_s, "results": round(seconds, 3)}
     # Shadow runs never touch the archive.
-    archives = [d.name for d in step.settings.destinations] if run.is_production else []
+    archives = [d.name for d in step.settings.destinations] if run.counts else []
 
     def complete() -> None:
         now = step.clock()

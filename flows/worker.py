@@ -23,6 +23,7 @@ from sqlalchemy import select
 from flows.analysis import analyse_study
 from flows.steps import Step
 from triage.core.analysis import AnalysisFailedError
+from triage.core.stages import Stage
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
 from triage.models.registry import registered_package
@@ -31,7 +32,7 @@ from triage.settings import Settings
 from triage.store import runs
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.store.tables import ModelRow
+from triage.store.model_tables import ModelRow
 from triage.store.workers import beat
 
 log = structlog.get_logger()
@@ -213,7 +214,7 @@ class Worker:
     async def _warm_models(self) -> None:
         """Load the models of production and shadow before the first study comes."""
         with self._step.database.reading() as session:
-            rows = session.scalars(select(ModelRow).where(ModelRow.stage != "retired")).all()
+            rows = session.scalars(select(ModelRow).where(ModelRow.stage != Stage.RETIRED)).all()
         for row in rows:
             try:
                 package = registered_package(row.package_path, row.package_sha256)

@@ -10,14 +10,14 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from triage.commands.console import out
+from triage.commands.models import models
 from triage.core.errors import TriageError
 from triage.logs import configure_logs
 from triage.prefect_server import prefect_environment
@@ -26,9 +26,6 @@ from triage.settings import Settings, load_settings
 if TYPE_CHECKING:
     from triage.core.priors import Comparable
     from triage.receiver.retrieve.command import PullCommand
-
-# Where there is no terminal, rich takes 80 columns, in which no table of ours is readable.
-out = Console() if sys.stdout.isatty() else Console(width=160)
 
 
 class CommandError(click.ClickException):
@@ -237,114 +234,7 @@ def purge(*, dry_run: bool) -> None:
     out.print(f"images of {len(studies)} studies {done}", highlight=False)
 
 
-@main.group()
-def models() -> None:
-    """Register, try and evaluate model packages."""
-
-
-@models.command("register")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--stage", type=click.Choice(["production", "shadow", "retired"]), default="shadow")
-def register_model(folder: Path, stage: Literal["production", "shadow", "retired"]) -> None:
-    """Register the package in FOLDER; one that is registered keeps its stage."""
-    from triage.models.packages import load_package
-    from triage.models.registry import register_package
-    from triage.store.database import Database
-
-    package = load_package(folder)
-    store = Database(load_settings().database_url)
-    store.check_schema()
-    with store.transaction() as session:
-        row = register_package(session, package, stage=stage, now=datetime.now(UTC))
-        out.print(f"{package.manifest.identity} is registered as {row.stage}")
-    store.close()
-
-
-@models.command("list")
-def list_models() -> None:
-    """Show the registered models."""
-    from sqlalchemy import select
-
-    from triage.store.database import Database
-    from triage.store.tables import ModelRow
-
-    store = Database(load_settings().database_url)
-    store.check_schema()
-    table = Table("model", "version", "stage", "title", "notice")
-    with store.reading() as session:
-        for row in session.scalars(select(ModelRow).order_by(ModelRow.name, ModelRow.version)):
-            manifest = row.manifest
-            table.add_row(row.name, row.version, row.stage, manifest["title"], manifest["notice"])
-    store.close()
-    out.print(table)
-
-
-@models.command("try")
-@click.argument("model")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--out",
-    "destination",
-    required=True,
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder that gets findings.json, the DICOM objects and the preview pictures.",
-)
-def try_model(model: str, folder: Path, destination: Path) -> None:
-    """Run MODEL on the DICOM files in FOLDER, outside the queue.
-
-    MODEL is a package's folder, or the name of a model in the registry, "name" or "name/version".
-    """
-    from triage.trial import try_on_folder
-
-    configure_logs(for_people=True, least=logging.WARNING)
-    trial = try_on_folder(model, folder, destination, load_settings())
-    for line in trial.lines:
-        out.print(line, highlight=False)
-
-
-@models.command("evaluate")
-@click.argument("model")
-@click.option(
-    "--labels",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A table of labels in the form of NIH ChestX-ray14.",
-)
-@click.option(
-    "--images",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of PNG or DICOM files.",
-)
-@click.option("--held-out-only", is_flag=True, help="Only patients that training never saw.")
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write figures."
-)
-def evaluate(
-    model: str, labels: Path, images: Path, *, held_out_only: bool, json_file: Path | None
-) -> None:
-    """Compare what MODEL says about IMAGES with LABELS: figures with 95 % intervals."""
-    from triage.models.evaluate import evaluate_model
-    from triage.models.registry import package_named
-
-    settings = load_settings()
-    configure_logs(for_people=True, least=logging.WARNING)
-    package = package_named(model, settings.model_registry)
-    with Progress(console=out, transient=True) as progress:
-        task = progress.add_task(package.manifest.identity, total=None)
-        figures = evaluate_model(
-            package,
-            labels,
-            images,
-            held_out_only=held_out_only,
-            worker=settings.worker,
-            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    for name, value in figures.items():
-        shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-        out.print(f"{name:<44} {shown}", highlight=False)
-    if json_file is not None:
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+main.add_command(models)
 
 
 if __name__ == "__main__":

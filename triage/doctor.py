@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from triage.associations import AssociationError, associate
 from triage.core.runs import DeliveryState
+from triage.core.stages import Stage
 from triage.models.packages import PackageError, load_package
 from triage.receiver.counts import CountError, counter_at
 from triage.settings import ArchiveSettings, RemoteSettings, Settings, SettingsError
@@ -26,7 +27,8 @@ from triage.store.clock import system_clock
 from triage.store.database import Database, DatabaseError
 from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
-from triage.store.tables import DeliveryRow, ModelRow
+from triage.store.model_tables import ModelRow
+from triage.store.tables import DeliveryRow
 from triage.store.workers import alive_workers
 from triage.tls import TlsError, own_certificate, server_context
 
@@ -124,7 +126,7 @@ def _database(database: Database) -> str:
 
 def _models(database: Database) -> str:
     with database.reading() as session:
-        rows = session.scalars(select(ModelRow).where(ModelRow.stage != "retired")).all()
+        rows = session.scalars(select(ModelRow).where(ModelRow.stage != Stage.RETIRED)).all()
     if not rows:
         raise _Wrong("no model is registered; run `triage models register FOLDER`")
     for row in rows:

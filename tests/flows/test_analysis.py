@@ -24,13 +24,13 @@ from triage.models.packages import ModelPackage, load_package
 from triage.settings import ArchiveSettings, Settings, WorkerSettings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.model_tables import ModelRow
 from triage.store.runs import recover_expired_leases
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
     FindingRow,
     InstanceRow,
-    ModelRow,
     ResultObjectRow,
     StudyEventRow,
     StudyRow,

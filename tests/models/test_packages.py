@@ -19,7 +19,7 @@ from triage.models.registry import (
     register_package,
 )
 from triage.store.database import Database
-from triage.store.tables import ModelRow
+from triage.store.model_tables import ModelRow
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ from triage.core.runs import DeliveryState
 from triage.results.build import BuiltObject, store_results
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
+from triage.store.model_tables import ModelRow
 from triage.store.outbox import add_result_objects
 from triage.store.runs import ClaimedRun, claim_most_urgent, complete_run, record_findings
 from triage.store.studies import ReceivedInstance, complete_study, find_study, record_instance
-from triage.store.tables import DeliveryRow, ModelRow, StudyEventRow
+from triage.store.tables import DeliveryRow, StudyEventRow
 
 
 def register(database: Database, manifest: ModelManifest, clock: ManualClock) -> None:

@@ -10,8 +10,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from sqlalchemy.orm import Session
 
 from triage.store.files import StoredFile
+from triage.store.model_tables import ModelRow
 from triage.store.studies import ReceivedInstance
-from triage.store.tables import ModelRow
 
 
 def received(

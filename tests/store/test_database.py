@@ -12,8 +12,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import StatementError
 
 from tests.tools import ManualClock
+from triage.store.base import Table
 from triage.store.database import Database, DatabaseError
-from triage.store.tables import PatientRow, StudyRow, Table
+from triage.store.tables import PatientRow, StudyRow
 
 
 def test_migrations_from_empty_make_exactly_the_tables_of_the_code(

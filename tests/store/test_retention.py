@@ -22,6 +22,7 @@ from triage.settings import RetentionSettings
 from triage.store import purge
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.model_tables import ModelRow
 from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.purge import LeaseTakenError, Purger
 from triage.store.retention import due_by_age
@@ -38,7 +39,6 @@ from triage.store.tables import (
     DeliveryRow,
     FindingRow,
     InstanceRow,
-    ModelRow,
     PatientRow,
     PriorityEventRow,
     ResultObjectRow,

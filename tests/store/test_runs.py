@@ -23,9 +23,9 @@ from triage.store.runs import (
     complete_run,
     count_by_state,
     count_claimable,
+    counting_findings,
     fail_attempt,
     is_idle,
-    production_findings,
     record_findings,
     recover_expired_leases,
     refuse_run,
@@ -95,7 +95,7 @@ def test_claimed_run_carries_all_that_a_worker_needs(
     queue_runs(database, clock, "STAT")
     run = held(database, clock)
     assert run.manifest.identity == "head-ct 1.0.0"
-    assert (run.attempt, run.claim, run.generation, run.is_production) == (1, 1, 1, True)
+    assert (run.attempt, run.claim, run.generation, run.counts) == (1, 1, 1, True)
     assert [i.sop_instance_uid for i in run.series.instances] == ["1.2.0.1.1"]
     with database.reading() as session:
         assert count_claimable(session, clock()) == 0
@@ -137,7 +137,7 @@ def test_completed_run_has_its_findings_and_history(database: Database, clock: M
     assert row.lease_until is None
     assert ("analysed", "head-ct 1.0.0: Hemorrhage, confidence 0.90") in events(database)
     with database.reading() as session:
-        assert production_findings(session, run.study_id) == [("head-ct 1.0.0", FINDING)]
+        assert counting_findings(session, run.study_id) == [("head-ct 1.0.0", FINDING)]
         assert count_by_state(session) == {RunState.COMPLETED: 1}
         assert is_idle(session)
 
@@ -240,7 +240,7 @@ def test_run_of_a_study_that_grew_cannot_be_completed(
     assert len(again.series.instances) == 2
     finish(database, clock, again)
     with database.reading() as session:
-        assert len(production_findings(session, again.study_id)) == 1
+        assert len(counting_findings(session, again.study_id)) == 1
 
 
 def test_findings_of_shadow_models_and_earlier_generations_do_not_count(
@@ -253,11 +253,11 @@ def test_findings_of_shadow_models_and_earlier_generations_do_not_count(
         run = held(database, clock)
         finish(database, clock, run)
     with database.reading() as session:
-        assert len(production_findings(session, run.study_id)) == 1
+        assert len(counting_findings(session, run.study_id)) == 1
     with database.transaction() as session:
         record_instance(session, received(clock(), study="1.2.0", number=2))
     clock.advance(5)
     with database.transaction() as session:
         complete_quiet_studies(session, QUIET, clock())
     with database.reading() as session:
-        assert production_findings(session, run.study_id) == []
+        assert counting_findings(session, run.study_id) == []

@@ -26,6 +26,7 @@ from triage.core.priority import Priority
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
+from triage.store.model_tables import ModelRow
 from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.runs import ClaimedRun, claim_most_urgent, complete_run, record_findings
 from triage.store.studies import (
@@ -34,7 +35,7 @@ from triage.store.studies import (
     raise_ai_priority,
     record_instance,
 )
-from triage.store.tables import ModelRow, StudyRow
+from triage.store.tables import StudyRow
 
 MANIFEST: dict[str, Any] = {
     "schema_version": 1,
@@ -144,7 +145,7 @@ class Hospital:
         wanted = ai_priority([(run.manifest.identity, f) for f in findings])
         with self.database.transaction() as session:
             record_findings(session, run, findings, input_sha256="0" * 64)
-            if run.is_production and wanted.priority is not None:
+            if run.counts and wanted.priority is not None:
                 raise_ai_priority(
                     session,
                     run.study_id,

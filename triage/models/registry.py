@@ -9,10 +9,11 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from triage.core.stages import Stage
 from triage.models.packages import MANIFEST_NAME, ModelPackage, PackageError, load_package
-from triage.store.tables import ModelRow
+from triage.store.model_tables import ModelRow
 
-STAGES = ("production", "shadow", "retired")
+STAGES = (Stage.PRODUCTION, Stage.SHADOW, Stage.RETIRED)
 
 
 def register_package(
@@ -50,7 +51,7 @@ def register_package(
             f"{package.path / MANIFEST_NAME}: version: {manifest.identity} is registered with "
             "other content, and a registered version never changes; raise the version"
         )
-    row.stage = stage or row.stage
+    row.stage = Stage(stage) if stage else row.stage
     row.manifest = manifest.model_dump(mode="json")
     row.package_path = str(package.path)
     row.package_sha256 = package.sha256
@@ -110,7 +111,7 @@ def find_package(session: Session, name: str, version: str | None = None) -> Mod
     rows = session.scalars(select(ModelRow).order_by(ModelRow.name, ModelRow.version)).all()
     named = [row for row in rows if row.name == name]
     if version is None:
-        fitting = [row for row in named if row.stage != "retired"]
+        fitting = [row for row in named if row.stage is not Stage.RETIRED]
     else:
         fitting = [row for row in named if row.version == version]
     if not fitting:

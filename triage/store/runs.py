@@ -32,7 +32,7 @@ class ClaimedRun:
     study_id: int
     study_instance_uid: str
     generation: int
-    is_production: bool
+    counts: bool
     manifest: ModelManifest
     package_path: str
     package_sha256: str
@@ -79,7 +79,7 @@ def _claimed(session: Session, run: AnalysisRunRow, series: Series) -> ClaimedRu
         study_id=run.study_id,
         study_instance_uid=study.study_instance_uid,
         generation=run.generation,
-        is_production=run.model.stage == "production",
+        counts=run.stage.counts,
         manifest=ModelManifest.model_validate(run.model.manifest),
         package_path=run.model.package_path,
         package_sha256=run.model.package_sha256,
@@ -283,8 +283,8 @@ def _held(session: Session, run: ClaimedRun) -> AnalysisRunRow:
     return row
 
 
-def production_findings(session: Session, study_id: int) -> list[tuple[str, Finding]]:
-    """Return the findings of the study's current completed production runs, with the model."""
+def counting_findings(session: Session, study_id: int) -> list[tuple[str, Finding]]:
+    """Return the findings of the study's current completed runs that count, with the model."""
     rows = session.execute(
         select(AnalysisRunRow, FindingRow)
         .join(FindingRow, FindingRow.run_id == AnalysisRunRow.id)
@@ -299,7 +299,7 @@ def production_findings(session: Session, study_id: int) -> list[tuple[str, Find
     return [
         (f"{run.model.name} {run.model.version}", Finding.model_validate(finding.content))
         for run, finding in rows
-        if run.model.stage == "production"
+        if run.stage.counts
     ]
 
 

@@ -25,11 +25,13 @@ from triage.core.manifest import ModelManifest
 from triage.core.priority import Priority, effective_priority
 from triage.core.routing import select_series
 from triage.core.runs import RunState, StudyState, check_transition
+from triage.core.stages import RUNNING_STAGES
 from triage.core.studies import Instance, Series, Study
 from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER, load_arrivals
 from triage.store.chunks import MOST_IN_A_STATEMENT, chunks
 from triage.store.files import StoredFile
 from triage.store.history import note
+from triage.store.model_tables import ModelRow
 from triage.store.outbox import withdraw_unsent
 from triage.store.prior_searches import is_wanted_as_prior, wait_for_priors
 from triage.store.tables import (
@@ -37,7 +39,6 @@ from triage.store.tables import (
     ArchiveCountRow,
     ArrivalSignalRow,
     InstanceRow,
-    ModelRow,
     OpenAssociationRow,
     PatientRow,
     PriorityEventRow,
@@ -571,7 +572,7 @@ def wanted_runs(session: Session, study: StudyRow) -> list[WantedRun]:
     content = load_study(session, study.id)
     series_ids = {s.series_instance_uid: s.id for s in _series_rows(session, study.id)}
     models = session.scalars(
-        select(ModelRow).where(ModelRow.stage.in_(("production", "shadow"))).order_by(ModelRow.id)
+        select(ModelRow).where(ModelRow.stage.in_(RUNNING_STAGES)).order_by(ModelRow.id)
     ).all()
     wanted = []
     for model in models:
@@ -614,6 +615,7 @@ def queue_run(
         generation=study.generation,
         state=RunState.PENDING,
         priority=study.order_priority,
+        stage=want.model.stage,
         available_at=available_at or now,
         created_at=now,
         instances_sha256=want.series.digest(),

@@ -2,104 +2,31 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
-    DateTime,
-    Dialect,
-    Enum,
     Float,
     ForeignKey,
     Index,
-    Integer,
-    MetaData,
-    SmallInteger,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     false,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from triage.core.commitment import CommitmentState, ReportState
 from triage.core.priority import Priority
 from triage.core.priors import PriorState, SearchState
 from triage.core.runs import DeliveryState, RunState, StudyState
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC; SQLite keeps no time zone, so it is put back on reading."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a moment without a time zone, which could mean any hour."""
-        del dialect
-        if value is not None and value.tzinfo is None:
-            raise ValueError("a moment without a time zone cannot be stored")
-        return value if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return the moment in UTC."""
-        del dialect
-        return value if value is None else value.replace(tzinfo=value.tzinfo or UTC)
-
-
-class PriorityColumn(TypeDecorator[Priority]):
-    """A Priority as its number, so that the database can sort by it."""
-
-    impl = SmallInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: Priority | None, dialect: Dialect) -> int | None:
-        """Return the number of the priority."""
-        del dialect
-        return None if value is None else int(value)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> Priority | None:
-        """Return the priority of the number."""
-        del dialect
-        return None if value is None else Priority(value)
-
-
-def _state(enum: type[StrEnum]) -> Enum:
-    return Enum(
-        enum,
-        native_enum=False,
-        length=16,
-        values_callable=lambda states: [s.value for s in states],
-        create_constraint=False,
-    )
-
+from triage.core.stages import Stage
+from triage.store.base import Key, Table, state_of
+from triage.store.model_tables import ModelRow
 
 _TO_DELETE = text("purged_at IS NOT NULL AND path <> ''")
-_Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers INTEGER keys by itself
-
-
-class Table(DeclarativeBase):
-    """Base of all tables, with stable names for every constraint (migrations need them)."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a class attribute
-        datetime: UtcDateTime,
-        Priority: PriorityColumn,
-        dict[str, Any]: JSON,
-        list[Any]: JSON,
-    }
 
 
 STAND_IN_PREFIX = "(none) "
@@ -117,7 +44,7 @@ class PatientRow(Table):
     __tablename__ = "patients"
     __table_args__ = (UniqueConstraint("patient_id", "issuer"),)
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     patient_id: Mapped[str] = mapped_column(String(128), default="")
     issuer: Mapped[str] = mapped_column(String(128), default="")
     name: Mapped[str] = mapped_column(String(400), default="")
@@ -141,7 +68,7 @@ class StudyRow(Table):
         Index("ix_studies_place", "read_at", "priority", "first_instance_at"),
     )
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
     patient_id: Mapped[int] = mapped_column(ForeignKey("patients.id"), index=True)
     accession_number: Mapped[str] = mapped_column(String(64), default="", index=True)
@@ -150,7 +77,7 @@ class StudyRow(Table):
     study_time: Mapped[str] = mapped_column(String(16), default="")
     modalities: Mapped[str] = mapped_column(String(128), default="")
     calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
-    state: Mapped[StudyState] = mapped_column(_state(StudyState), default=StudyState.RECEIVING)
+    state: Mapped[StudyState] = mapped_column(state_of(StudyState), default=StudyState.RECEIVING)
     generation: Mapped[int] = mapped_column(default=0)
     completion_reason: Mapped[str] = mapped_column(Text, default="")
     order_priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
@@ -184,7 +111,7 @@ class SeriesRow(Table):
     __tablename__ = "series"
     __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
     series_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
     modality: Mapped[str] = mapped_column(String(16), default="")
@@ -219,7 +146,7 @@ class InstanceRow(Table):
         ),
     )
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     sop_instance_uid: Mapped[str] = mapped_column(String(64))
     sop_class_uid: Mapped[str] = mapped_column(String(64))
@@ -239,33 +166,15 @@ class InstanceRow(Table):
     series: Mapped[SeriesRow] = relationship(back_populates="instances")
 
 
-class ModelRow(Table):
-    """A registered model version with its whole manifest.
-
-    `stage` is "production", "shadow" or "retired"; runs of other stages than production never
-    touch the worklist or the archive.
-    """
-
-    __tablename__ = "models"
-    __table_args__ = (UniqueConstraint("name", "version"),)
-
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
-    name: Mapped[str] = mapped_column(String(64))
-    version: Mapped[str] = mapped_column(String(32))
-    stage: Mapped[str] = mapped_column(String(16), default="production")
-    manifest: Mapped[dict[str, Any]]
-    package_path: Mapped[str] = mapped_column(String(512))
-    package_sha256: Mapped[str] = mapped_column(String(64))
-    registered_at: Mapped[datetime]
-
-
 class AnalysisRunRow(Table):
     """One model's analysis of one state of a study. States: `triage.core.runs.RunState`.
 
     `lease_until` is the moment from which on another worker may take the run over; `claim` counts
     the claims, so that a worker which lost its lease cannot finish the run of another.
     `instances_sha256` is the digest of the instances that it analyses, as they were when it was
-    queued, then when it was claimed.
+    queued, then when it was claimed. `stage` is the model's when the run was queued: a shadow run
+    stays one, whatever becomes of its model. `input_characteristics` say what kind of images went
+    in, without patient data, for the watch over drift.
     """
 
     __tablename__ = "analysis_runs"
@@ -274,12 +183,12 @@ class AnalysisRunRow(Table):
         Index("ix_analysis_runs_queue", "state", "priority", "created_at"),
     )
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
     generation: Mapped[int]
-    state: Mapped[RunState] = mapped_column(_state(RunState), default=RunState.PENDING)
+    state: Mapped[RunState] = mapped_column(state_of(RunState), default=RunState.PENDING)
     reason: Mapped[str] = mapped_column(Text, default="")
     priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
     attempts: Mapped[int] = mapped_column(default=0)
@@ -294,10 +203,13 @@ class AnalysisRunRow(Table):
     instances_sha256: Mapped[str] = mapped_column(String(64), default="", server_default="")
     flow_run_id: Mapped[str] = mapped_column(String(36), default="")
     timings_s: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    stage: Mapped[Stage] = mapped_column(state_of(Stage), default=Stage.PRODUCTION)
+    input_characteristics: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
     study: Mapped[StudyRow] = relationship()
     model: Mapped[ModelRow] = relationship(lazy="joined")
     series: Mapped[SeriesRow] = relationship()
+    inputs: Mapped[list[RunInputRow]] = relationship(order_by="RunInputRow.id")
     findings: Mapped[list[FindingRow]] = relationship(
         back_populates="run", order_by="FindingRow.id"
     )
@@ -306,13 +218,25 @@ class AnalysisRunRow(Table):
     )
 
 
+class RunInputRow(Table):
+    """A series that a run gets beside its first: a second sequence, or a prior of the patient."""
+
+    __tablename__ = "run_inputs"
+    __table_args__ = (UniqueConstraint("run_id", "name"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("analysis_runs.id"))
+    name: Mapped[str] = mapped_column(String(64))
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+
+
 class FindingRow(Table):
     """A finding of a run; `content` is `triage.core.findings.Finding` as JSON."""
 
     __tablename__ = "findings"
     __table_args__ = (UniqueConstraint("run_id", "key"),)
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("analysis_runs.id"), index=True)
     key: Mapped[str] = mapped_column(String(64))
     present: Mapped[bool]
@@ -320,6 +244,23 @@ class FindingRow(Table):
     content: Mapped[dict[str, Any]]
 
     run: Mapped[AnalysisRunRow] = relationship(back_populates="findings")
+
+
+class FeedbackRow(Table):
+    """What a radiologist says of a finding; the newest of each person counts.
+
+    `verdict` is "agree", "disagree" or "unsure".
+    """
+
+    __tablename__ = "feedback"
+    __table_args__ = (UniqueConstraint("finding_id", "who"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    finding_id: Mapped[int] = mapped_column(ForeignKey("findings.id", ondelete="CASCADE"))
+    who: Mapped[str] = mapped_column(String(128))
+    verdict: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime]
 
 
 class ResultObjectRow(Table):
@@ -330,7 +271,7 @@ class ResultObjectRow(Table):
 
     __tablename__ = "result_objects"
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("analysis_runs.id"), index=True)
     role: Mapped[str] = mapped_column(String(32))
     sequence: Mapped[int]
@@ -356,11 +297,11 @@ class DeliveryRow(Table):
         Index("ix_deliveries_outbox", "state", "next_attempt_at"),
     )
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     result_object_id: Mapped[int] = mapped_column(ForeignKey("result_objects.id"))
     destination: Mapped[str] = mapped_column(String(64))
     state: Mapped[DeliveryState] = mapped_column(
-        _state(DeliveryState), default=DeliveryState.WAITING
+        state_of(DeliveryState), default=DeliveryState.WAITING
     )
     attempts: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[datetime]
@@ -377,7 +318,7 @@ class PriorityEventRow(Table):
 
     __tablename__ = "priority_events"
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
     run_id: Mapped[int | None] = mapped_column(ForeignKey("analysis_runs.id"))
     at: Mapped[datetime]
@@ -398,7 +339,7 @@ class StudyEventRow(Table):
 
     __tablename__ = "study_events"
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
     run_id: Mapped[int | None] = mapped_column(ForeignKey("analysis_runs.id"))
     at: Mapped[datetime]
@@ -416,7 +357,7 @@ class OpenAssociationRow(Table):
     __tablename__ = "open_associations"
     __table_args__ = (UniqueConstraint("association", "study_id"),)
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     association: Mapped[str] = mapped_column(String(64))
     receiver: Mapped[str] = mapped_column(String(64), index=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
@@ -433,7 +374,7 @@ class ArrivalSignalRow(Table):
     __tablename__ = "arrival_signals"
     __table_args__ = (UniqueConstraint("source", "sop_instance_uid", "study_instance_uid"),)
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     source: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64))
     study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
@@ -449,7 +390,7 @@ class ExpectedInstanceRow(Table):
     __tablename__ = "expected_instances"
     __table_args__ = (UniqueConstraint("signal_id", "sop_instance_uid"),)
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     signal_id: Mapped[int] = mapped_column(ForeignKey("arrival_signals.id"))
     series_instance_uid: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64))
@@ -508,7 +449,7 @@ class PriorSearchRow(Table):
 
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
     remote: Mapped[str] = mapped_column(String(64))
-    state: Mapped[SearchState] = mapped_column(_state(SearchState), default=SearchState.WAITING)
+    state: Mapped[SearchState] = mapped_column(state_of(SearchState), default=SearchState.WAITING)
     wait_s: Mapped[float] = mapped_column(Float)
     wait_until: Mapped[datetime | None] = mapped_column(default=None)
     attempts: Mapped[int] = mapped_column(default=0)
@@ -530,7 +471,7 @@ class PriorRow(Table):
     __tablename__ = "priors"
     __table_args__ = (UniqueConstraint("study_id", "study_instance_uid"),)
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
     study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
     place: Mapped[int]
@@ -538,7 +479,7 @@ class PriorRow(Table):
     study_time: Mapped[str] = mapped_column(String(16), default="")
     modalities: Mapped[str] = mapped_column(String(128), default="")
     description: Mapped[str] = mapped_column(String(128), default="")
-    state: Mapped[PriorState] = mapped_column(_state(PriorState), default=PriorState.WANTED)
+    state: Mapped[PriorState] = mapped_column(state_of(PriorState), default=PriorState.WANTED)
     said: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime]
 
@@ -556,11 +497,11 @@ class CommitmentRequestRow(Table):
         Index("ix_commitment_requests_due", "state", "next_attempt_at"),
     )
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     transaction_uid: Mapped[str] = mapped_column(String(64))
     calling_ae_title: Mapped[str] = mapped_column(String(16))
     referenced: Mapped[list[Any]]
-    state: Mapped[ReportState] = mapped_column(_state(ReportState), default=ReportState.WAITING)
+    state: Mapped[ReportState] = mapped_column(state_of(ReportState), default=ReportState.WAITING)
     attempts: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[datetime]
     requested_at: Mapped[datetime]
@@ -581,14 +522,14 @@ class CommitmentRow(Table):
         Index("ix_commitments_due", "state", "next_attempt_at"),
     )
 
-    id: Mapped[int] = mapped_column(_Key, primary_key=True)
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
     archive: Mapped[str] = mapped_column(String(64))
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64))
     is_result: Mapped[bool] = mapped_column(default=False)
     state: Mapped[CommitmentState] = mapped_column(
-        _state(CommitmentState), default=CommitmentState.WAITING
+        state_of(CommitmentState), default=CommitmentState.WAITING
     )
     transaction_uid: Mapped[str] = mapped_column(String(64), default="")
     attempts: Mapped[int] = mapped_column(default=0)

@@ -255,9 +255,7 @@ def _find_segmentations(session: Session, study_uid: str) -> list[_StoredSegment
     )
     found = []
     for instance, series_uid, run in rows:
-        if run is not None and (
-            run.state is RunState.SUPERSEDED or run.model.stage != "production"
-        ):
+        if run is not None and (run.state is RunState.SUPERSEDED or not run.stage.counts):
             continue
         found.append(
             _StoredSegmentation(

@@ -15,14 +15,10 @@ from triage.core.findings import Finding
 from triage.core.manifest import PriorityName
 from triage.core.priority import Priority
 from triage.core.runs import RunState, StudyState
+from triage.core.stages import COUNTING_STAGES
 from triage.store.arrivals import awaited_images
-from triage.store.tables import (
-    AnalysisRunRow,
-    FindingRow,
-    ModelRow,
-    StudyEventRow,
-    StudyRow,
-)
+from triage.store.model_tables import ModelRow
+from triage.store.tables import AnalysisRunRow, FindingRow, StudyEventRow, StudyRow
 from triage.worklist.status import RunFacts, StudyFacts, StudyStatus, status_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
@@ -219,13 +215,13 @@ def analyses_of(session: Session, studies: Sequence[StudyRow]) -> dict[int, Stud
             AnalysisRunRow.state,
             AnalysisRunRow.reason,
         )
-        .where(AnalysisRunRow.study_id.in_(ids))
+        .where(AnalysisRunRow.study_id.in_(ids), AnalysisRunRow.stage.in_(COUNTING_STAGES))
         .order_by(AnalysisRunRow.id)
     )
     by_study: dict[int, list[_Run]] = defaultdict(list)
     for study_id, run_id, model_id, generation, state, reason in runs:
         by_study[study_id].append(_Run(run_id, model_id, generation, state, reason))
-    models = _production_models(session, {r.model_id for rs in by_study.values() for r in rs})
+    models = _models(session, {r.model_id for rs in by_study.values() for r in rs})
     present = _present_findings(session, ids)
     refusals = _refusals(session, [s for s in studies if not by_study[s.id]])
     awaited = awaited_images(session, [s for s in studies if s.state is StudyState.RECEIVING])
@@ -269,12 +265,11 @@ def _analyses(
     present: Mapping[int, tuple[str, ...]],
     words: _Words,
 ) -> StudyAnalyses:
-    production = [run for run in runs if run.model_id in models]
-    current = [run for run in production if run.generation == study.generation]
+    current = [run for run in runs if run.generation == study.generation]
     spoke = {run.model_id for run in current if run.state is RunState.COMPLETED}
     if is_flagged(study):
         # The model that raised the flag may have done so on an earlier generation.
-        spoke |= {r.model_id for r in production if models[r.model_id].identity in study.ai_reason}
+        spoke |= {r.model_id for r in runs if models[r.model_id].identity in study.ai_reason}
     facts = StudyFacts(
         state=study.state,
         is_flagged=is_flagged(study),
@@ -292,10 +287,8 @@ def _analyses(
     return StudyAnalyses(facts, tuple(notice for notice in notices if notice))
 
 
-def _production_models(session: Session, ids: Iterable[int]) -> dict[int, _Model]:
-    rows = session.scalars(
-        select(ModelRow).where(ModelRow.id.in_(list(ids)), ModelRow.stage == "production")
-    )
+def _models(session: Session, ids: Iterable[int]) -> dict[int, _Model]:
+    rows = session.scalars(select(ModelRow).where(ModelRow.id.in_(list(ids))))
     return {
         row.id: _Model(f"{row.name} {row.version}", str(row.manifest.get("notice", "")))
         for row in rows

@@ -14,6 +14,7 @@ from triage.core.manifest import PriorityName
 from triage.core.priority import Priority
 from triage.core.priors import SearchState
 from triage.core.runs import RunState
+from triage.core.stages import Stage
 from triage.store.priors import prior_rows
 from triage.store.studies import find_study
 from triage.store.tables import (
@@ -65,7 +66,7 @@ class FindingView(_View):
     site: str
     priority: PriorityName
     model: str
-    stage: str
+    stage: Stage
     notice: str
     segment_number: int | None
     segmentation_uid: str
@@ -103,7 +104,7 @@ class RunView(_View):
     run_id: int
     model: str
     title: str
-    stage: str
+    stage: Stage
     notice: str
     state: str
     is_current: bool
@@ -264,7 +265,7 @@ def _findings(runs: Sequence[AnalysisRunRow], study: StudyRow) -> tuple[FindingV
         sorted(
             views,
             key=lambda f: (
-                f.stage != "production",
+                not f.stage.counts,
                 not f.present,
                 -urgency[f.priority.name.lower()],
                 -f.confidence,
@@ -287,7 +288,7 @@ def _finding_view(finding: Finding, run: AnalysisRunRow) -> FindingView:
         site=finding.site.meaning if finding.site else "",
         priority=finding.priority,
         model=_identity(run),
-        stage=run.model.stage,
+        stage=run.stage,
         notice=_notice(run),
         segment_number=finding.segment_number,
         segmentation_uid=uid_of.get("seg", ""),
@@ -301,7 +302,7 @@ def _run_view(run: AnalysisRunRow, study: StudyRow) -> RunView:
         run_id=run.id,
         model=_identity(run),
         title=str(run.model.manifest.get("title", "")),
-        stage=run.model.stage,
+        stage=run.stage,
         notice=_notice(run),
         state=run.state.value,
         is_current=run.generation == study.generation,

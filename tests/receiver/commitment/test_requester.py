@@ -33,6 +33,7 @@ from triage.store.commitments import (
 )
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
+from triage.store.model_tables import ModelRow
 from triage.store.outbox import (
     NewResultObject,
     add_result_objects,
@@ -45,7 +46,6 @@ from triage.store.tables import (
     AnalysisRunRow,
     CommitmentRow,
     DeliveryRow,
-    ModelRow,
     SeriesRow,
     StudyEventRow,
     StudyRow,

@@ -2,7 +2,8 @@
 
 from alembic import context
 
-from triage.store.tables import Table
+import triage.store.tables  # noqa: F401 - so that all tables are known
+from triage.store.base import Table
 
 connection = context.config.attributes["connection"]
 context.configure(

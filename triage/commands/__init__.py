@@ -1,0 +1,1 @@
+"""Groups of the `triage` command. Thin: they parse, call and report."""

@@ -1,0 +1,29 @@
+"""`model.yaml`: what a model package says of itself.
+
+The manifest is all that the rest of Triage knows about a model: what it accepts, how it is run,
+what its outputs mean as coded findings and how urgent each finding is.
+"""
+
+from triage.core.manifest.findings import FindingSpec, ResultKind, ResultSpec, SegmentSpec
+from triage.core.manifest.inputs import InputSpec
+from triage.core.manifest.model import ManifestError, ModelManifest, parse_manifest
+from triage.core.manifest.parts import PriorityName, Range
+from triage.core.manifest.runner import RunnerSpec
+from triage.core.manifest.tensors import ImageInput, TissueGate, VolumeInput
+
+__all__ = [
+    "FindingSpec",
+    "ImageInput",
+    "InputSpec",
+    "ManifestError",
+    "ModelManifest",
+    "PriorityName",
+    "Range",
+    "ResultKind",
+    "ResultSpec",
+    "RunnerSpec",
+    "SegmentSpec",
+    "TissueGate",
+    "VolumeInput",
+    "parse_manifest",
+]

@@ -1,0 +1,84 @@
+"""The whole of `model.yaml`, and how mistakes in it are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from triage.core.errors import TriageError
+from triage.core.manifest.findings import FindingSpec, ResultSpec
+from triage.core.manifest.inputs import InputSpec
+from triage.core.manifest.parts import Part
+from triage.core.manifest.runner import RunnerSpec
+
+
+class ManifestError(TriageError):
+    """A manifest is invalid; the message names each key and what it should be."""
+
+
+class ModelManifest(Part):
+    """The whole of `model.yaml`."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")]
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    title: Annotated[str, Field(min_length=1, max_length=120)]
+    intended_use: Annotated[str, Field(min_length=1)]
+    notice: str = ""
+    licence: str
+    contact: str = ""
+    accepts: InputSpec
+    runner: RunnerSpec
+    findings: Annotated[tuple[FindingSpec, ...], Field(min_length=1)]
+    results: ResultSpec = ResultSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _require_unique("findings.key", [f.key for f in self.findings])
+        labels = [f.segment.label for f in self.findings if f.segment is not None]
+        _require_unique("findings.segment.label", labels)
+        if "seg" in self.results.objects and not labels:
+            raise ValueError("results.objects asks for seg, but no finding has a segment")
+        return self
+
+    @property
+    def identity(self) -> str:
+        """Name and version as people say them: "head-ct-hemorrhage 1.0.0"."""
+        return f"{self.name} {self.version}"
+
+
+def _require_unique(key: str, values: Sequence[object]) -> None:
+    repeated = {value for value in values if values.count(value) > 1}
+    if repeated:
+        raise ValueError(
+            f"{key} must differ; repeated: {', '.join(map(str, sorted(map(str, repeated))))}"
+        )
+
+
+def parse_manifest(content: Any, *, source: str) -> ModelManifest:
+    """Return the manifest that `content`, a mapping read from `source`, describes.
+
+    Raises:
+        ManifestError: one line for each key that is wrong, with the fix.
+    """
+    if not isinstance(content, dict):
+        raise ManifestError(f"{source}: expected a mapping of keys, found {type(content).__name__}")
+    try:
+        return ModelManifest.model_validate(content)
+    except ValidationError as error:
+        lines = [
+            f"{source}: {'.'.join(map(str, e['loc'])) or 'manifest'}: {_advice(e)}"
+            for e in error.errors()
+        ]
+        raise ManifestError("\n".join(lines)) from None
+
+
+def _advice(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return "this key is unknown; remove it or correct its spelling"
+    if error["type"] == "missing":
+        return "this key is required; add it"
+    return f"{message} (found {error['input']!r})" if error["type"] != "value_error" else message
