@@ -11,7 +11,13 @@ from pydicom.dataset import Dataset
 
 from tests.receiver.conftest import receiver_settings, send
 from triage.receiver import Receiver
-from triage.settings import ArchiveSettings, CommitmentSettings, RemoteSettings, Settings
+from triage.settings import (
+    ArchiveSettings,
+    CommitmentSettings,
+    RemoteSettings,
+    RetentionSettings,
+    Settings,
+)
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 
@@ -32,6 +38,7 @@ def start_committing(tmp_path: Path, files: InstanceFiles) -> Iterator[StartComm
         remotes: tuple[RemoteSettings, ...] = (),
         destinations: tuple[ArchiveSettings, ...] = (),
         port: int | None = None,
+        retention: dict[str, Any] | None = None,
         **commitment: Any,
     ) -> Receiver:
         base = receiver_settings(tmp_path / "data", **({} if port is None else {"port": port}))
@@ -42,6 +49,7 @@ def start_committing(tmp_path: Path, files: InstanceFiles) -> Iterator[StartComm
             remotes=remotes,
             destinations=destinations,
             commitment=CommitmentSettings(**{**quick, **commitment}),
+            retention=RetentionSettings(**retention or {}),
         )
         one = Receiver(settings, database, files)
         one.start()

@@ -232,6 +232,35 @@ def test_images_of_every_complete_study_are_asked_for_where_configured(
     assert history(database, "complete")
 
 
+def test_images_are_purged_once_the_archive_has_committed_to_them_and_not_before(
+    database: Database,
+    start_committing: StartCommitting,
+    files: InstanceFiles,
+    request: pytest.FixtureRequest,
+) -> None:
+    archive = Archive(find_free_port(), reports="same")
+    request.addfinalizer(archive.stop)
+    start_committing(
+        database,
+        *slices(2),
+        remotes=(remote("ARCHIVE", archive.port),),
+        port=archive.triage_port,
+        sources_at="pacs",
+        retention={"read_days": 0, "require_commitment": True, "interval_s": 0.1},
+    )
+    wait_until(lambda: history(database, "complete"), "the study is complete")
+    with database.transaction() as session:
+        row = session.scalars(select(StudyRow)).one()
+        row.read_at = row.completed_at
+    # The archive is away: several rounds of the purger pass by.
+    wait_until(lambda: rows(database) and rows(database)[0].attempts >= 3, "it was asked in vain")
+    assert len(list(files.root.rglob("*.dcm"))) == 2
+    archive.listen()
+    wait_until(lambda: not list(files.root.rglob("*.dcm")), "the images are deleted")
+    assert states(database) == {CommitmentState.COMMITTED}
+    assert len(history(database, "purged")) == 1
+
+
 def test_archive_that_is_not_configured_is_said_at_the_start(
     sqlite_database: Database, start_committing: StartCommitting
 ) -> None:
