@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from triage.core.characteristics import image_instances, largest_slice_gap_mm
+from triage.core.conditions import refusal_of
 from triage.core.manifest import InputSpec
-from triage.core.routing import (
-    image_instances,
-    largest_slice_gap_mm,
-    refusal_of,
-    select_series,
-)
+from triage.core.routing import select_series
 from triage.core.studies import IMAGE_HEADER_KEYWORDS, Instance, Series, Study
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -171,6 +168,7 @@ plausible = {
 }
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.fixed_dictionaries({}, optional=plausible), max_size=5))
 def test_no_header_that_a_sender_may_write_breaks_routing(headers: list[dict[str, Any]]) -> None:
     assert plausible.keys() <= set(IMAGE_HEADER_KEYWORDS)

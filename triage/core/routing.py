@@ -1,213 +1,223 @@
-"""Which series of a study a model gets, or the reason why it gets none."""
+"""Which series a model gets for each of its inputs, or the reason why it gets none."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
-from triage.core.manifest import InputSpec, Range
-from triage.core.studies import Instance, Series, Study
+from triage.core.characteristics import of_study
+from triage.core.conditions import refusal_of
+from triage.core.manifest import InputSpec, ModelManifest, NamedInput
+from triage.core.scoring import Score, score_of
+from triage.core.studies import Series, Study
 
-_NON_DIAGNOSTIC_IMAGE_TYPES = {
-    "LOCALIZER": "it is a localizer",
-    "SCREEN SAVE": "it is a screen capture",
-    "SECONDARY": "its images are secondary, not acquired",
-}
-_VOLUME_MODALITIES = {"CT", "MR", "PT", "NM"}
-_PHANTOM = re.compile(r"phantom|quality\s*(assurance|control)|\bQA\b", re.IGNORECASE)
+NO_PRIOR = "no prior found"
+_NO_SCORE = Score(0.0, ())
+_Chosen = tuple[NamedInput, Series]
+_LONGEST_TEXT = 2000
+_LONGEST_REASON = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What routing says of one series: its score, or why it is refused."""
+
+    series: Series
+    refusal: str | None
+    score: Score = _NO_SCORE
+
+    def in_words(self) -> str:
+        """Return the verdict with the name of the series."""
+        said = self.refusal if self.refusal is not None else self.score.in_words()
+        return f"series {name_of(self.series)}: {said}"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The chosen series, or None with the reasons of every series that was refused."""
+    """The chosen series, or None with the reasons of every series that was refused.
+
+    `why` is why it was chosen, in words.
+    """
 
     series: Series | None
     reasons: tuple[str, ...]
+    why: str = ""
 
     @property
     def reason(self) -> str:
-        """All refusals in one sentence."""
-        return "; ".join(self.reasons)
+        """All refusals in one sentence, shortened where there are too many to be read."""
+        return shortened(self.reasons)
 
 
-def select_series(study: Study, accepts: InputSpec) -> Selection:
+@dataclass(frozen=True, slots=True)
+class InputSelection:
+    """What a model gets of a study for each of its inputs, in the order of the manifest.
+
+    Attributes:
+        chosen: name and series of each input that was found; empty where the model is not run.
+        refusal: why it is not run, "" where it is.
+        remarks: why each was chosen, and why others were not.
+        waits_for_prior: whether a further input is a prior that may still come.
+    """
+
+    chosen: tuple[tuple[str, Series], ...]
+    refusal: str
+    remarks: tuple[str, ...]
+    waits_for_prior: bool = False
+
+
+def verdicts(
+    study: Study, accepts: InputSpec, *, same_frame_as: Series | None = None
+) -> list[Verdict]:
+    """Return what is said of each series of `study`, the best first, then the refused ones.
+
+    Of equal scores the one with the most images goes first, then the one that sorts first by UID,
+    so that the choice is repeatable.
+    """
+    found = [_verdict(study, series, accepts, same_frame_as) for series in study.series]
+    return sorted(
+        found,
+        key=lambda v: (
+            v.refusal is not None,
+            -v.score.points,
+            -len(v.series.instances),
+            v.series.series_instance_uid,
+        ),
+    )
+
+
+def _verdict(
+    study: Study, series: Series, accepts: InputSpec, same_frame_as: Series | None
+) -> Verdict:
+    refusal = refusal_of(series, accepts, study)
+    if refusal is None and same_frame_as is not None:
+        refusal = _refuse_frame(series, same_frame_as)
+    if refusal is not None:
+        return Verdict(series, refusal)
+    return Verdict(series, None, score_of(of_study(study, series), accepts, study))
+
+
+def _refuse_frame(series: Series, first: Series) -> str | None:
+    own, wanted = (set(map(str, s.values_of("FrameOfReferenceUID"))) for s in (series, first))
+    if not own or not wanted:
+        return "frame of reference not stated, model wants that of its first input"
+    return None if own == wanted else "another frame of reference than the first input"
+
+
+def select_series(
+    study: Study, accepts: InputSpec, *, same_frame_as: Series | None = None
+) -> Selection:
     """Return the series of `study` that fits `accepts` best, or the reasons why none does.
 
-    Among those that fit, the one with the most images wins, and of equal ones the one that sorts
-    first by UID, so that the choice is repeatable. A localizer (Image Type value 3 LOCALIZER,
-    DICOM PS3.3 C.8.2.1.1.1) is never selected, nor a secondary or a phantom series.
+    `same_frame_as` is a series whose Frame of Reference UID it must share.
     """
-    fitting: list[Series] = []
-    reasons: list[str] = []
-    for series in study.series:
-        refusal = refusal_of(series, accepts)
-        if refusal is None:
-            fitting.append(series)
-        else:
-            reasons.append(f"series {_name_of(series)}: {refusal}")
+    said = verdicts(study, accepts, same_frame_as=same_frame_as)
+    # The reasons stand in the order of the study, in which a person looks for them.
+    words = {v.series.series_instance_uid: v.in_words() for v in said if v.refusal is not None}
+    uids = [series.series_instance_uid for series in study.series]
+    reasons = tuple(words[uid] for uid in uids if uid in words)
     if not study.series:
-        reasons.append("the study has no series")
-    best = min(fitting, key=lambda s: (-len(s.instances), s.series_instance_uid), default=None)
-    return Selection(series=best, reasons=tuple(reasons))
+        reasons = ("the study has no series",)
+    best = next((v for v in said if v.refusal is None), None)
+    if best is None:
+        return Selection(None, reasons)
+    return Selection(best.series, reasons, best.in_words())
 
 
-def refusal_of(series: Series, accepts: InputSpec) -> str | None:
-    """Return why `series` does not fit `accepts`, in words, or None if it fits."""
-    if series.modality not in accepts.modalities:
-        return (
-            f"modality {series.modality or 'not stated'}, model accepts {_or(accepts.modalities)}"
-        )
-    images = image_instances(series)
-    for check in (
-        _refuse_sop_class,
-        _refuse_image_type,
-        _refuse_phantom,
-        _refuse_description,
-        _refuse_view,
-        _refuse_geometry,
-    ):
-        refusal = check(images, accepts)
-        if refusal is not None:
-            return refusal
-    return None
+def select_inputs(
+    study: Study,
+    manifest: ModelManifest,
+    priors: Sequence[Study] = (),
+    *,
+    may_get_priors: bool = False,
+) -> InputSelection:
+    """Return the series for each input of a model, or why it is not run.
 
-
-def image_instances(series: Series) -> Series:
-    """Return `series` without the stray localizers and objects that carry no pixels."""
-    kept = tuple(
-        i for i in series.instances if i.headers.get("Rows") and "LOCALIZER" not in image_type_of(i)
-    )
-    has_images = bool(kept)
-    return Series(
-        series.series_instance_uid, series.modality, kept if has_images else series.instances
-    )
-
-
-def image_type_of(instance: Instance) -> tuple[str, ...]:
-    """Return Image Type (0008,0008) in upper case."""
-    value = instance.headers.get("ImageType") or ()
-    return tuple(str(v).upper() for v in ([value] if isinstance(value, str) else value))
-
-
-def _refuse_sop_class(series: Series, accepts: InputSpec) -> str | None:
-    if not accepts.sop_class_uids:
-        return None
-    others = {i.sop_class_uid for i in series.instances} - set(accepts.sop_class_uids)
-    return f"SOP class {_or(sorted(others))} is not accepted" if others else None
-
-
-def _refuse_image_type(series: Series, _: InputSpec) -> str | None:
-    for value, words in _NON_DIAGNOSTIC_IMAGE_TYPES.items():
-        if all(value in image_type_of(instance) for instance in series.instances):
-            return words
-    # A radiograph for presentation is rightly DERIVED PRIMARY; a reformatted volume is not what
-    # the scanner acquired.
-    if series.modality in _VOLUME_MODALITIES and all(
-        "DERIVED" in image_type_of(instance) for instance in series.instances
-    ):
-        return "its images are derived, not original"
-    return None
-
-
-def _refuse_phantom(series: Series, _: InputSpec) -> str | None:
-    for text in _descriptions(series) + [str(v) for v in series.values_of("BodyPartExamined")]:
-        if _PHANTOM.search(text):
-            return "it shows a phantom, not a patient"
-    return None
-
-
-def _refuse_description(series: Series, accepts: InputSpec) -> str | None:
-    descriptions = " | ".join(_descriptions(series))
-    excluded = accepts.excluded_description_pattern
-    if excluded and re.search(excluded, descriptions, re.IGNORECASE):
-        return f"its description is excluded by {excluded!r}"
-    if not accepts.body_parts:
-        return None
-    stated = {str(v).upper() for v in series.values_of("BodyPartExamined")}
-    if stated & set(accepts.body_parts):
-        return None
-    pattern = accepts.description_pattern
-    if pattern and re.search(pattern, descriptions, re.IGNORECASE):
-        return None
-    return (
-        f"body part {_or(sorted(stated)) or 'not stated'}, model accepts {_or(accepts.body_parts)}"
-    )
-
-
-def _refuse_view(series: Series, accepts: InputSpec) -> str | None:
-    stated = {str(v).upper() for v in series.values_of("ViewPosition")}
-    if accepts.view_positions and stated and not stated & set(accepts.view_positions):
-        return f"view {_or(sorted(stated))}, model accepts {_or(accepts.view_positions)}"
-    return None
-
-
-def _refuse_geometry(series: Series, accepts: InputSpec) -> str | None:
-    count = sum(int(i.headers.get("NumberOfFrames") or 1) for i in series.instances)
-    if not accepts.images.holds(count):
-        return f"{count} images, model accepts {_range(accepts.images)}"
-    for keyword, name, wanted in (
-        ("SliceThickness", "slices", accepts.slice_thickness_mm),
-        ("PixelSpacing", "pixels", accepts.pixel_spacing_mm),
-    ):
-        for number in _numbers(series, keyword):
-            if not wanted.holds(number):
-                return f"{name} of {number:g} mm, model accepts {_range(wanted)} mm"
-    gap = largest_slice_gap_mm(series)
-    if gap is not None and not accepts.slice_spacing_mm.holds(gap):
-        accepted = _range(accepts.slice_spacing_mm)
-        return f"slice distance up to {gap:.3g} mm, model accepts {accepted} mm"
-    return None
-
-
-def largest_slice_gap_mm(series: Series) -> float | None:
-    """Return the largest distance between neighbouring slices in mm, along the slice normal.
-
-    None where fewer than two slices state Image Position and Image Orientation (Patient),
-    DICOM PS3.3 C.7.6.2.1.1.
+    Args:
+        study: the study with all that has arrived.
+        manifest: the model's.
+        priors: earlier studies of the patient, the most relevant first.
+        may_get_priors: whether they are still being fetched; a missing one is then no refusal.
     """
-    depths: list[float] = []
-    for instance in series.instances:
-        position = instance.headers.get("ImagePositionPatient")
-        orientation = instance.headers.get("ImageOrientationPatient")
-        if not position or not orientation or len(position) != 3 or len(orientation) != 6:
+    chosen: list[_Chosen] = []
+    remarks: list[str] = []
+    waits = False
+    for wanted in manifest.inputs:
+        found = _for_input(wanted, study, priors, chosen)
+        prefix = f"input {wanted.name}: " if len(manifest.inputs) > 1 else ""
+        if found.series is not None:
+            chosen.append((wanted, found.series))
+            remarks.append(prefix + _chosen_in_words(found))
             continue
-        (rx, ry, rz, cx, cy, cz), (x, y, z) = map(float, orientation), map(float, position)
-        normal = (ry * cz - rz * cy, rz * cx - rx * cz, rx * cy - ry * cx)
-        depths.append(x * normal[0] + y * normal[1] + z * normal[2])
-    return max((b - a for a, b in pairwise(sorted(depths))), default=None)
+        is_pending = wanted.source == "prior" and may_get_priors
+        waits |= is_pending
+        if not wanted.optional and not is_pending:
+            return InputSelection((), shortened([f"{prefix}{found.reason}"]), tuple(remarks))
+        remarks.append(f"{prefix}{'not yet' if is_pending else 'without'}: {found.reason}")
+    named = tuple((wanted.name, series) for wanted, series in chosen)
+    return InputSelection(named, "", tuple(remarks), waits)
 
 
-def _numbers(series: Series, keyword: str) -> list[float]:
-    numbers: list[float] = []
-    for value in series.values_of(keyword):
-        numbers += [float(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
-    return numbers
+def _for_input(
+    wanted: NamedInput, study: Study, priors: Sequence[Study], chosen: Sequence[_Chosen]
+) -> Selection:
+    is_bound = wanted.same_frame_of_reference or wanted.align is not None
+    same = chosen[0][1] if is_bound and chosen else None
+    if wanted.source == "prior":
+        return _of_priors(wanted, priors, same)
+    rest = replace(study, series=_left(wanted, study, chosen))
+    if study.series and not rest.series:
+        return Selection(None, ("every series of the study is another input already",))
+    return select_series(rest, wanted.accepts, same_frame_as=same)
 
 
-def _descriptions(series: Series) -> list[str]:
-    return [
-        str(value)
-        for keyword in ("StudyDescription", "SeriesDescription", "ProtocolName")
-        for value in series.values_of(keyword)
-    ]
+def _left(wanted: NamedInput, study: Study, chosen: Sequence[_Chosen]) -> tuple[Series, ...]:
+    """Return the series that are no other input already.
+
+    Inputs that name views may share one: there the images are told apart, not the series.
+    """
+    taken = {
+        series.series_instance_uid
+        for other, series in chosen
+        if not (other.accepts.view_positions and wanted.accepts.view_positions)
+    }
+    return tuple(s for s in study.series if s.series_instance_uid not in taken)
 
 
-def _name_of(series: Series) -> str:
+def _of_priors(wanted: NamedInput, priors: Sequence[Study], same: Series | None) -> Selection:
+    reasons: list[str] = []
+    for prior in priors:
+        found = select_series(prior, wanted.accepts, same_frame_as=same)
+        if found.series is not None:
+            return found
+        reasons += found.reasons
+    if not priors:
+        return Selection(None, (NO_PRIOR,))
+    return Selection(None, (f"{NO_PRIOR} that fits", *reasons))
+
+
+def _chosen_in_words(found: Selection) -> str:
+    refused = f"; not {shortened(found.reasons)}" if found.reasons else ""
+    return f"{found.why}{refused}"
+
+
+def shortened(reasons: Sequence[str]) -> str:
+    """Return reasons in one sentence of bounded length; what is left out is counted.
+
+    A study has a few series; a broken one may have thousands, and all of them are refused.
+    """
+    said: list[str] = []
+    length = 0
+    for index, reason in enumerate(reasons):
+        short = reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
+        if length + len(short) > _LONGEST_TEXT and said:
+            return f"{'; '.join(said)}; and {len(reasons) - index} more"
+        said.append(short)
+        length += len(short) + 2
+    return "; ".join(said)
+
+
+def name_of(series: Series) -> str:
+    """Return Series Description, or the UID where there is none."""
     described = series.values_of("SeriesDescription")
     return str(described[0]) if described else series.series_instance_uid
-
-
-def _or(values: Sequence[str]) -> str:
-    return " or ".join(values)
-
-
-def _range(wanted: Range) -> str:
-    if wanted.minimum is not None and wanted.maximum is not None:
-        return f"{wanted.minimum:g} to {wanted.maximum:g}"
-    return (
-        f"at least {wanted.minimum:g}"
-        if wanted.minimum is not None
-        else f"up to {wanted.maximum:g}"
-    )

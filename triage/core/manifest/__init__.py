@@ -5,18 +5,21 @@ what its outputs mean as coded findings and how urgent each finding is.
 """
 
 from triage.core.manifest.findings import FindingSpec, ResultKind, ResultSpec, SegmentSpec
-from triage.core.manifest.inputs import InputSpec
-from triage.core.manifest.model import ManifestError, ModelManifest, parse_manifest
+from triage.core.manifest.inputs import InputSpec, NamedInput, Preference
+from triage.core.manifest.model import ONLY_INPUT, ManifestError, ModelManifest, parse_manifest
 from triage.core.manifest.parts import PriorityName, Range
 from triage.core.manifest.runner import RunnerSpec
 from triage.core.manifest.tensors import ImageInput, TissueGate, VolumeInput
 
 __all__ = [
+    "ONLY_INPUT",
     "FindingSpec",
     "ImageInput",
     "InputSpec",
     "ManifestError",
     "ModelManifest",
+    "NamedInput",
+    "Preference",
     "PriorityName",
     "Range",
     "ResultKind",

@@ -9,9 +9,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from triage.core.errors import TriageError
 from triage.core.manifest.findings import FindingSpec, ResultSpec
-from triage.core.manifest.inputs import InputSpec
+from triage.core.manifest.inputs import InputSpec, NamedInput
 from triage.core.manifest.parts import Part
 from triage.core.manifest.runner import RunnerSpec
+from triage.core.manifest.tensors import VolumeInput
+
+ONLY_INPUT = "image"
+"""The name of the only input of a model whose manifest has `accepts`."""
 
 
 class ManifestError(TriageError):
@@ -19,7 +23,10 @@ class ManifestError(TriageError):
 
 
 class ModelManifest(Part):
-    """The whole of `model.yaml`."""
+    """The whole of `model.yaml`.
+
+    `accepts` is the short form of `inputs` with one input named "image".
+    """
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,62}$")]
@@ -29,10 +36,32 @@ class ModelManifest(Part):
     notice: str = ""
     licence: str
     contact: str = ""
-    accepts: InputSpec
+    inputs: Annotated[tuple[NamedInput, ...], Field(min_length=1, max_length=8)]
     runner: RunnerSpec
     findings: Annotated[tuple[FindingSpec, ...], Field(min_length=1)]
     results: ResultSpec = ResultSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inputs_from_short_form(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "accepts" not in content:
+            return content
+        if "inputs" in content:
+            raise ValueError("give either accepts or inputs, not both")
+        others = {key: value for key, value in content.items() if key != "accepts"}
+        return others | {"inputs": [{"name": ONLY_INPUT, "accepts": content["accepts"]}]}
+
+    @model_validator(mode="after")
+    def _consistent_inputs(self) -> Self:
+        _require_unique("inputs.name", [one.name for one in self.inputs])
+        first, *others = self.inputs
+        if first.source != "study" or first.optional or first.align:
+            raise ValueError("the first of inputs must be from the study, not optional nor aligned")
+        if first.same_frame_of_reference:
+            raise ValueError("same_frame_of_reference belongs to the inputs that follow the first")
+        if any(one.align for one in others) and not isinstance(self.runner.input, VolumeInput):
+            raise ValueError("inputs.align is for volumes; runner.input.kind is not volume")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -42,6 +71,11 @@ class ModelManifest(Part):
         if "seg" in self.results.objects and not labels:
             raise ValueError("results.objects asks for seg, but no finding has a segment")
         return self
+
+    @property
+    def accepts(self) -> InputSpec:
+        """What the first input accepts, the one that findings and results are about."""
+        return self.inputs[0].accepts
 
     @property
     def identity(self) -> str:
@@ -68,17 +102,23 @@ def parse_manifest(content: Any, *, source: str) -> ModelManifest:
     try:
         return ModelManifest.model_validate(content)
     except ValidationError as error:
-        lines = [
-            f"{source}: {'.'.join(map(str, e['loc'])) or 'manifest'}: {_advice(e)}"
-            for e in error.errors()
-        ]
+        is_short = "accepts" in content
+        lines = [f"{source}: {_key(e['loc'], is_short)}: {_advice(e)}" for e in error.errors()]
         raise ManifestError("\n".join(lines)) from None
+
+
+def _key(location: Sequence[int | str], is_short: bool) -> str:
+    if is_short and tuple(location[:2]) == ("inputs", 0):
+        location = location[2:]
+    return ".".join(map(str, location)) or "manifest"
 
 
 def _advice(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return "this key is unknown; remove it or correct its spelling"
+    if error["type"] == "missing" and error["loc"] == ("inputs",):
+        return "add accepts, or inputs for a model that takes several series"
     if error["type"] == "missing":
         return "this key is required; add it"
     return f"{message} (found {error['input']!r})" if error["type"] != "value_error" else message
