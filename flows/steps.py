@@ -110,14 +110,20 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
         InputRefusedError: the images are out of the model's scope, or were purged meanwhile.
         AnalysisFailedError: the model could not be run; another attempt may help.
     """
-    if not run.series.instances:
+    if run.refusal:
+        raise InputRefusedError(run.refusal)
+    if not all(series.instances for series in run.inputs.values()):
         raise InputRefusedError("the images of this series were purged; send them again")
     try:
         package = await asyncio.to_thread(registered_package, run.package_path, run.package_sha256)
     except (PackageError, OSError) as error:
         raise AnalysisFailedError(f"model unavailable: {error}") from error
-    sources = [(i.sop_instance_uid, step.files.absolute(i.path)) for i in run.series.instances]
-    return number_segments(await analyse(step.hosts, package, sources), run.manifest)
+    first, *others = (
+        (name, [(i.sop_instance_uid, step.files.absolute(i.path)) for i in series.instances])
+        for name, series in run.inputs.items()
+    )
+    analysis = await analyse(step.hosts, package, first[1], dict(others))
+    return number_segments(analysis, run.manifest)
 
 
 async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str:

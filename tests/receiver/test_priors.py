@@ -26,6 +26,7 @@ from triage.receiver.priors import PriorsRounds
 from triage.receiver.retrieve.origin import ORDINARY_MOVE, PRIORS_MOVE
 from triage.settings import PriorsSettings, RemoteSettings
 from triage.store.clock import Clock, system_clock
+from triage.store.contents import priors_of
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.prior_searches import (
@@ -36,7 +37,7 @@ from triage.store.prior_searches import (
     put_back_searches,
     studies_to_search_for,
 )
-from triage.store.priors import ask_to_read, priors_of, want_priors
+from triage.store.priors import ask_to_read, want_priors
 from triage.store.runs import claim_most_urgent
 from triage.store.studies import complete_quiet_studies, record_instance
 from triage.store.tables import AnalysisRunRow, PriorRow, PriorSearchRow, StudyEventRow, StudyRow

@@ -16,8 +16,8 @@ from tests.receiver.archives import dcmqrscp, orthanc_with
 from tests.tools import PROJECT, find_free_port
 from triage.settings import RemoteSettings
 from triage.store.clock import system_clock
+from triage.store.contents import priors_of
 from triage.store.database import Database
-from triage.store.priors import priors_of
 from triage.store.tables import StudyRow
 from triage.worklist.queue import reading_list
 

@@ -11,6 +11,7 @@ from tests.store.test_runs import claim, finish, held, queue_runs
 from tests.store.test_studies import QUIET, events
 from tests.tools import ManualClock
 from triage.core.runs import DeliveryState
+from triage.store.contents import load_study
 from triage.store.database import Database
 from triage.store.files import StoredFile
 from triage.store.outbox import (
@@ -24,7 +25,7 @@ from triage.store.outbox import (
     resend,
 )
 from triage.store.runs import ClaimedRun
-from triage.store.studies import complete_quiet_studies, load_study, record_instance
+from triage.store.studies import complete_quiet_studies, record_instance
 from triage.store.tables import DeliveryRow, ResultObjectRow, SeriesRow
 
 LEASE = timedelta(seconds=30)

@@ -20,6 +20,7 @@ from triage.core.priority import Priority
 from triage.core.runs import DeliveryState, RunState, StudyState
 from triage.settings import RetentionSettings
 from triage.store import purge
+from triage.store.contents import load_study
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
@@ -30,7 +31,6 @@ from triage.store.studies import (
     FileIsGoneError,
     complete_study,
     hold_open,
-    load_study,
     record_instance,
 )
 from triage.store.sweep import Sweep

@@ -13,6 +13,7 @@ from tests.tools import ManualClock
 from triage.core.completeness import QuietPeriods
 from triage.core.priority import Priority
 from triage.core.runs import RunState, StudyState
+from triage.store.contents import load_study
 from triage.store.database import Database
 from triage.store.studies import (
     complete_quiet_studies,
@@ -20,7 +21,6 @@ from triage.store.studies import (
     has_quiet_studies,
     hold_open,
     keep_associations_alive,
-    load_study,
     raise_ai_priority,
     record_instance,
     release_association,

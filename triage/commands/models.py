@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from triage.commands.console import out
+from triage.core.studies import Study
 from triage.logs import configure_logs
 from triage.settings import load_settings
 
@@ -80,6 +81,49 @@ def try_model(model: str, folder: Path, destination: Path) -> None:
     trial = try_on_folder(model, folder, destination, load_settings())
     for line in trial.lines:
         out.print(line, highlight=False)
+
+
+@models.command("explain")
+@click.argument("model")
+@click.argument("study")
+def explain(model: str, study: str) -> None:
+    """Say for each series of STUDY why MODEL gets it or not, and its score.
+
+    MODEL is as for `try`. STUDY is a folder of DICOM files, or the Study Instance UID of a study
+    that was received.
+    """
+    from triage.core.routing import explained
+    from triage.models.registry import package_named
+    from triage.models.try_model import read_study
+
+    settings = load_settings()
+    package = package_named(model, settings.model_registry)
+    if Path(study).is_dir():
+        content, priors = read_study(Path(study)), tuple[Study, ...]()
+    else:
+        content, priors = _received(study)
+    for line in explained(content, package.manifest, priors):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _received(study_instance_uid: str) -> tuple[Study, tuple[Study, ...]]:
+    from triage.store.contents import load_study, priors_of
+    from triage.store.database import Database
+    from triage.store.studies import find_study
+
+    store = Database(load_settings().database_url)
+    store.check_schema()
+    try:
+        with store.reading() as session:
+            row = find_study(session, study_instance_uid)
+            if row is None:
+                raise click.BadParameter(
+                    "is neither a folder nor the Study Instance UID of a study that was received",
+                    param_hint="STUDY",
+                )
+            return load_study(session, row.id), priors_of(session, row.id)
+    finally:
+        store.close()
 
 
 @models.command("evaluate")

@@ -26,6 +26,8 @@ def refusal_of(series: Series, accepts: InputSpec, study: Study | None = None) -
     study = study or Study("", (series,))
     if series.modality not in accepts.modalities:
         return _not_among("modality", [series.modality], accepts.modalities)
+    if not series.instances:
+        return "none of its images is here"
     images = image_instances(series)
     stated = of_study(study, series)
     refusal = _first_refusal(_CHECKS_OF_KIND, stated, accepts)

@@ -13,7 +13,6 @@ from triage.core.studies import Series, Study
 
 NO_PRIOR = "no prior found"
 _NO_SCORE = Score(0.0, ())
-_Chosen = tuple[NamedInput, Series]
 _LONGEST_TEXT = 2000
 _LONGEST_REASON = 300
 
@@ -36,11 +35,12 @@ class Verdict:
 class Selection:
     """The chosen series, or None with the reasons of every series that was refused.
 
-    `why` is why it was chosen, in words.
+    `study_instance_uid` is the study of the chosen series, and `why` why it was chosen.
     """
 
     series: Series | None
     reasons: tuple[str, ...]
+    study_instance_uid: str = ""
     why: str = ""
 
     @property
@@ -50,17 +50,29 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class ChosenInput:
+    """The series that one input of a model gets, and the study that it is of."""
+
+    name: str
+    study_instance_uid: str
+    series: Series
+
+
+_Chosen = tuple[NamedInput, ChosenInput]
+
+
+@dataclass(frozen=True, slots=True)
 class InputSelection:
     """What a model gets of a study for each of its inputs, in the order of the manifest.
 
     Attributes:
-        chosen: name and series of each input that was found; empty where the model is not run.
+        chosen: those of the inputs that were found; empty where the model is not run.
         refusal: why it is not run, "" where it is.
         remarks: why each was chosen, and why others were not.
         waits_for_prior: whether a further input is a prior that may still come.
     """
 
-    chosen: tuple[tuple[str, Series], ...]
+    chosen: tuple[ChosenInput, ...]
     refusal: str
     remarks: tuple[str, ...]
     waits_for_prior: bool = False
@@ -121,7 +133,7 @@ def select_series(
     best = next((v for v in said if v.refusal is None), None)
     if best is None:
         return Selection(None, reasons)
-    return Selection(best.series, reasons, best.in_words())
+    return Selection(best.series, reasons, study.study_instance_uid, best.in_words())
 
 
 def select_inputs(
@@ -146,7 +158,8 @@ def select_inputs(
         found = _for_input(wanted, study, priors, chosen)
         prefix = f"input {wanted.name}: " if len(manifest.inputs) > 1 else ""
         if found.series is not None:
-            chosen.append((wanted, found.series))
+            one = ChosenInput(wanted.name, found.study_instance_uid, found.series)
+            chosen.append((wanted, one))
             remarks.append(prefix + _chosen_in_words(found))
             continue
         is_pending = wanted.source == "prior" and may_get_priors
@@ -154,17 +167,15 @@ def select_inputs(
         if not wanted.optional and not is_pending:
             return InputSelection((), shortened([f"{prefix}{found.reason}"]), tuple(remarks))
         remarks.append(f"{prefix}{'not yet' if is_pending else 'without'}: {found.reason}")
-    named = tuple((wanted.name, series) for wanted, series in chosen)
-    return InputSelection(named, "", tuple(remarks), waits)
+    return InputSelection(tuple(one for _, one in chosen), "", tuple(remarks), waits)
 
 
 def _for_input(
     wanted: NamedInput, study: Study, priors: Sequence[Study], chosen: Sequence[_Chosen]
 ) -> Selection:
-    is_bound = wanted.same_frame_of_reference or wanted.align is not None
-    same = chosen[0][1] if is_bound and chosen else None
     if wanted.source == "prior":
-        return _of_priors(wanted, priors, same)
+        return select_prior(wanted, priors, chosen[0][1].series)
+    same = chosen[0][1].series if _is_bound(wanted) else None
     rest = replace(study, series=_left(wanted, study, chosen))
     if study.series and not rest.series:
         return Selection(None, ("every series of the study is another input already",))
@@ -177,15 +188,24 @@ def _left(wanted: NamedInput, study: Study, chosen: Sequence[_Chosen]) -> tuple[
     Inputs that name views may share one: there the images are told apart, not the series.
     """
     taken = {
-        series.series_instance_uid
-        for other, series in chosen
+        one.series.series_instance_uid
+        for other, one in chosen
         if not (other.accepts.view_positions and wanted.accepts.view_positions)
     }
     return tuple(s for s in study.series if s.series_instance_uid not in taken)
 
 
-def _of_priors(wanted: NamedInput, priors: Sequence[Study], same: Series | None) -> Selection:
+def _is_bound(wanted: NamedInput) -> bool:
+    return wanted.same_frame_of_reference or wanted.align is not None
+
+
+def select_prior(wanted: NamedInput, priors: Sequence[Study], first: Series) -> Selection:
+    """Return the series for an input that is a prior, of the most relevant one that has any.
+
+    `first` is the series of the model's first input.
+    """
     reasons: list[str] = []
+    same = first if _is_bound(wanted) else None
     for prior in priors:
         found = select_series(prior, wanted.accepts, same_frame_as=same)
         if found.series is not None:
@@ -221,3 +241,35 @@ def name_of(series: Series) -> str:
     """Return Series Description, or the UID where there is none."""
     described = series.values_of("SeriesDescription")
     return str(described[0]) if described else series.series_instance_uid
+
+
+def explained(
+    study: Study, manifest: ModelManifest, priors: Sequence[Study] = ()
+) -> tuple[str, ...]:
+    """Return, line by line, what routing says of each series for each input, and what follows."""
+    lines: list[str] = []
+    selection = select_inputs(study, manifest, priors)
+    chosen = {one.name: one for one in selection.chosen}
+    first = selection.chosen[0].series if selection.chosen else None
+    for wanted in manifest.inputs:
+        lines.append(f"input {wanted.name}, from the {wanted.source}:")
+        one = chosen.get(wanted.name)
+        same = first if _is_bound(wanted) else None
+        studies = priors if wanted.source == "prior" else (study,)
+        for each in studies:
+            for verdict in verdicts(each, wanted.accepts, same_frame_as=same):
+                is_chosen = one is not None and (each.study_instance_uid, verdict.series) == (
+                    one.study_instance_uid,
+                    one.series,
+                )
+                lines.append(f"  {_mark(verdict, is_chosen=is_chosen)} {verdict.in_words()}")
+        if not studies:
+            lines.append(f"  {NO_PRIOR}")
+    lines.append(f"not analysed: {selection.refusal}" if selection.refusal else "would be analysed")
+    return tuple(lines)
+
+
+def _mark(verdict: Verdict, *, is_chosen: bool) -> str:
+    if is_chosen:
+        return "chosen  "
+    return "accepted" if verdict.refusal is None else "refused "

@@ -20,6 +20,7 @@ Encoded = bytes | mmap
 _ITEM = 0xFFFEE000
 _ITEM_END = 0xFFFEE00D
 _SEQUENCE_END = 0xFFFEE0DD
+_FIRST_PIXEL_TAG = 0x7FE00000
 _UNDEFINED = 0xFFFFFFFF
 _SHORTEST_HEAD = 8
 _FIRST_TAG = 0x00080000  # lower groups are no part of data sets (DICOM PS3.5 section 7.1)
@@ -49,14 +50,17 @@ def read_elements(
     dataset: Encoded,
     tags: Collection[int],
     *,
+    sequences: Collection[int] = (),
     start: int = 0,
     is_implicit_vr: bool,
     is_little_endian: bool,
 ) -> dict[int, bytes]:
     """Return the values of `tags` at the top level of what begins at `start`.
 
-    Of an element that comes twice, the last counts, as for other readers. A value that is longer
-    than any of its kind may be, or of undefined length, is left out.
+    Of those that are `sequences`, whatever their length is, the first bytes are returned: enough
+    to tell an empty one from one with an item. Of an element that comes twice, the last counts, as
+    for other readers. A value that is longer than any of its kind may be, or of undefined length,
+    is left out.
 
     Raises:
         DecodingError: the data set ends within an element, or its sequences are malformed, nested
@@ -78,11 +82,50 @@ def read_elements(
         at = reader.end_of(head)
         if at > len(dataset):
             break
-        if head.tag in tags and at - head.value_at == head.length <= _LONGEST_VALUE:
+        if head.tag in sequences:
+            values[head.tag] = dataset[head.value_at : min(at, head.value_at + _LONGEST_HEAD)]
+        elif head.tag in tags and at - head.value_at == head.length <= _LONGEST_VALUE:
             values[head.tag] = dataset[head.value_at : at]
     if at != len(dataset):
         raise DecodingError("it ends within an element")
     return values
+
+
+def read_nested(
+    dataset: Encoded,
+    tags: Collection[int],
+    sequences: Collection[int],
+    *,
+    start: int = 0,
+    is_implicit_vr: bool,
+    is_little_endian: bool,
+) -> list[tuple[int, bytes]]:
+    """Return tag and value of each of `tags` that lies in nested `sequences`, in their order.
+
+    Which item an element lies in is not told. Other sequences are stepped over, and the walk ends
+    where the pixels begin.
+
+    Raises:
+        DecodingError: as `read_elements`.
+    """
+    reader = _Reader(
+        dataset, start, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian
+    )
+    at = start
+    found: list[tuple[int, bytes]] = []
+    is_inside = False
+    while at + _SHORTEST_HEAD <= len(dataset):
+        head = reader.head(at)
+        if _FIRST_PIXEL_TAG <= head.tag < _ITEM:
+            break
+        if head.tag in sequences or head.tag in (_ITEM, _ITEM_END, _SEQUENCE_END):
+            is_inside = True
+            at = head.value_at
+            continue
+        at = reader.end_of(head)
+        if is_inside and head.tag in tags and head.length <= _LONGEST_VALUE:
+            found.append((head.tag, dataset[head.value_at : min(at, len(dataset))]))
+    return found
 
 
 def check_elements(

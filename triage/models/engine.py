@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from triage.core.analysis import Analysis
 from triage.core.manifest import ImageInput, VolumeInput
+from triage.models.further_inputs import (
+    OtherSources,
+    load_further_images,
+    load_further_volumes,
+)
 from triage.models.host import ModelHosts
 from triage.models.interpret import (
     Interpretation,
@@ -24,14 +30,19 @@ from triage.models.volume import EvenGrid, Volume, load_volume
 
 
 async def analyse(
-    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[tuple[str, Path]]
+    hosts: ModelHosts,
+    package: ModelPackage,
+    source_files: Sequence[tuple[str, Path]],
+    others: Mapping[str, Sequence[tuple[str, Path]]] | None = None,
 ) -> Analysis:
     """Decode the images, run the model in its warm host, and read its output as findings.
 
     Args:
         hosts: where models are warm.
         package: the model.
-        source_files: SOP Instance UID and file of each instance of the series, in any order.
+        source_files: SOP Instance UID and file of each instance of the series, in any order; of
+            the first series, where the model takes several.
+        others: the same of the further ones, by the name of the input.
 
     The event loop is never blocked: files are decoded and outputs read in threads.
 
@@ -40,12 +51,12 @@ async def analyse(
         AnalysisFailedError: the model could not be run, or said something impossible.
     """
     if isinstance(package.manifest.runner.input, VolumeInput):
-        return await _analyse_volume(hosts, package, source_files)
-    return await _analyse_image(hosts, package, source_files, package.manifest.runner.input)
+        return await _analyse_volume(hosts, package, source_files, others or {})
+    return await _analyse_image(hosts, package, source_files, others or {})
 
 
 async def _analyse_volume(
-    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source]
+    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source], others: OtherSources
 ) -> Analysis:
     clock = _Stopwatch()
     volume = await asyncio.to_thread(_decode_volume, package, source_files)
@@ -54,6 +65,10 @@ async def _analyse_volume(
     if grid is not None:
         values = await asyncio.to_thread(grid.values, volume.values)
         prepared = ModelInput(values, grid.affine(volume))
+    further = await asyncio.to_thread(
+        load_further_volumes, package.manifest, others, volume, prepared
+    )
+    prepared = replace(prepared, others=further.images)
     clock.note("decode")
     output = await hosts.infer(package, prepared)
     clock.note("infer")
@@ -63,23 +78,26 @@ async def _analyse_volume(
         findings=read.findings,
         source_files=tuple(i.path for i in volume.instances),
         source_sop_instance_uids=volume.sop_instance_uids,
-        input_sha256=volume.input_sha256,
+        input_sha256=further.input_sha256(volume.input_sha256),
         segmentation=read.segmentation,
         timings_s=clock.seconds,
-        remarks=volume.remarks,
+        remarks=volume.remarks + further.remarks,
     )
 
 
 async def _analyse_image(
-    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source], wanted: ImageInput
+    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source], others: OtherSources
 ) -> Analysis:
     clock = _Stopwatch()
+    wanted = package.manifest.runner.input
+    assert isinstance(wanted, ImageInput), "only models of single images come here"
     radiograph: Radiograph = await asyncio.to_thread(
         load_radiograph, source_files, package.manifest.accepts
     )
     values = await asyncio.to_thread(model_input, radiograph, wanted)
+    further = await asyncio.to_thread(load_further_images, package.manifest, others, wanted)
     clock.note("decode")
-    output = await hosts.infer(package, ModelInput(values))
+    output = await hosts.infer(package, ModelInput(values, others=further.images))
     clock.note("infer")
     read = await asyncio.to_thread(interpret_image, output, radiograph, package.manifest)
     clock.note("interpret")
@@ -87,10 +105,10 @@ async def _analyse_image(
         findings=read.findings,
         source_files=(radiograph.instance.path,),
         source_sop_instance_uids=(radiograph.instance.sop_instance_uid,),
-        input_sha256=radiograph.input_sha256,
+        input_sha256=further.input_sha256(radiograph.input_sha256),
         heat_maps=read.heat_maps,
         timings_s=clock.seconds,
-        remarks=radiograph.remarks,
+        remarks=radiograph.remarks + further.remarks,
     )
 
 

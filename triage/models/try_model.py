@@ -11,15 +11,25 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
 from triage.core.analysis import Analysis, InputRefusedError
-from triage.core.routing import select_series
-from triage.core.studies import IMAGE_HEADER_KEYWORDS, Instance, Series, Study
+from triage.core.routing import select_inputs
+from triage.core.studies import (
+    IMAGE_HEADER_KEYWORDS,
+    Instance,
+    Patient,
+    Series,
+    Study,
+    age_in_years,
+)
+from triage.decoding.functional_groups import frame_headers_of_file, has_functional_groups
 from triage.models.engine import analyse
 from triage.models.host import ModelHosts
 from triage.models.packages import ModelPackage
 from triage.settings import WorkerSettings
 
+_PATIENT = ("PatientBirthDate", "PatientSex", "StudyDate")
 _IDENTITY = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -35,13 +45,16 @@ def try_model(
         AnalysisFailedError: the model could not be run.
     """
     study = read_study(dicom_folder)
-    selection = select_series(study, package.manifest.accepts)
-    if selection.series is None:
-        raise InputRefusedError(selection.reason)
-    sources = [(i.sop_instance_uid, Path(i.path)) for i in selection.series.instances]
+    selection = select_inputs(study, package.manifest)
+    if not selection.chosen:
+        raise InputRefusedError(selection.refusal)
+    first, *others = (
+        (one.name, [(i.sop_instance_uid, Path(i.path)) for i in one.series.instances])
+        for one in selection.chosen
+    )
     hosts = ModelHosts(worker or WorkerSettings())
     try:
-        return asyncio.run(analyse(hosts, package, sources))
+        return asyncio.run(analyse(hosts, package, first[1], dict(others)))
     finally:
         hosts.close()
 
@@ -68,11 +81,20 @@ def read_study(folder: Path) -> Study:
     return Study(
         studies.pop(),
         tuple(Series(uid, modalities[uid], tuple(found)) for uid, found in series.items()),
+        _patient(headers[0][1]),
     )
 
 
+def _patient(dataset: Dataset) -> Patient:
+    age, born, studied = (
+        str(dataset.get(keyword) or "")
+        for keyword in ("PatientAge", "PatientBirthDate", "StudyDate")
+    )
+    return Patient(age_in_years(age, born, studied), str(dataset.get("PatientSex") or "").upper())
+
+
 def _headers(paths: Iterable[Path]) -> Iterable[tuple[Path, Dataset]]:
-    wanted: list[Any] = [*_IDENTITY, *IMAGE_HEADER_KEYWORDS]
+    wanted: list[Any] = [*_IDENTITY, *_PATIENT, *IMAGE_HEADER_KEYWORDS]
     for path in paths:
         try:
             dataset = dcmread(path, stop_before_pixels=True, specific_tags=wanted)
@@ -84,6 +106,9 @@ def _headers(paths: Iterable[Path]) -> Iterable[tuple[Path, Dataset]]:
 
 def _instance(path: Path, dataset: Dataset) -> Instance:
     values = {k: _plain(dataset.get(k)) for k in IMAGE_HEADER_KEYWORDS}
+    if has_functional_groups(str(dataset.SOPClassUID)):
+        stated = {k: v for k, v in values.items() if v not in (None, "", [])}
+        values = {**frame_headers_of_file(path), **stated}
     return Instance(
         sop_instance_uid=str(dataset.SOPInstanceUID),
         sop_class_uid=str(dataset.SOPClassUID),
@@ -94,6 +119,8 @@ def _instance(path: Path, dataset: Dataset) -> Instance:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Sequence):
+        return True if len(value) else None
     if isinstance(value, MultiValue):
         return [_plain(v) for v in value]
     if isinstance(value, int):

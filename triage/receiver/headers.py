@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,9 +24,10 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
-from triage.core.studies import IMAGE_HEADER_KEYWORDS
+from triage.core.studies import FRAME_POSITIONS, IMAGE_HEADER_KEYWORDS
 from triage.decoding.elements import Encoded, read_elements, scan_elements
 from triage.decoding.errors import DecodingError
+from triage.decoding.functional_groups import frame_headers, has_functional_groups
 from triage.decoding.inflation import inflated_start
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 
@@ -74,6 +75,8 @@ _ATTRIBUTES = tuple(
 _ATTRIBUTE_OF = {attribute.tag: attribute for attribute in _ATTRIBUTES}
 _CHARACTER_SET_TAG = 0x00080005
 _TAGS = frozenset({_CHARACTER_SET_TAG, *(attribute.tag for attribute in _ATTRIBUTES)})
+_SEQUENCE_TAGS = frozenset(attribute.tag for attribute in _ATTRIBUTES if attribute.vr == "SQ")
+_EMPTY_SEQUENCE = 8  # bytes: an item or delimiter without anything in it
 
 _DEFLATED = {
     DeflatedExplicitVRLittleEndian,
@@ -88,6 +91,7 @@ _READABLE_FROM_THE_START = frozenset(AllTransferSyntaxes) - _DEFLATED - {Explici
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
 _INTEGER = {"US": "H", "SS": "h", "UL": "I", "SL": "i"}
+_REAL = {"FD": "d", "FL": "f"}
 _SINGLE_TEXT = {"LT", "ST", "UT"}
 
 
@@ -112,7 +116,8 @@ class Header:
 
     def image_headers(self) -> dict[str, Any]:
         """Return what routing reads: the attributes of IMAGE_HEADER_KEYWORDS, as JSON values."""
-        return {k: self.values[k] for k in IMAGE_HEADER_KEYWORDS if k in self.values}
+        kept = (*IMAGE_HEADER_KEYWORDS, FRAME_POSITIONS)
+        return {k: self.values[k] for k in kept if k in self.values}
 
 
 def is_valid_uid(uid: str) -> bool:
@@ -137,7 +142,10 @@ def parse_header(dataset: Encoded, transfer_syntax_uid: str, *, start: int = 0) 
     """
     try:
         raw = _read_elements(dataset, transfer_syntax_uid, start)
-        return _header_of(raw, is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian)
+        header = _header_of(raw, is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian)
+        if not has_functional_groups(header.sop_class_uid):
+            return header
+        return _with_frames(header, frame_headers(dataset, transfer_syntax_uid, start=start))
     except RefusedInstanceError:
         raise
     except DecodingError as error:
@@ -153,6 +161,8 @@ def parse_header(dataset: Encoded, transfer_syntax_uid: str, *, start: int = 0) 
 def parse_head(head: bytes, transfer_syntax_uid: str) -> Header | None:
     """Return the header of a data set of which `head` has arrived, None if that may not be all.
 
+    It never is all of an enhanced multi-frame image, whose frames are described at its end.
+
     Raises:
         RefusedInstanceError: as `parse_header`.
     """
@@ -160,7 +170,15 @@ def parse_head(head: bytes, transfer_syntax_uid: str) -> Header | None:
         return None
     is_implicit_vr = transfer_syntax_uid == ImplicitVRLittleEndian
     raw = scan_elements(head, _TAGS, is_implicit_vr=is_implicit_vr)
-    return None if raw is None else _header_of(raw, is_little_endian=True)
+    header = None if raw is None else _header_of(raw, is_little_endian=True)
+    if header is not None and has_functional_groups(header.sop_class_uid):
+        return None
+    return header
+
+
+def _with_frames(header: Header, frames: dict[str, Any]) -> Header:
+    """Return the header with what its frames say, where it does not say it itself."""
+    return replace(header, values={**frames, **header.values})
 
 
 def _header_of(raw: dict[int, bytes], *, is_little_endian: bool) -> Header:
@@ -194,6 +212,7 @@ def _read_elements(dataset: Encoded, transfer_syntax_uid: str, start: int) -> di
     return read_elements(
         dataset,
         _TAGS,
+        sequences=_SEQUENCE_TAGS,
         start=start,
         is_implicit_vr=transfer_syntax_uid == ImplicitVRLittleEndian,
         is_little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
@@ -249,6 +268,13 @@ def _convert(
         code = _INTEGER[vr]
         count = len(value) // struct.calcsize("<" + code)
         return list(struct.unpack(f"{'<' if is_little_endian else '>'}{count}{code}", value))
+    if vr in _REAL:
+        order = "<" if is_little_endian else ">"
+        count = len(value) // struct.calcsize("<" + _REAL[vr])
+        numbers = struct.unpack(f"{order}{count}{_REAL[vr]}", value)
+        return [_finite(number) for number in numbers]
+    if vr == "SQ":
+        return [True] if len(value) > _EMPTY_SEQUENCE else []
     texts = _texts(vr, value, encodings)
     if vr == "IS":
         return [int(text) for text in texts if text]
@@ -258,7 +284,7 @@ def _convert(
     return texts if any(texts) else []
 
 
-def _finite(text: str) -> float:
+def _finite(text: str | float) -> float:
     number = float(text)
     if not math.isfinite(number):  # PostgreSQL's JSON has no such numbers
         raise ValueError("not a finite number")

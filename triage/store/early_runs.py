@@ -18,6 +18,7 @@ from triage.core.priority import Priority
 from triage.core.runs import StudyState
 from triage.store.arrivals import load_arrivals
 from triage.store.studies import (
+    WantedRun,
     identity_of,
     live_runs,
     lock_runs,
@@ -104,10 +105,13 @@ def _queue(
             update(SeriesRow).where(SeriesRow.id == series_id).values(considered_images=held)
         )
     live = live_runs(session, study.id)
+    considered = _considered_images(session, study.id)
     due = []
     for want in wanted_runs(session, study):
         # One that failed on these images is tried again only when the study is complete.
-        if want.series_id in enough and not want.is_on_input_of(live.get(want.model.id)):
+        if _is_enough(want, enough, considered) and not want.is_on_input_of(
+            live.get(want.model.id)
+        ):
             due.append(want)
     if not due:
         return False
@@ -119,7 +123,30 @@ def _queue(
     for run in live.values():  # what other models said still holds
         run.generation = study.generation
     for want in due:
-        _, reason = enough[want.series_id or 0]
+        reason = next(enough[one.series_id][1] for one in want.inputs if one.series_id in enough)
         text = f"queued for {identity_of(want.model)} before the study is complete: {reason}"
         queue_run(session, study, want, text, now)
     return True
+
+
+def _considered_images(session: Session, study_id: int) -> dict[int, int]:
+    rows = session.execute(
+        select(SeriesRow.id, SeriesRow.considered_images).where(SeriesRow.study_id == study_id)
+    )
+    return {row.id: row.considered_images for row in rows}
+
+
+def _is_enough(
+    want: WantedRun, enough: Mapping[int, tuple[int, str]], considered: Mapping[int, int]
+) -> bool:
+    """Return whether a series that is enough now lets the model begin.
+
+    Its other series must be enough too, now or before; the priors that are here are. While others
+    may come, the run is left for the study's completion, which waits for them.
+    """
+    if want.waits_for_prior or not any(one.series_id in enough for one in want.inputs):
+        return False
+    return all(
+        considered.get(one.series_id, len(one.series.instances)) >= len(one.series.instances)
+        for one in want.inputs
+    )

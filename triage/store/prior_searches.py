@@ -176,6 +176,14 @@ def is_wanted_as_prior(session: Session, study_instance_uid: str) -> bool:
     return session.scalars(wanted.limit(1)).first() is not None
 
 
+def is_searching(session: Session, study_id: int) -> bool:
+    """Return whether priors of the study may still come."""
+    search = select(PriorSearchRow.study_id).where(
+        PriorSearchRow.study_id == study_id, PriorSearchRow.state.in_(_UNFINISHED)
+    )
+    return session.scalars(search).first() is not None
+
+
 def wait_for_priors(session: Session, study_id: int, now: datetime) -> datetime:
     """Return the moment from which on the runs of a study that is complete now may begin.
 

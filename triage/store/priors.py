@@ -10,8 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from triage.core.priors import Comparable, PriorState
-from triage.core.studies import Study
-from triage.store.studies import load_study, make_ordinary
+from triage.store.studies import make_ordinary
 from triage.store.tables import InstanceRow, PriorRow, SeriesRow, StudyRow, stand_in_patient_id
 
 
@@ -21,23 +20,6 @@ class HeldStudy:
 
     study_id: int
     is_prior: bool
-
-
-def priors_of(session: Session, study_id: int) -> tuple[Study, ...]:
-    """Return the priors of a study that are in the store, the most relevant first.
-
-    A prior of which only a part has come is among them: its images are true, if not all.
-    """
-    ids = session.scalars(
-        select(StudyRow.id)
-        .join(PriorRow, PriorRow.study_instance_uid == StudyRow.study_instance_uid)
-        .where(
-            PriorRow.study_id == study_id,
-            PriorRow.state.in_((PriorState.HERE, PriorState.INCOMPLETE)),
-        )
-        .order_by(PriorRow.place, PriorRow.id)
-    ).all()
-    return tuple(load_study(session, prior_id) for prior_id in ids)
 
 
 def prior_rows(session: Session, study_id: int) -> Sequence[PriorRow]:

@@ -21,6 +21,7 @@ from triage.store.tables import (
     OpenAssociationRow,
     PatientRow,
     ResultObjectRow,
+    RunInputRow,
     SeriesRow,
     StudyRow,
     stand_in_patient_id,
@@ -50,6 +51,12 @@ def _is_worked_off() -> ColumnElement[bool]:
     waits_for_run = exists(
         select(AnalysisRunRow.id).where(of_study, AnalysisRunRow.state.in_(_NOT_OVER))
     )
+    is_input_of_run = exists(
+        select(RunInputRow.id)
+        .join(AnalysisRunRow, AnalysisRunRow.id == RunInputRow.run_id)
+        .join(SeriesRow, SeriesRow.id == RunInputRow.series_id)
+        .where(SeriesRow.study_id == StudyRow.id, AnalysisRunRow.state.in_(_NOT_OVER))
+    )
     waits_for_delivery = exists(
         select(DeliveryRow.id)
         .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
@@ -63,6 +70,7 @@ def _is_worked_off() -> ColumnElement[bool]:
         StudyRow.state == StudyState.COMPLETE,
         StudyRow.completed_at.is_not(None),
         ~waits_for_run,
+        ~is_input_of_run,
         ~waits_for_delivery,
         ~may_get_more,
     )

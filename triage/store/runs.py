@@ -14,7 +14,7 @@ from triage.core.manifest import ModelManifest
 from triage.core.runs import RunState, check_transition
 from triage.core.studies import Series
 from triage.store.history import note
-from triage.store.studies import load_series
+from triage.store.run_inputs import ClaimedInputs, claim_inputs
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
 
 
@@ -24,7 +24,11 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run that this worker holds, with all that is needed to carry it out."""
+    """A run that this worker holds, with all that is needed to carry it out.
+
+    `inputs` are the series by the names of the manifest's inputs, the first of them `series`.
+    `refusal` is why it cannot be carried out, where a required prior did not come.
+    """
 
     run_id: int
     claim: int
@@ -37,6 +41,8 @@ class ClaimedRun:
     package_path: str
     package_sha256: str
     series: Series
+    inputs: Mapping[str, Series]
+    refusal: str = ""
 
 
 def claim_most_urgent(
@@ -65,12 +71,15 @@ def claim_most_urgent(
     run.started_at = now
     run.finished_at = None
     run.reason = ""
-    series = load_series(session, run.series_id)
-    run.instances_sha256 = series.digest()
-    return _claimed(session, run, series)
+    manifest = ModelManifest.model_validate(run.model.manifest)
+    claimed = claim_inputs(session, run, manifest)
+    run.instances_sha256 = claimed.digest
+    return _claimed(session, run, manifest, claimed)
 
 
-def _claimed(session: Session, run: AnalysisRunRow, series: Series) -> ClaimedRun:
+def _claimed(
+    session: Session, run: AnalysisRunRow, manifest: ModelManifest, claimed: ClaimedInputs
+) -> ClaimedRun:
     study = session.scalars(select(StudyRow).where(StudyRow.id == run.study_id)).one()
     return ClaimedRun(
         run_id=run.id,
@@ -80,10 +89,12 @@ def _claimed(session: Session, run: AnalysisRunRow, series: Series) -> ClaimedRu
         study_instance_uid=study.study_instance_uid,
         generation=run.generation,
         counts=run.stage.counts,
-        manifest=ModelManifest.model_validate(run.model.manifest),
+        manifest=manifest,
         package_path=run.model.package_path,
         package_sha256=run.model.package_sha256,
-        series=series,
+        series=claimed.inputs[0][1],
+        inputs=dict(claimed.inputs),
+        refusal=claimed.refusal,
     )
 
 

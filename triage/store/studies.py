@@ -23,17 +23,24 @@ from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
 from triage.core.completeness import Bounds, QuietPeriods, completion_reason
 from triage.core.manifest import ModelManifest
 from triage.core.priority import Priority, effective_priority
-from triage.core.routing import select_series
+from triage.core.routing import InputSelection, select_inputs, shortened
 from triage.core.runs import RunState, StudyState, check_transition
 from triage.core.stages import RUNNING_STAGES
-from triage.core.studies import Instance, Series, Study
+from triage.core.studies import Series, Study, inputs_digest
 from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER, load_arrivals
 from triage.store.chunks import MOST_IN_A_STATEMENT, chunks
+from triage.store.contents import load_study, priors_of
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.model_tables import ModelRow
 from triage.store.outbox import withdraw_unsent
-from triage.store.prior_searches import is_wanted_as_prior, wait_for_priors
+from triage.store.prior_searches import is_searching, is_wanted_as_prior, wait_for_priors
+from triage.store.run_inputs import (
+    RunInput,
+    keep_further_inputs,
+    reopen_where_input_changed,
+    run_inputs_of,
+)
 from triage.store.tables import (
     AnalysisRunRow,
     ArchiveCountRow,
@@ -412,6 +419,8 @@ def complete_quiet_studies(
         if study.state is StudyState.RECEIVING and reason is not None:
             if not lock_runs(session, study.id):
                 continue
+            if not reopen_where_input_changed(session, study, now):
+                continue
             complete_study(session, study, reason, now)
             completed.append(study.id)
     return completed
@@ -544,41 +553,69 @@ def _carry_out(
         text = f"{identity_of(want.model)}: {want.reason}"
         note(session, study.id, "not-routed", text, at=now)
         return
-    text = f"queued for {identity_of(want.model)}"
+    text = f"queued for {identity_of(want.model)}: {want.reason}"
     queue_run(session, study, want, text, now, available_at=available_at)
 
 
 @dataclass(frozen=True, slots=True)
 class WantedRun:
-    """A model, and the series of a study that it gets, or why it gets none."""
+    """A model, and the series of a study that it gets, or why it gets none.
+
+    Attributes:
+        model: the model.
+        inputs: what it gets, its first input first; empty where it gets nothing.
+        reason: why it gets what it gets, or nothing.
+        waits_for_prior: whether one of its inputs is a prior that may still come.
+    """
 
     model: ModelRow
-    series: Series | None
-    series_id: int | None
+    inputs: tuple[RunInput, ...]
     reason: str
+    waits_for_prior: bool = False
+
+    @property
+    def series(self) -> Series | None:
+        """The series of the first input, or None."""
+        return self.inputs[0].series if self.inputs else None
+
+    @property
+    def series_id(self) -> int | None:
+        """The row of that series, or None."""
+        return self.inputs[0].series_id if self.inputs else None
+
+    @property
+    def digest(self) -> str:
+        """The digest of all instances of all inputs."""
+        return inputs_digest((one.name, one.series) for one in self.inputs)
 
     def is_on_input_of(self, run: AnalysisRunRow | None) -> bool:
         """Return whether `run` is on exactly the instances that the model would get now."""
         return (
             run is not None
-            and self.series is not None
+            and bool(self.inputs)
             and run.series_id == self.series_id
-            and run.instances_sha256 == self.series.digest()
+            and run.instances_sha256 == self.digest
         )
 
 
 def wanted_runs(session: Session, study: StudyRow) -> list[WantedRun]:
     """Return what each production and shadow model gets of the images that are here."""
-    content = load_study(session, study.id)
-    series_ids = {s.series_instance_uid: s.id for s in _series_rows(session, study.id)}
     models = session.scalars(
         select(ModelRow).where(ModelRow.stage.in_(RUNNING_STAGES)).order_by(ModelRow.id)
     ).all()
+    return _wants(session, study, models)
+
+
+def _wants(session: Session, study: StudyRow, models: Sequence[ModelRow]) -> list[WantedRun]:
+    content = load_study(session, study.id)
+    priors = priors_of(session, study.id)
+    may_get_priors = is_searching(session, study.id)
     wanted = []
     for model in models:
-        selected, reason = _route(content, model)
-        series_id = series_ids[selected.series_instance_uid] if selected is not None else None
-        wanted.append(WantedRun(model, selected, series_id, reason))
+        selected = _route(content, model, priors, may_get_priors=may_get_priors)
+        inputs = run_inputs_of(session, selected.chosen)
+        reason = selected.refusal or shortened(selected.remarks)
+        wanted.append(WantedRun(model, inputs, reason, selected.waits_for_prior))
     return wanted
 
 
@@ -618,15 +655,18 @@ def queue_run(
         stage=want.model.stage,
         available_at=available_at or now,
         created_at=now,
-        instances_sha256=want.series.digest(),
+        instances_sha256=want.digest,
     )
     session.add(run)
     session.flush()
+    keep_further_inputs(session, run.id, want.inputs[1:])
     note(session, study.id, "routed", text, at=now, run_id=run.id)
     return run
 
 
-def _route(study: Study, model: ModelRow) -> tuple[Series | None, str]:
+def _route(
+    study: Study, model: ModelRow, priors: Sequence[Study], *, may_get_priors: bool
+) -> InputSelection:
     """Return the series that `model` gets, or why it gets none.
 
     A manifest or a header that makes routing fail is such a reason: raised instead, it would keep
@@ -634,10 +674,9 @@ def _route(study: Study, model: ModelRow) -> tuple[Series | None, str]:
     """
     try:
         manifest = ModelManifest.model_validate(model.manifest)
-        selection = select_series(study, manifest.accepts)
-    except (ValueError, TypeError, ArithmeticError, LookupError) as error:
-        return None, f"routing failed: {type(error).__name__}"
-    return selection.series, selection.reason
+        return select_inputs(study, manifest, priors, may_get_priors=may_get_priors)
+    except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
+        return InputSelection((), f"routing failed: {type(error).__name__}", ())
 
 
 def identity_of(model: ModelRow) -> str:
@@ -652,52 +691,6 @@ def supersede_run(session: Session, run: AnalysisRunRow, reason: str, now: datet
     run.reason = reason
     withdraw_unsent(session, run.id)
     note(session, run.study_id, "superseded", reason, at=now, run_id=run.id)
-
-
-def _series_rows(session: Session, study_id: int) -> Sequence[SeriesRow]:
-    return session.scalars(
-        select(SeriesRow)
-        .where(SeriesRow.study_id == study_id, SeriesRow.is_result.is_(False))
-        .options(selectinload(SeriesRow.instances))
-        .order_by(SeriesRow.number, SeriesRow.id)
-    ).all()
-
-
-def load_study(session: Session, study_id: int) -> Study:
-    """Return the study as routing and the models see it: its images, with one file each."""
-    uid = session.scalars(select(StudyRow.study_instance_uid).where(StudyRow.id == study_id)).one()
-    return Study(
-        study_instance_uid=uid,
-        series=tuple(_as_series(row) for row in _series_rows(session, study_id)),
-    )
-
-
-def load_series(session: Session, series_id: int) -> Series:
-    """Return one series with its instances, without conflicting and purged ones."""
-    row = session.scalars(
-        select(SeriesRow)
-        .where(SeriesRow.id == series_id)
-        .options(selectinload(SeriesRow.instances))
-    ).one()
-    return _as_series(row)
-
-
-def _as_series(row: SeriesRow) -> Series:
-    return Series(
-        series_instance_uid=row.series_instance_uid,
-        modality=row.modality,
-        instances=tuple(
-            Instance(
-                sop_instance_uid=i.sop_instance_uid,
-                sop_class_uid=i.sop_class_uid,
-                transfer_syntax_uid=i.transfer_syntax_uid,
-                path=i.path,
-                headers=i.headers,
-            )
-            for i in row.instances
-            if i.conflicts_with is None and i.purged_at is None
-        ),
-    )
 
 
 def find_study(session: Session, study_instance_uid: str) -> StudyRow | None:

@@ -229,6 +229,8 @@ class RunInputRow(Table):
     name: Mapped[str] = mapped_column(String(64))
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
 
+    series: Mapped[SeriesRow] = relationship()
+
 
 class FindingRow(Table):
     """A finding of a run; `content` is `triage.core.findings.Finding` as JSON."""

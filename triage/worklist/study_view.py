@@ -23,6 +23,7 @@ from triage.store.tables import (
     PriorityEventRow,
     PriorSearchRow,
     ResultObjectRow,
+    RunInputRow,
     SeriesRow,
     StudyEventRow,
     StudyRow,
@@ -233,6 +234,7 @@ def _runs(session: Session, study: StudyRow) -> Sequence[AnalysisRunRow]:
         .options(
             joinedload(AnalysisRunRow.model),
             joinedload(AnalysisRunRow.series),
+            selectinload(AnalysisRunRow.inputs).joinedload(RunInputRow.series),
             selectinload(AnalysisRunRow.findings),
             selectinload(AnalysisRunRow.result_objects).selectinload(ResultObjectRow.deliveries),
         )
@@ -307,7 +309,7 @@ def _run_view(run: AnalysisRunRow, study: StudyRow) -> RunView:
         state=run.state.value,
         is_current=run.generation == study.generation,
         reason=run.reason,
-        series=run.series.description or f"series {run.series.number or ''}".strip(),
+        series=" + ".join(_series_name(row) for row in (run.series, *_further_series(run))),
         attempts=run.attempts,
         created_at=run.created_at,
         started_at=run.started_at,
@@ -315,6 +317,14 @@ def _run_view(run: AnalysisRunRow, study: StudyRow) -> RunView:
         timings_s=_numbers(run.timings_s),
         results=tuple(_result_view(row) for row in run.result_objects),
     )
+
+
+def _further_series(run: AnalysisRunRow) -> list[SeriesRow]:
+    return [one.series for one in run.inputs]
+
+
+def _series_name(row: SeriesRow) -> str:
+    return row.description or f"series {row.number or ''}".strip()
 
 
 def _result_view(row: ResultObjectRow) -> ResultView:
