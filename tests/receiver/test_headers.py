@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -22,7 +23,9 @@ from pydicom.uid import (
 from pynetdicom.dsutils import encode
 
 from tests.datasets import ct_slice
-from triage.receiver.headers import is_valid_uid, parse_header
+from triage.core.studies import FRAME_POSITIONS
+from triage.decoding.functional_groups import frame_headers
+from triage.receiver.headers import is_valid_uid, parse_head, parse_header
 from triage.receiver.part10 import file_header
 from triage.receiver.refusals import RefusedInstanceError
 
@@ -64,6 +67,94 @@ def test_header_is_the_same_in_every_encoding(transfer_syntax: str) -> None:
     assert headers["ImagePositionPatient"] == [0.0, 0.0, 35.0]
     assert "PatientName" not in headers
     assert json.loads(json.dumps(headers, allow_nan=False)) == headers
+
+
+def enhanced_mr(frames: int = 5) -> Dataset:
+    """Return an enhanced MR image of coronal frames, 4 mm apart, of two b-values."""
+    dataset = ct_slice("1.2.3", SOPClassUID=EnhancedMRImageStorage, Modality="MR")
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(dataset, keyword)
+    del dataset.SliceThickness
+    dataset.NumberOfFrames = frames
+    measures, orientation, group = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [0.9, 0.9], 4.0
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+    group.PixelMeasuresSequence = [measures]
+    group.PlaneOrientationSequence = [orientation]
+    dataset.SharedFunctionalGroupsSequence = [group]
+    dataset.PerFrameFunctionalGroupsSequence = [
+        _frame(4.0 * number, 1000.0 * (number % 2)) for number in range(frames)
+    ]
+    dataset.PixelData = bytes(32 * frames)
+    return dataset
+
+
+def _frame(depth: float, b_value: float) -> Dataset:
+    position, diffusion, frame = Dataset(), Dataset(), Dataset()
+    position.ImagePositionPatient = [0, depth, 0]
+    diffusion.DiffusionBValue = b_value
+    frame.PlanePositionSequence = [position]
+    frame.MRDiffusionSequence = [diffusion]
+    return frame
+
+
+@pytest.mark.parametrize(
+    "transfer_syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
+)
+@pytest.mark.parametrize("undefined_length", [True, False])
+def test_frames_of_an_enhanced_image_say_what_slices_say(
+    transfer_syntax: str, undefined_length: bool
+) -> None:
+    dataset = enhanced_mr()
+    for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        dataset[keyword].is_undefined_length = undefined_length
+        for item in dataset[keyword].value:
+            item.is_undefined_length_sequence_item = undefined_length
+    headers = parse_header(encoded(dataset, transfer_syntax), transfer_syntax).image_headers()
+    assert headers["PixelSpacing"] == [0.9, 0.9]
+    assert headers["SliceThickness"] == 4.0
+    assert headers["ImageOrientationPatient"] == [1, 0, 0, 0, 0, -1]
+    assert headers["DiffusionBValue"] == [0.0, 1000.0]
+    assert headers[FRAME_POSITIONS] == [[0.0, 4.0 * n, 0.0] for n in range(5)]
+
+
+def test_an_enhanced_image_is_not_judged_by_its_beginning() -> None:
+    content = encoded(enhanced_mr())
+    assert parse_head(content, ExplicitVRLittleEndian) is None
+    assert parse_head(encoded(ct_slice("1.2.3")), ExplicitVRLittleEndian) is not None
+
+
+def test_broken_functional_groups_lose_no_image() -> None:
+    content = encoded(enhanced_mr())
+    broken = content[: content.index(b"\x20\x00\x32\x00") + 6]
+    assert FRAME_POSITIONS not in frame_headers(broken, ExplicitVRLittleEndian)
+    assert frame_headers(b"\xff" * 64, ExplicitVRLittleEndian) == {}
+
+
+def test_frames_that_say_different_things_say_nothing() -> None:
+    dataset = enhanced_mr(2)
+    for frame, thickness in zip(dataset.PerFrameFunctionalGroupsSequence, (2.0, 3.0), strict=True):
+        measures = Dataset()
+        measures.SliceThickness = thickness
+        frame.PixelMeasuresSequence = [measures]
+    headers = parse_header(encoded(dataset), ExplicitVRLittleEndian).image_headers()
+    assert "SliceThickness" not in headers
+    assert headers["PixelSpacing"] == [0.9, 0.9]
+
+
+@pytest.mark.parametrize("undefined_length", [True, False])
+@pytest.mark.parametrize("has_item", [True, False])
+def test_of_a_sequence_only_whether_it_has_an_item_is_kept(
+    has_item: bool, undefined_length: bool
+) -> None:
+    dataset = ct_slice("1.2.3")
+    agent = Dataset()
+    agent.CodeValue, agent.CodeMeaning = "C-B0317", "x" * 70000
+    dataset.ContrastBolusAgentSequence = [agent] if has_item else []
+    dataset["ContrastBolusAgentSequence"].is_undefined_length = undefined_length
+    headers = parse_header(encoded(dataset), ExplicitVRLittleEndian).image_headers()
+    assert headers.get("ContrastBolusAgentSequence") == (True if has_item else None)
+    assert headers["Rows"] == 4
 
 
 def test_attributes_with_several_values_are_lists_even_with_one() -> None:

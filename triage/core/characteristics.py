@@ -171,10 +171,9 @@ def largest_slice_gap_mm(series: Series) -> float | None:
         normal = _normal(instance.headers.get("ImageOrientationPatient"))
         if normal is None:
             continue
-        positions = instance.headers.get(FRAME_POSITIONS) or [
-            instance.headers.get("ImagePositionPatient")
-        ]
-        for position in positions:
+        of_frames = instance.headers.get(FRAME_POSITIONS)
+        of_image = [instance.headers.get("ImagePositionPatient")]
+        for position in of_frames if isinstance(of_frames, list) else of_image:
             place = _vector(position, 3)
             if place is not None:
                 depths.append(sum(p * n for p, n in zip(place, normal, strict=True)))

@@ -199,8 +199,9 @@ def _is_asked_for(rule: KindRule, image_types: set[str], sop_class_uids: set[str
 
 def image_type_of(instance: Instance) -> tuple[str, ...]:
     """Return Image Type (0008,0008) in upper case."""
-    value = instance.headers.get("ImageType") or ()
-    return tuple(str(v).strip().upper() for v in ([value] if isinstance(value, str) else value))
+    value = instance.headers.get("ImageType")
+    values = value if isinstance(value, (list, tuple)) else filter(None, [value])
+    return tuple(str(v).strip().upper() for v in values)
 
 
 def _is_met(rule: KindRule, series: Series) -> bool:

@@ -46,7 +46,8 @@ class TorchExportRunner:
 
     An image of shape (1, 1, size, size) gives probabilities of shape (1, channels), alone or
     followed by heat maps of shape (1, channels, height, width). A volume of shape
-    (1, 1, slices, rows, columns) gives (1, channels, slices, rows, columns).
+    (1, 1, slices, rows, columns) gives (1, channels, slices, rows, columns). Each further image of
+    the input is a further channel of what the program is given.
     """
 
     def __init__(self, package: ModelPackage, device: torch.device) -> None:
@@ -59,12 +60,16 @@ class TorchExportRunner:
     @torch.inference_mode()
     def run(self, model_input: ModelInput) -> ModelOutput:
         """Return probabilities, and heat maps where the program gives them."""
-        values = torch.from_numpy(model_input.values).to(self._device)
-        if values.ndim == 3:
-            volume = self._module(values[None, None])
+        arrays = [model_input.values, *(other.values for other in model_input.others.values())]
+        if len({values.shape for values in arrays}) > 1:
+            raise ValueError("the inputs are on different grids; align them to the first")
+        if model_input.values.ndim == 3:
+            volumes = torch.from_numpy(np.stack(arrays)).to(self._device)
+            volume = self._module(volumes[None])
             volume = volume[0] if isinstance(volume, (tuple, list)) else volume
             return segmentation_of(volume[0].cpu().numpy())
-        answer = self._module(values)
+        images = torch.from_numpy(np.concatenate(arrays, axis=1)).to(self._device)
+        answer = self._module(images)
         answers: Sequence[torch.Tensor] = answer if isinstance(answer, (tuple, list)) else [answer]
         named = [a[0].float().cpu().numpy() for a in answers[:2]]
         return ModelOutput(
