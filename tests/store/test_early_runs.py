@@ -117,7 +117,8 @@ def test_series_that_is_enough_is_analysed_before_its_study_is_complete(
     assert study(database).state is StudyState.RECEIVING
     assert runs(database) == [("head-ct", 1, "pending")]
     assert texts(database, "routed") == [
-        "queued for head-ct 1.0.0 before the study is complete: no image of the series for 5 s"
+        "queued for head-ct 1.0.0 before the study is complete: no image of the series for 5 s; "
+        "series 1.2.3.1: score 30 (original +20, body part stated +10)"
     ]
 
 

@@ -124,7 +124,8 @@ def _queue(
         run.generation = study.generation
     for want in due:
         reason = next(enough[one.series_id][1] for one in want.inputs if one.series_id in enough)
-        text = f"queued for {identity_of(want.model)} before the study is complete: {reason}"
+        early = f"queued for {identity_of(want.model)} before the study is complete"
+        text = f"{early}: {reason}; {want.reason}"
         queue_run(session, study, want, text, now)
     return True
 
