@@ -126,7 +126,9 @@ def resized(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.f
 
 def _has_accepted_view(instance: ReadInstance, accepts: InputSpec) -> bool:
     view = str(instance.dataset.get("ViewPosition") or "").upper()
-    return not accepts.view_positions or not view or view in accepts.view_positions
+    if not view:
+        return "view_positions" not in accepts.must_state
+    return not accepts.view_positions or view in accepts.view_positions
 
 
 def _displayed(instance: ReadInstance) -> tuple[NDArray[np.float32], float]:
