@@ -608,7 +608,8 @@ def wanted_runs(session: Session, study: StudyRow) -> list[WantedRun]:
 
 def _wants(session: Session, study: StudyRow, models: Sequence[ModelRow]) -> list[WantedRun]:
     content = load_study(session, study.id)
-    priors = priors_of(session, study.id)
+    # Priors have as many images as the study: they are read only for a model that compares.
+    priors = priors_of(session, study.id) if any(map(_compares, models)) else ()
     may_get_priors = is_searching(session, study.id)
     wanted = []
     for model in models:
@@ -617,6 +618,10 @@ def _wants(session: Session, study: StudyRow, models: Sequence[ModelRow]) -> lis
         reason = selected.refusal or shortened(selected.remarks)
         wanted.append(WantedRun(model, inputs, reason, selected.waits_for_prior))
     return wanted
+
+
+def _compares(model: ModelRow) -> bool:
+    return any(one.get("from") == "prior" for one in model.manifest.get("inputs", ()))
 
 
 def live_runs(session: Session, study_id: int) -> dict[int, AnalysisRunRow]:
