@@ -56,7 +56,7 @@ def run_worker(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     database = Database(settings.database_url)
     database.check_schema()
-    hosts = ModelHosts(settings.worker)
+    hosts = ModelHosts(settings.worker, sandbox=settings.trust.sandbox)
     step = Step(
         worker=worker_name(),
         settings=settings,
