@@ -18,13 +18,17 @@ from triage.core.studies import IMAGE_HEADER_KEYWORDS, Instance, Series, Study
 from triage.models.engine import analyse
 from triage.models.host import ModelHosts
 from triage.models.packages import ModelPackage
-from triage.settings import WorkerSettings
+from triage.settings import SandboxMode, WorkerSettings
 
 _IDENTITY = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
 def try_model(
-    package: ModelPackage, dicom_folder: Path, *, worker: WorkerSettings | None = None
+    package: ModelPackage,
+    dicom_folder: Path,
+    *,
+    worker: WorkerSettings | None = None,
+    sandbox: SandboxMode = "prefer",
 ) -> Analysis:
     """Route the study in `dicom_folder` to the model and analyse the series that fits best.
 
@@ -39,7 +43,7 @@ def try_model(
     if selection.series is None:
         raise InputRefusedError(selection.reason)
     sources = [(i.sop_instance_uid, Path(i.path)) for i in selection.series.instances]
-    hosts = ModelHosts(worker or WorkerSettings())
+    hosts = ModelHosts(worker or WorkerSettings(), sandbox=sandbox)
     try:
         return asyncio.run(analyse(hosts, package, sources))
     finally:

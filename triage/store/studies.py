@@ -29,6 +29,7 @@ from triage.core.stages import RUNNING_STAGES
 from triage.core.studies import Instance, Series, Study
 from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER, load_arrivals
 from triage.store.chunks import MOST_IN_A_STATEMENT, chunks
+from triage.store.code_approvals import WAITS_FOR_APPROVAL, waiting_digests
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.model_tables import ModelRow
@@ -568,15 +569,22 @@ class WantedRun:
 
 
 def wanted_runs(session: Session, study: StudyRow) -> list[WantedRun]:
-    """Return what each production and shadow model gets of the images that are here."""
+    """Return what each production and shadow model gets of the images that are here.
+
+    A model whose code nobody approved gets nothing.
+    """
     content = load_study(session, study.id)
     series_ids = {s.series_instance_uid: s.id for s in _series_rows(session, study.id)}
     models = session.scalars(
         select(ModelRow).where(ModelRow.stage.in_(RUNNING_STAGES)).order_by(ModelRow.id)
     ).all()
+    waiting = waiting_digests(session)
     wanted = []
     for model in models:
-        selected, reason = _route(content, model)
+        if model.package_sha256 in waiting:
+            selected, reason = None, WAITS_FOR_APPROVAL
+        else:
+            selected, reason = _route(content, model)
         series_id = series_ids[selected.series_instance_uid] if selected is not None else None
         wanted.append(WantedRun(model, selected, series_id, reason))
     return wanted
