@@ -32,9 +32,10 @@ _BY_NAME = re.compile(r"_\w+|(?:Rand)?(?:TorchVision|TorchIO|CuCIM)\w*|(?:Trt|TR
 _LEFT_OUT = re.compile(r"(pre|post)processing#transforms#\d+")
 """Where steps that load and save files are left out before the bundle is run."""
 
-_DOTTED = re.compile(
-    rf"(?:monai\.(?:{'|'.join(_MONAI_PARTS)})|torch\.nn)(?:\.[a-z]\w*)*\.([A-Z]\w*)"
-)
+_DOTTED = re.compile(rf"monai\.(?:{'|'.join(_MONAI_PARTS)})(?:\.[a-z]\w*)*\.([A-Z]\w*)")
+_LAYER = re.compile(r"torch\.nn\.(?:modules\.[a-z]+\.)?[A-Z]\w*")
+"""No deeper: what a module of torch has imported can be named as its attribute."""
+
 _LONGEST_SHOWN = 120
 
 
@@ -117,12 +118,12 @@ def _why_code(place: str, value: Any) -> str:
 def _is_known_target(place: str, target: Any) -> bool:
     if not isinstance(target, str):
         return False
+    if _LAYER.fullmatch(target):
+        return True
     dotted = _DOTTED.fullmatch(target)
     name = dotted[1] if dotted else target
     if _ABOUT_FILES.fullmatch(name):
         return _LEFT_OUT.fullmatch(place.rpartition("#")[0]) is not None
-    if dotted and target.startswith("torch."):
-        return True
     return name in _monai_classes() and not _BY_NAME.fullmatch(name)
 
 

@@ -14,7 +14,6 @@ from triage.models.packages import (
     PackageError,
     load_package,
     package_files,
-    package_sha256,
 )
 
 _FILE_MODE, _FOLDER_MODE = 0o444, 0o555
@@ -40,7 +39,7 @@ class PackageStore:
         Raises:
             PackageError: the package is broken, or holds a link or a device.
         """
-        place = self._folder / package_sha256(source)
+        place = self._folder / load_package(source).sha256
         if place.is_dir():
             yield self._unchanged(place)
             return
