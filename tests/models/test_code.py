@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import pytest
 
 from tests.tools import PROJECT
 from triage.models.code import code_in
+from triage.models.exported_code import code_in_program
 from triage.models.packages import ModelPackage, load_package
 from triage.models.shipped import digests_in, shipped_list
 
+_MEAN = "torch.ops.aten.mean.dim"
 PLAIN: dict[str, Any] = {
     "network_def": {"_target_": "monai.networks.nets.UNet", "channels": [1, 2], "@act": "@relu"},
     "relu": {"_target_": "torch.nn.ReLU"},
@@ -88,6 +92,55 @@ def test_python_files_are_code_but_for_the_recipe(
 
 def test_exported_program_is_data(classification: ModelPackage) -> None:
     assert code_in(classification) == ()
+
+
+def forged(program: Path, target: Path, change: Callable[[str, bytes], bytes], added: str) -> Path:
+    """Write the program anew with its entries changed, and with one more."""
+    with zipfile.ZipFile(program) as old, zipfile.ZipFile(target, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, change(entry.filename, old.read(entry)))
+        if added:
+            new.writestr(added, b"x")
+    return target
+
+
+@pytest.mark.parametrize(
+    ("operator", "added", "why"),
+    [
+        ("torch.os.system", "", "operator torch.os.system"),
+        ("torch.ops.load_library", "", "operator torch.ops.load_library"),
+        ("_operator.methodcaller", "", "operator _operator.methodcaller"),
+        (_MEAN, "archive/data/constants/opaque_obj_0", "a pickled object"),
+        (_MEAN, "archive/data/aotinductor/model/model.wrapper.so", "compiled code"),
+        (_MEAN, "archive/models/other.txt", "cannot be read"),
+    ],
+)
+def test_exported_program_that_does_more_is_code(
+    classification: ModelPackage, tmp_path: Path, operator: str, added: str, why: str
+) -> None:
+    def change(name: str, content: bytes) -> bytes:
+        is_graph = "models/" in name
+        return content.replace(_MEAN.encode(), operator.encode()) if is_graph else content
+
+    program = forged(classification.weights, tmp_path / "model.pt2", change, added)
+    assert any(why in text for _, text in code_in_program(program))
+
+
+@pytest.mark.parametrize(
+    ("expression", "is_code"),
+    [
+        ("Max(1, 2*FloorDiv(s77 + 1, 2))", False),
+        ("s0 <= 512", False),
+        ("exec('1')", True),
+        ("s0.__class__", True),
+        ("open(s0)", True),
+    ],
+)
+def test_sizes_are_arithmetic_or_code(tmp_path: Path, expression: str, is_code: bool) -> None:
+    program = tmp_path / "model.pt2"
+    with zipfile.ZipFile(program, "w") as archive:
+        archive.writestr("m/models/model.json", json.dumps({"a": [{"expr_str": expression}]}))
+    assert bool(list(code_in_program(program))) is is_code
 
 
 def test_configuration_that_cannot_be_read_is_taken_for_code(

@@ -118,6 +118,7 @@ def test_environment_of_a_host_has_no_secret() -> None:
     ours = {
         "PATH": "/usr/bin",
         "CUDA_VISIBLE_DEVICES": "1",
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
         "TRIAGE_DATABASE__URL": _SECRET,
         "PGPASSWORD": "secret",
         "AWS_SECRET_ACCESS_KEY": "secret",
@@ -127,6 +128,8 @@ def test_environment_of_a_host_has_no_secret() -> None:
     assert environment["CUDA_VISIBLE_DEVICES"] == "1"
     assert environment["HOME"] != "/home/someone"
     assert "secret" not in str(environment)
+    assert environment["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in environment
 
 
 @pytest.fixture

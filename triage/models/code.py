@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from triage.models.exported_code import code_in_program
 from triage.models.packages import MANIFEST_NAME, ModelPackage, package_files
 
 _CONFIGS = frozenset({".json", ".yaml", ".yml"})
 _PYTHON = frozenset({".py", ".pyc", ".pyd", ".so", ".pth"})
+_PROGRAM = ".pt2"
 _NOT_RUN = "recipe"
 """The folder of the code that trained the model: Triage never runs it."""
 
@@ -59,10 +61,11 @@ def code_in(package: ModelPackage) -> tuple[CodeFound, ...]:
 
     That are Python files outside of `recipe/`, and in the configuration of a bundle: `$`
     expressions other than plain references, and a `_target_` that is no class of torch.nn or of
-    MONAI's transforms, networks and inferers. Weights are data: state dicts are read with
-    `weights_only`, and exported programs and ONNX are graphs of known operators.
+    MONAI's transforms, networks and inferers. Weights are data, because state dicts are read with
+    `weights_only`, and so are ONNX, TorchScript, and exported programs of plain operators.
     """
     kind: str = package.manifest.runner.kind
+    exported = Path(package.manifest.runner.weights) if kind == "torch-export" else None
     found: list[CodeFound] = []
     if kind == "python":
         found.append(
@@ -72,6 +75,8 @@ def code_in(package: ModelPackage) -> tuple[CodeFound, ...]:
         name = path.as_posix()
         if path.suffix in _PYTHON and path.parts[0] != _NOT_RUN:
             found.append(CodeFound(name, "", "a file of Python code"))
+        elif path.suffix == _PROGRAM or path == exported:
+            found += [CodeFound(name, *where) for where in code_in_program(package.path / path)]
         elif path.suffix in _CONFIGS and path.parts[0] == "configs":
             found += _in_config(name, package.path / path)
     return tuple(found)

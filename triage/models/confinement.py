@@ -93,7 +93,8 @@ def host_environment(ours: Mapping[str, str], scratch: Path | None) -> dict[str,
     kept = {
         name: value
         for name, value in ours.items()
-        if name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES)
+        if (name in _KEPT_VARIABLES or name.startswith(_KEPT_PREFIXES))
+        and name != "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
     }
     search_path = [str(_TRIAGE.parent), *filter(None, [ours.get("PYTHONPATH", "")])]
     home = str(scratch or "/nonexistent")
@@ -106,6 +107,8 @@ def host_environment(ours: Mapping[str, str], scratch: Path | None) -> dict[str,
         "HOME": home,
         "TMPDIR": home,
         "USER": "triage",
+        # Also where a library asks for more, as `torch.export.load` does.
+        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
     }
 
 
