@@ -80,7 +80,7 @@ def enter(policy: Policy) -> tuple[str, ...]:
         _attempt("system calls are not restricted", refuse_system_calls),
     ]
     if 0 < landlock_version() < _TRUNCATION_SINCE:
-        missing.append("files that can be written can be truncated (Linux before 6.2)")
+        missing.append("files that may be read can be emptied (Linux before 6.2)")
     return tuple(filter(None, missing))
 
 
