@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format lock train evaluate benchmarks clean
+.PHONY: help demo up test check format lock shipped train evaluate benchmarks clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ lock: $(VENV)/.dev ## resolve the dependencies anew into the lock files
 		--no-annotate --no-header --allow-unsafe --extra test --extra train \
 		-o requirements-dev.lock pyproject.toml
 	@sed -i -E 's/^(torch==[^+]*)\+.*/\1/' requirements.lock requirements-dev.lock
+
+shipped: $(VENV)/.dev ## note the digests of the packages in model_registry as those shipped with Triage
+	@$(BIN)/python -m triage.models.shipped model_registry
 
 train: $(VENV)/.dev ## train the head CT reference model from scratch
 	@$(BIN)/python model_registry/head-ct-hemorrhage/1.0.0/recipe/train.py $(ARGS)

@@ -13,6 +13,8 @@ import yaml
 from triage.simulator.dicom import StudyIdentity, head_ct_series, write_series
 from triage.simulator.head_ct import SimulatedHeadCT
 
+TINY_MODEL = "tiny"
+
 _CODE = {"value": "50960005", "scheme": "SCT", "meaning": "Hemorrhage"}
 
 
@@ -47,7 +49,7 @@ def write_tiny_model(registry: Path, marks: Path) -> None:
     }
     (folder / "configs" / "inference.json").write_text(json.dumps(config))
     manifest = {
-        "name": "tiny",
+        "name": TINY_MODEL,
         "version": "1.0.0",
         "title": "A model for measuring",
         "intended_use": "Benchmarks.",

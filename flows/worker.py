@@ -18,21 +18,19 @@ from collections.abc import Awaitable, Callable
 import structlog
 from prefect import get_client
 from prefect.states import Crashed
-from sqlalchemy import select
 
 from flows.analysis import analyse_study
 from flows.steps import Step
 from triage.core.analysis import AnalysisFailedError
-from triage.core.stages import Stage
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
 from triage.models.registry import registered_package
 from triage.results.delivery import deliver_next
 from triage.settings import Settings
 from triage.store import runs
+from triage.store.code_approvals import runnable_models
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.store.model_tables import ModelRow
 from triage.store.workers import beat
 
 log = structlog.get_logger()
@@ -56,7 +54,7 @@ def run_worker(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     database = Database(settings.database_url)
     database.check_schema()
-    hosts = ModelHosts(settings.worker)
+    hosts = ModelHosts(settings.worker, sandbox=settings.trust.sandbox)
     step = Step(
         worker=worker_name(),
         settings=settings,
@@ -214,7 +212,7 @@ class Worker:
     async def _warm_models(self) -> None:
         """Load the models of production and shadow before the first study comes."""
         with self._step.database.reading() as session:
-            rows = session.scalars(select(ModelRow).where(ModelRow.stage != Stage.RETIRED)).all()
+            rows = runnable_models(session)
         for row in rows:
             try:
                 package = registered_package(row.package_path, row.package_sha256)

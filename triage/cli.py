@@ -80,6 +80,7 @@ def prepare() -> None:
 
 def _prepare(settings: Settings) -> None:
     """Migrate the database and register what lies in the model registry."""
+    from triage.models.admission import Admission
     from triage.models.registry import register_all
     from triage.store.database import Database
 
@@ -87,7 +88,9 @@ def _prepare(settings: Settings) -> None:
     store = Database(settings.database_url)
     store.migrate()
     with store.transaction() as session:
-        problems = register_all(session, settings.model_registry, now=datetime.now(UTC))
+        problems = register_all(
+            session, settings.model_registry, Admission(settings), now=datetime.now(UTC)
+        )
     store.close()
     for problem in problems:
         # One broken package must not keep the receiver from starting.

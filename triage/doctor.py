@@ -20,10 +20,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from triage.associations import AssociationError, associate
 from triage.core.runs import DeliveryState
 from triage.core.stages import Stage
+from triage.models.confinement import missing_protections
 from triage.models.packages import PackageError, load_package
 from triage.receiver.counts import CountError, counter_at
 from triage.settings import ArchiveSettings, RemoteSettings, Settings, SettingsError
 from triage.store.clock import system_clock
+from triage.store.code_approvals import waiting_digests
 from triage.store.database import Database, DatabaseError
 from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
@@ -70,8 +72,10 @@ def examine(settings: Settings) -> Iterable[Check]:
         yield _guarded("Prefect", lambda: _prefect(settings))
         if schema.is_ok:
             yield _guarded("models", lambda: _models(database))
+            yield _guarded("code of models", lambda: _code_of_models(database))
             yield _guarded("worker", lambda: _worker(database))
             yield _guarded("deliveries", lambda: _deliveries(database))
+        yield _guarded("sandbox", lambda: _sandbox(settings))
         yield _guarded("web", lambda: _web(settings))
         if settings.receiver.count_at:
             yield _guarded("count_at", lambda: _count_at(settings))
@@ -133,6 +137,31 @@ def _models(database: Database) -> str:
         if load_package(Path(row.package_path)).sha256 != row.package_sha256:
             raise _Wrong(f"{row.name} {row.version} was changed after it was registered")
     return ", ".join(f"{row.name} {row.version} ({row.stage})" for row in rows)
+
+
+def _code_of_models(database: Database) -> str:
+    with database.reading() as session:
+        waiting = waiting_digests(session)
+        rows = session.scalars(select(ModelRow).where(ModelRow.stage != Stage.RETIRED)).all()
+    named = [f"{row.name} {row.version}" for row in rows if row.package_sha256 in waiting]
+    if named:
+        raise _Warning(
+            f"{', '.join(named)}: not run, because nobody has approved the code in the package; "
+            "read it and run `triage models approve NAME VERSION --who … --reason …`"
+        )
+    return "approved, where a package has any"
+
+
+def _sandbox(settings: Settings) -> str:
+    mode = settings.trust.sandbox
+    if mode == "off":
+        raise _Warning('trust.sandbox is "off": a model can do whatever a worker can')
+    missing = missing_protections()
+    if missing and mode == "require":
+        raise _Wrong(f"no model is run, because {'; '.join(missing)}")
+    if missing:
+        raise _Warning(f"models are not fully confined: {'; '.join(missing)}")
+    return "models have no network, start no programs and read only their own files"
 
 
 def _receiver(settings: Settings) -> str:

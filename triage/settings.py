@@ -40,6 +40,7 @@ AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(ge=0)]
+SandboxMode = Literal["require", "prefer", "off"]
 
 
 def _network(value: object) -> object:
@@ -221,6 +222,35 @@ class WorkerSettings(_Section):
     """Load the models before the first study comes."""
     host_memory_mb: Annotated[int, Field(ge=256)] = 4096
     """Memory for warm models; beyond it the least recently used one ends."""
+
+
+class PublicKeySettings(_Section):
+    """An entry of `trust.public_keys`: whose signatures on model packages are believed."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    """Who holds the private key, as the pages say it."""
+    path: Path
+    """The public key, as PEM."""
+
+
+class TrustSettings(_Section):
+    """`[trust]`: whose model packages are taken, and what a model's process may do."""
+
+    public_keys: tuple[PublicKeySettings, ...] = ()
+    """Whose signatures are believed: `{name = "…", path = "….pub"}` for each."""
+    require_signature: bool = False
+    """Refuse packages that none of them signed; those that come with Triage need no signature."""
+    sandbox: SandboxMode = "prefer"
+    """Confine the processes of models: `prefer` does what the system can, `require` runs no model
+    where something cannot be enforced, `off` does nothing."""
+
+    @field_validator("public_keys")
+    @classmethod
+    def _named_once(cls, keys: tuple[PublicKeySettings, ...]) -> tuple[PublicKeySettings, ...]:
+        names = [key.name for key in keys]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"the name {', '.join(sorted(twice))} is there twice")
+        return keys
 
 
 class WebSettings(_Section):
@@ -428,6 +458,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     prefect: PrefectSettings = PrefectSettings()
     worker: WorkerSettings = WorkerSettings()
+    trust: TrustSettings = TrustSettings()
     web: WebSettings = WebSettings()
     results: ResultSettings = ResultSettings()
     tls: TlsSettings = TlsSettings()
@@ -458,6 +489,11 @@ class Settings(BaseSettings):
         for peer in (*self.destinations, *self.remotes):
             peer._own = self.tls
         return self
+
+    @property
+    def packages_directory(self) -> Path:
+        """Where registered model packages are kept, each under its digest."""
+        return self.data_directory.absolute() / "models" / "sha256"
 
     def remote(self, name: str) -> RemoteSettings:
         """Return the entry of `[[remotes]]` with this name.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ from pydicom import dcmread
 
 from triage.core.analysis import Analysis
 from triage.core.manifest import ModelManifest
+from triage.models.code import code_in
+from triage.models.packages import ModelPackage
 from triage.models.previews import write_previews
 from triage.models.registry import package_named
 from triage.models.try_model import try_model
@@ -38,7 +41,8 @@ def try_on_folder(model: str, folder: Path, destination: Path, settings: Setting
     """
     package = package_named(model, settings.model_registry)
     manifest = package.manifest
-    analysis = number_segments(try_model(package, folder, worker=settings.worker), manifest)
+    tried = try_model(package, folder, worker=settings.worker, sandbox=settings.trust.sandbox)
+    analysis = number_segments(tried, manifest)
     destination.mkdir(parents=True, exist_ok=True)
     findings = destination / "findings.json"
     findings.write_text(json.dumps(_as_json(manifest, analysis), indent=2) + "\n", encoding="utf-8")
@@ -50,7 +54,15 @@ def try_on_folder(model: str, folder: Path, destination: Path, settings: Setting
     said = [finding.in_words() for finding in analysis.findings]
     times = ", ".join(f"{step} {seconds:.2f} s" for step, seconds in analysis.timings_s.items())
     written = [f"written: {path}" for path in (findings, *objects, *pictures)]
-    return Trial(analysis, (manifest.identity, *said, *analysis.remarks, times, *written))
+    lines = (manifest.identity, *_about_code(package), *said, *analysis.remarks, times, *written)
+    return Trial(analysis, lines)
+
+
+def _about_code(package: ModelPackage) -> Iterator[str]:
+    """Say that code of the package was run, which no administrator may have seen."""
+    if code := code_in(package):
+        yield f"this package holds code, which was run confined to its host ({len(code)} places):"
+        yield from (f"  {found.in_words()}" for found in code)
 
 
 def _as_json(manifest: ModelManifest, analysis: Analysis) -> dict[str, object]:

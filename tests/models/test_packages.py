@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from tests.models.tiny import make_segmentation
 from tests.tools import ManualClock
+from triage.models.admission import Admission
 from triage.models.packages import ModelPackage, PackageError, load_package, package_sha256
 from triage.models.registry import (
     find_package,
@@ -18,6 +19,7 @@ from triage.models.registry import (
     register_all,
     register_package,
 )
+from triage.settings import Settings
 from triage.store.database import Database
 from triage.store.model_tables import ModelRow
 
@@ -25,7 +27,13 @@ from triage.store.model_tables import ModelRow
 @pytest.fixture
 def folder(segmentation: ModelPackage, tmp_path: Path) -> Path:
     """A copy of the package that a test may spoil."""
-    return Path(shutil.copytree(segmentation.path, tmp_path / "tiny" / "1.0.0"))
+    return Path(shutil.copytree(segmentation.path, tmp_path / "packages" / "tiny" / "1.0.0"))
+
+
+@pytest.fixture
+def admission(tmp_path: Path) -> Admission:
+    """The door of an installation in a folder of its own."""
+    return Admission(Settings(data_directory=tmp_path / "data"))
 
 
 def change_manifest(folder: Path, **changes: object) -> None:
@@ -112,13 +120,13 @@ def test_registered_version_never_changes(
 
 
 def test_stage_that_an_administrator_set_survives_a_restart(
-    sqlite_database: Database, folder: Path, clock: ManualClock
+    sqlite_database: Database, folder: Path, clock: ManualClock, admission: Admission
 ) -> None:
     registry = folder.parents[1]
     with sqlite_database.transaction() as session:
-        assert register_all(session, registry, now=clock()) == ()
+        assert register_all(session, registry, admission, now=clock()) == ()
         register_package(session, load_package(folder), stage="retired", now=clock())
-        assert register_all(session, registry, now=clock()) == ()
+        assert register_all(session, registry, admission, now=clock()) == ()
         assert session.scalars(select(ModelRow)).one().stage == "retired"
         with pytest.raises(PackageError, match="no model tiny-segmentation is registered"):
             find_package(session, "tiny-segmentation")
@@ -127,23 +135,25 @@ def test_stage_that_an_administrator_set_survives_a_restart(
 
 
 def test_broken_package_does_not_keep_the_others_out(
-    sqlite_database: Database, folder: Path, tmp_path: Path, clock: ManualClock
+    sqlite_database: Database, folder: Path, clock: ManualClock, admission: Admission
 ) -> None:
-    broken = Path(shutil.copytree(folder, tmp_path / "broken" / "1.0.0"))
+    packages = folder.parents[1]
+    broken = Path(shutil.copytree(folder, packages / "broken" / "1.0.0"))
     (broken / "models" / "model.pt").write_bytes(b"")
     with sqlite_database.transaction() as session:
-        (problem,) = register_all(session, tmp_path, now=clock())
+        (problem,) = register_all(session, packages, admission, now=clock())
         assert str(broken) in problem
-        assert find_package(session, "tiny-segmentation", "1.0.0").path == folder
+        assert find_package(session, "tiny-segmentation", "1.0.0").path != folder
 
 
 def test_newest_version_is_found_by_number(
-    sqlite_database: Database, tmp_path: Path, clock: ManualClock
+    sqlite_database: Database, tmp_path: Path, clock: ManualClock, admission: Admission
 ) -> None:
+    packages = tmp_path / "packages"
     for version in ("1.9.0", "1.10.0"):
-        make_segmentation(tmp_path / "tiny" / version, version=version)
+        make_segmentation(packages / "tiny" / version, version=version)
     with sqlite_database.transaction() as session:
-        register_all(session, tmp_path, now=clock())
+        register_all(session, packages, admission, now=clock())
         assert find_package(session, "tiny-segmentation").manifest.version == "1.10.0"
         assert find_package(session, "tiny-segmentation", "1.9.0").manifest.version == "1.9.0"
         with pytest.raises(PackageError, match=r"no model other is registered; registered are: "):

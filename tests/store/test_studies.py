@@ -13,8 +13,10 @@ from tests.tools import ManualClock
 from triage.core.completeness import QuietPeriods
 from triage.core.priority import Priority
 from triage.core.runs import RunState, StudyState
+from triage.store.code_approvals import approve_code, ask_for_approval, runnable_models
 from triage.store.contents import load_study
 from triage.store.database import Database
+from triage.store.model_tables import ModelRow
 from triage.store.studies import (
     complete_quiet_studies,
     find_study,
@@ -277,6 +279,28 @@ def test_a_model_that_routing_fails_on_is_a_reason_and_stops_no_other(
     assert len(complete(database, clock)) == 1
     assert [r.model.name for r in runs(database)] == ["head-ct"]
     assert ("not-routed", "broken-model 1.0.0: routing failed: ValidationError") in events(database)
+
+
+def test_model_whose_code_waits_for_approval_is_a_reason_until_it_is_approved(
+    database: Database, clock: ManualClock
+) -> None:
+    digest = "1" * 64
+    with database.transaction() as session:
+        add_model(session, clock(), name="new-model")
+        add_model(session, clock())
+        session.flush()
+        row = session.scalars(select(ModelRow).where(ModelRow.name == "new-model")).one()
+        row.package_sha256 = digest
+        ask_for_approval(session, digest, now=clock())
+    record(database, clock)
+    clock.advance(5)
+    assert len(complete(database, clock)) == 1
+    assert [r.model.name for r in runs(database)] == ["head-ct"]
+    (reason,) = [text for kind, text in events(database) if kind == "not-routed"]
+    assert reason.startswith("new-model 1.0.0: the code in its package waits for approval")
+    with database.transaction() as session:
+        assert approve_code(session, digest, who="A. Grey", reason="read", now=clock())
+        assert [m.name for m in runnable_models(session)] == ["new-model", "head-ct"]
 
 
 def test_instance_that_arrives_while_the_study_becomes_complete_reopens_it(

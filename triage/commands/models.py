@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from triage.commands.console import out
+from triage.commands.trust import approve, keygen, sign
 from triage.core.studies import Study
 from triage.logs import configure_logs
 from triage.settings import load_settings
@@ -23,21 +24,37 @@ def models() -> None:
     """Register, try and evaluate model packages."""
 
 
+models.add_command(keygen)
+models.add_command(sign)
+models.add_command(approve)
+
+
 @models.command("register")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("package", type=click.Path(exists=True, path_type=Path))
 @click.option("--stage", type=click.Choice(["production", "shadow", "retired"]), default="shadow")
-def register_model(folder: Path, stage: Literal["production", "shadow", "retired"]) -> None:
-    """Register the package in FOLDER; one that is registered keeps its stage."""
-    from triage.models.packages import load_package
+def register_model(package: Path, stage: Literal["production", "shadow", "retired"]) -> None:
+    """Register PACKAGE, a folder, .zip or .tar.gz; one that is registered keeps its stage."""
+    from triage.models.admission import Admission
     from triage.models.registry import register_package
+    from triage.store.code_approvals import WAITS_FOR_APPROVAL, waiting_digests
     from triage.store.database import Database
 
-    package = load_package(folder)
-    store = Database(load_settings().database_url)
+    settings = load_settings()
+    store = Database(settings.database_url)
     store.check_schema()
+    admitted = Admission(settings).admit(package)
     with store.transaction() as session:
-        row = register_package(session, package, stage=stage, now=datetime.now(UTC))
-        out.print(f"{package.manifest.identity} is registered as {row.stage}")
+        row = register_package(
+            session,
+            admitted.package,
+            stage=stage,
+            now=datetime.now(UTC),
+            signed_by=admitted.signed_by,
+        )
+        signed = f", signed by {row.signed_by}" if row.signed_by else ""
+        out.print(f"{row.name} {row.version} is registered as {row.stage}{signed}")
+        if row.package_sha256 in waiting_digests(session):
+            out.print(f"it is not run yet: {WAITS_FOR_APPROVAL}")
     store.close()
 
 
@@ -46,16 +63,26 @@ def list_models() -> None:
     """Show the registered models."""
     from sqlalchemy import select
 
+    from triage.store.code_approvals import waiting_digests
     from triage.store.database import Database
     from triage.store.model_tables import ModelRow
 
     store = Database(load_settings().database_url)
     store.check_schema()
-    table = Table("model", "version", "stage", "title", "notice")
+    table = Table("model", "version", "stage", "signed by", "title", "notice")
     with store.reading() as session:
+        waiting = waiting_digests(session)
         for row in session.scalars(select(ModelRow).order_by(ModelRow.name, ModelRow.version)):
             manifest = row.manifest
-            table.add_row(row.name, row.version, row.stage, manifest["title"], manifest["notice"])
+            waits = ", waits for approval of its code" if row.package_sha256 in waiting else ""
+            table.add_row(
+                row.name,
+                row.version,
+                f"{row.stage}{waits}",
+                row.signed_by,
+                manifest["title"],
+                manifest["notice"],
+            )
     store.close()
     out.print(table)
 
@@ -162,6 +189,7 @@ def evaluate(
             images,
             held_out_only=held_out_only,
             worker=settings.worker,
+            sandbox=settings.trust.sandbox,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     for name, value in figures.items():

@@ -22,7 +22,7 @@ from triage.models.evaluation import (
 from triage.models.host import ModelHosts
 from triage.models.packages import ModelPackage
 from triage.models.sources import Source
-from triage.settings import WorkerSettings
+from triage.settings import SandboxMode, WorkerSettings
 
 _AT_ONCE = 3  # one image is decoded or interpreted while another is inferred
 _SPLIT = Path("recipe") / "split.csv"
@@ -39,6 +39,7 @@ def evaluate_model(
     positives: Mapping[str, Collection[str]] | None = None,
     replicates: int = 2000,
     worker: WorkerSettings | None = None,
+    sandbox: SandboxMode = "prefer",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Figure]:
     """Run the package on every labelled image, as a worker would, and compare.
@@ -52,6 +53,7 @@ def evaluate_model(
             the manifest says under `labels`, or the label that equals the key.
         replicates: draws of the bootstrap.
         worker: where and how models are hosted.
+        sandbox: whether their processes are confined.
         on_progress: called with how many images are done, and of how many.
 
     Returns:
@@ -66,7 +68,8 @@ def evaluate_model(
     held_out = _held_out(package) if held_out_only else None
     wanted = [row for row in labels if held_out is None or row.patient_id in held_out]
     sources = _sources(wanted, images_folder)
-    predictions = asyncio.run(_predict(package, sources, worker or WorkerSettings(), on_progress))
+    hosts = ModelHosts(worker or WorkerSettings(), sandbox=sandbox)
+    predictions = asyncio.run(_predict(package, sources, hosts, on_progress))
     manifest = package.manifest
     return evaluate_predictions(
         labels,
@@ -127,10 +130,9 @@ def _sources(labels: Iterable[LabelledImage], folder: Path) -> dict[str, Source]
 async def _predict(
     package: ModelPackage,
     sources: Mapping[str, Source],
-    worker: WorkerSettings,
+    hosts: ModelHosts,
     on_progress: Callable[[int, int], None] | None,
 ) -> dict[str, dict[str, float]]:
-    hosts = ModelHosts(worker)
     predictions: dict[str, dict[str, float]] = {}
     places = asyncio.Semaphore(_AT_ONCE)
     done = 0

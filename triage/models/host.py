@@ -11,23 +11,21 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
 
-import triage
 from triage.core.analysis import AnalysisFailedError
 from triage.models.channel import Message, channel_pair, receive, send
+from triage.models.confinement import Launch, launch_of
 from triage.models.packages import ModelPackage, PackageError
 from triage.models.tensors import ModelInput, ModelOutput
-from triage.settings import WorkerSettings
+from triage.settings import SandboxMode, WorkerSettings
 
 _LOADING_LIMIT_S = 300.0
 _MEGABYTE = 1 << 20
-_SOURCE_ROOT = Path(triage.__file__).parents[1]
 
 log = structlog.get_logger()
 
@@ -38,8 +36,9 @@ class ModelHosts:
     Runs of one model come one after the other; runs of different models side by side.
     """
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, *, sandbox: SandboxMode = "prefer") -> None:
         self._device = settings.device
+        self._sandbox: SandboxMode = sandbox
         self._budget_bytes = settings.host_memory_mb * _MEGABYTE
         self._hosts: dict[str, _Host] = {}  # least recently used first
         self._lock = threading.Lock()
@@ -122,7 +121,9 @@ class ModelHosts:
         with self._lock:
             if self._is_closed:
                 raise AnalysisFailedError("the worker is stopping")
-            host = self._hosts.pop(package.sha256, None) or _Host(package, self._device)
+            host = self._hosts.pop(package.sha256, None) or _Host(
+                package, self._device, self._sandbox
+            )
             self._hosts[package.sha256] = host  # the most recently used is the last
             return host
 
@@ -152,9 +153,11 @@ class _HostGoneError(Exception):
 class _Host:
     """One child process with one loaded model. The process starts with the first use."""
 
-    def __init__(self, package: ModelPackage, device: str) -> None:
+    def __init__(self, package: ModelPackage, device: str, sandbox: SandboxMode) -> None:
         self._package = package
         self._device = device
+        self._sandbox: SandboxMode = sandbox
+        self._launch: Launch | None = None
         self._lock = threading.Lock()  # one request at a time
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -212,6 +215,8 @@ class _Host:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        if self._launch is not None:
+            self._launch.clean_up()
 
     def _load(self, *, warm_up: bool = False) -> None:
         if self._is_ended:
@@ -238,18 +243,15 @@ class _Host:
     def _start(self) -> None:
         if self._channel is not None:
             self._channel.close()
+        if self._launch is not None:
+            self._launch.clean_up()  # of the process before this one, which has ended
         ours, theirs = channel_pair()
-        search_path = os.environ.get("PYTHONPATH", "")
-        # OpenMP's threads spin while they wait for one another. Beside a receiver, a database and
-        # a page that took a network from 0.3 s to 1.7 s on two cores; asleep they wait for nothing.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_SOURCE_ROOT), search_path]))
+        self._launch = launch_of(self._package.path, self._sandbox)
         with theirs:
-            # -P: a file named torch.py in the working directory must not be run.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "triage.models.host_process", str(theirs.fileno())],
+                [*self._launch.command, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env=environment,
+                env=self._launch.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )

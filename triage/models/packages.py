@@ -12,6 +12,7 @@ from triage.core.errors import TriageError
 from triage.core.manifest import ImageInput, ManifestError, ModelManifest, parse_manifest
 
 MANIFEST_NAME = "model.yaml"
+SIGNATURE_NAME = "model.sig"
 _CHUNK = 1 << 20
 
 
@@ -47,16 +48,22 @@ def load_package(folder: Path) -> ModelPackage:
 
 
 def package_sha256(folder: Path) -> str:
-    """Return the digest of a package's content: each file's relative path and SHA-256, sorted.
-
-    Python's caches are left out, because importing a recipe would change the package.
-    """
+    """Return the digest of a package's content: each file's relative path and SHA-256, sorted."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
-        relative = path.relative_to(folder)
-        if path.is_file() and "__pycache__" not in relative.parts:
-            digest.update(f"{relative.as_posix()}\0{file_sha256(path)}\n".encode())
+    for relative in package_files(folder):
+        digest.update(f"{relative.as_posix()}\0{file_sha256(folder / relative)}\n".encode())
     return digest.hexdigest()
+
+
+def package_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files that make up a package, relative to its folder, sorted.
+
+    Python's caches are left out, because importing a recipe would change the package, and so is
+    the signature, which speaks of all the others.
+    """
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    kept = (p for p in found if "__pycache__" not in p.parts and p != Path(SIGNATURE_NAME))
+    return tuple(sorted(kept, key=Path.as_posix))
 
 
 def file_sha256(path: Path) -> str:

@@ -10,7 +10,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from triage.core.stages import Stage
+from triage.models.admission import Admission
+from triage.models.code import code_in
 from triage.models.packages import MANIFEST_NAME, ModelPackage, PackageError, load_package
+from triage.models.shipped import APPROVED_BECAUSE, APPROVED_BY, is_shipped
+from triage.store.code_approvals import approve_code, ask_for_approval
 from triage.store.model_tables import ModelRow
 
 STAGES = (Stage.PRODUCTION, Stage.SHADOW, Stage.RETIRED)
@@ -23,13 +27,16 @@ def register_package(
     stage: str | None = None,
     now: datetime,
     replace: bool = False,
+    signed_by: str = "",
 ) -> ModelRow:
     """Register `package`, or find it registered already; a second call changes nothing.
 
     A `stage` that is given is set. Without one, a new version goes to production and a registered
     one keeps the stage that an administrator gave it. `replace` lets the content of a version
     change, for development only: the runs of the old content would no longer say which model they
-    came from.
+    came from. `signed_by` is whose signature the package bears.
+
+    A package with code waits for an administrator's approval, unless it was shipped with Triage.
 
     Raises:
         PackageError: the same name and version is registered with other content, or there is no
@@ -55,12 +62,22 @@ def register_package(
     row.manifest = manifest.model_dump(mode="json")
     row.package_path = str(package.path)
     row.package_sha256 = package.sha256
+    row.signed_by = signed_by or row.signed_by
     session.flush()
+    if code_in(package):
+        ask_for_approval(session, package.sha256, now=now)
+    if is_shipped(package):
+        approve_code(session, package.sha256, who=APPROVED_BY, reason=APPROVED_BECAUSE, now=now)
     return row
 
 
 def register_all(
-    session: Session, registry_folder: Path, now: datetime, *, replace: bool = False
+    session: Session,
+    registry_folder: Path,
+    admission: Admission,
+    now: datetime,
+    *,
+    replace: bool = False,
 ) -> tuple[str, ...]:
     """Register every package `NAME/VERSION/` below `registry_folder`; return what is wrong.
 
@@ -69,7 +86,14 @@ def register_all(
     problems: list[str] = []
     for path in sorted(registry_folder.glob(f"*/*/{MANIFEST_NAME}")):
         try:
-            register_package(session, load_package(path.parent), now=now, replace=replace)
+            admitted = admission.admit(path.parent)
+            register_package(
+                session,
+                admitted.package,
+                now=now,
+                replace=replace,
+                signed_by=admitted.signed_by,
+            )
         except PackageError as error:
             problems.append(str(error))
     return tuple(problems)

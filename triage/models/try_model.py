@@ -27,14 +27,18 @@ from triage.decoding.functional_groups import frame_headers_of_file, has_functio
 from triage.models.engine import analyse
 from triage.models.host import ModelHosts
 from triage.models.packages import ModelPackage
-from triage.settings import WorkerSettings
+from triage.settings import SandboxMode, WorkerSettings
 
 _PATIENT = ("PatientBirthDate", "PatientSex", "StudyDate")
 _IDENTITY = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
 def try_model(
-    package: ModelPackage, dicom_folder: Path, *, worker: WorkerSettings | None = None
+    package: ModelPackage,
+    dicom_folder: Path,
+    *,
+    worker: WorkerSettings | None = None,
+    sandbox: SandboxMode = "prefer",
 ) -> Analysis:
     """Route the study in `dicom_folder` to the model and analyse the series that fits best.
 
@@ -52,7 +56,7 @@ def try_model(
         (one.name, [(i.sop_instance_uid, Path(i.path)) for i in one.series.instances])
         for one in selection.chosen
     )
-    hosts = ModelHosts(worker or WorkerSettings())
+    hosts = ModelHosts(worker or WorkerSettings(), sandbox=sandbox)
     try:
         return asyncio.run(analyse(hosts, package, first[1], dict(others)))
     finally:

@@ -60,7 +60,11 @@ class ModelEventRow(Table):
 
 
 class CodeApprovalRow(Table):
-    """An administrator's word that the code inside a package of this digest may be run."""
+    """An administrator's word that the code inside packages of this digest may be run.
+
+    The row is made when such a package is registered. As long as `who` is empty nobody has
+    approved the code, and no model of this digest is run.
+    """
 
     __tablename__ = "code_approvals"
 

@@ -29,6 +29,7 @@ from triage.core.stages import RUNNING_STAGES
 from triage.core.studies import Series, Study, inputs_digest
 from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER, load_arrivals
 from triage.store.chunks import MOST_IN_A_STATEMENT, chunks
+from triage.store.code_approvals import WAITS_FOR_APPROVAL, waiting_digests
 from triage.store.contents import load_study, priors_of
 from triage.store.files import StoredFile
 from triage.store.history import note
@@ -599,7 +600,10 @@ class WantedRun:
 
 
 def wanted_runs(session: Session, study: StudyRow) -> list[WantedRun]:
-    """Return what each production and shadow model gets of the images that are here."""
+    """Return what each production and shadow model gets of the images that are here.
+
+    A model whose code nobody approved gets nothing.
+    """
     models = session.scalars(
         select(ModelRow).where(ModelRow.stage.in_(RUNNING_STAGES)).order_by(ModelRow.id)
     ).all()
@@ -611,8 +615,12 @@ def _wants(session: Session, study: StudyRow, models: Sequence[ModelRow]) -> lis
     # Priors have as many images as the study: they are read only for a model that compares.
     priors = priors_of(session, study.id) if any(map(_compares, models)) else ()
     may_get_priors = is_searching(session, study.id)
+    waiting = waiting_digests(session)
     wanted = []
     for model in models:
+        if model.package_sha256 in waiting:
+            wanted.append(WantedRun(model, (), WAITS_FOR_APPROVAL))
+            continue
         selected = _route(content, model, priors, may_get_priors=may_get_priors)
         inputs = run_inputs_of(session, selected.chosen)
         reason = selected.refusal or shortened(selected.remarks)
