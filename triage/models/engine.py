@@ -9,6 +9,7 @@ from pathlib import Path
 
 from triage.core.analysis import Analysis
 from triage.core.manifest import ImageInput, VolumeInput
+from triage.models.grids import Prepared, prepare
 from triage.models.host import ModelHosts
 from triage.models.interpret import (
     Interpretation,
@@ -18,13 +19,16 @@ from triage.models.interpret import (
 )
 from triage.models.packages import ModelPackage
 from triage.models.radiograph import Radiograph, load_radiograph, model_input
-from triage.models.sources import Source
+from triage.models.sources import Reader, Source, read_instance
 from triage.models.tensors import ModelInput, ModelOutput
-from triage.models.volume import EvenGrid, Volume, load_volume
+from triage.models.volume import Volume, load_volume
 
 
 async def analyse(
-    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[tuple[str, Path]]
+    hosts: ModelHosts,
+    package: ModelPackage,
+    source_files: Sequence[tuple[str, Path]],
+    read_with: Reader = read_instance,
 ) -> Analysis:
     """Decode the images, run the model in its warm host, and read its output as findings.
 
@@ -32,6 +36,7 @@ async def analyse(
         hosts: where models are warm.
         package: the model.
         source_files: SOP Instance UID and file of each instance of the series, in any order.
+        read_with: how an instance comes into memory, such as `DecodedAhead.read`.
 
     The event loop is never blocked: files are decoded and outputs read in threads.
 
@@ -40,29 +45,25 @@ async def analyse(
         AnalysisFailedError: the model could not be run, or said something impossible.
     """
     if isinstance(package.manifest.runner.input, VolumeInput):
-        return await _analyse_volume(hosts, package, source_files)
-    return await _analyse_image(hosts, package, source_files, package.manifest.runner.input)
+        return await _analyse_volume(hosts, package, source_files, read_with)
+    return await _analyse_image(hosts, package, source_files, read_with)
 
 
 async def _analyse_volume(
-    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source]
+    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source], read_with: Reader
 ) -> Analysis:
     clock = _Stopwatch()
-    volume = await asyncio.to_thread(_decode_volume, package, source_files)
-    grid = None if volume.is_even else EvenGrid.of(volume)
-    prepared = ModelInput(volume.values, volume.affine)
-    if grid is not None:
-        values = await asyncio.to_thread(grid.values, volume.values)
-        prepared = ModelInput(values, grid.affine(volume))
+    volume, prepared = await asyncio.to_thread(_decode_volume, package, source_files, read_with)
     clock.note("decode")
-    output = await hosts.infer(package, prepared)
+    output = await hosts.infer(package, prepared.model_input)
     clock.note("infer")
-    read = await asyncio.to_thread(_read_volume, package, volume, grid, output)
+    read = await asyncio.to_thread(_read_volume, package, volume, prepared, output)
     clock.note("interpret")
     return Analysis(
         findings=read.findings,
         source_files=tuple(i.path for i in volume.instances),
-        source_sop_instance_uids=volume.sop_instance_uids,
+        source_sop_instance_uids=tuple(i.sop_instance_uid for i in volume.instances),
+        source_frames=volume.frame_numbers,
         input_sha256=volume.input_sha256,
         segmentation=read.segmentation,
         timings_s=clock.seconds,
@@ -71,11 +72,13 @@ async def _analyse_volume(
 
 
 async def _analyse_image(
-    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source], wanted: ImageInput
+    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source], read_with: Reader
 ) -> Analysis:
     clock = _Stopwatch()
+    wanted = package.manifest.runner.input
+    assert isinstance(wanted, ImageInput), "only models of images come here"
     radiograph: Radiograph = await asyncio.to_thread(
-        load_radiograph, source_files, package.manifest.accepts
+        load_radiograph, source_files, package.manifest.accepts, wanted, read_with
     )
     values = await asyncio.to_thread(model_input, radiograph, wanted)
     clock.note("decode")
@@ -87,6 +90,7 @@ async def _analyse_image(
         findings=read.findings,
         source_files=(radiograph.instance.path,),
         source_sop_instance_uids=(radiograph.instance.sop_instance_uid,),
+        source_frames=radiograph.frame_numbers,
         input_sha256=radiograph.input_sha256,
         heat_maps=read.heat_maps,
         timings_s=clock.seconds,
@@ -94,30 +98,20 @@ async def _analyse_image(
     )
 
 
-def _decode_volume(package: ModelPackage, source_files: Sequence[Source]) -> Volume:
-    volume = load_volume(source_files)
+def _decode_volume(
+    package: ModelPackage, source_files: Sequence[Source], read_with: Reader
+) -> tuple[Volume, Prepared]:
     wanted = package.manifest.runner.input
     assert isinstance(wanted, VolumeInput), "only models of volumes come here"
+    volume = load_volume(source_files, wanted, read_with)
     check_tissue(volume, wanted.must_show)
-    return volume
+    return volume, prepare(volume, wanted)
 
 
 def _read_volume(
-    package: ModelPackage, volume: Volume, grid: EvenGrid | None, output: ModelOutput
+    package: ModelPackage, volume: Volume, prepared: Prepared, output: ModelOutput
 ) -> Interpretation:
-    if grid is not None:
-        output = _on_source(output, grid)
-    return interpret_volume(output, volume, package.manifest)
-
-
-def _on_source(output: ModelOutput, grid: EvenGrid) -> ModelOutput:
-    slices = len(grid.positions_mm)
-    labels, probabilities = output.labels, output.probabilities
-    if labels is not None and labels.ndim == 3 and len(labels) == slices:
-        labels = grid.labels_on_source(labels)
-    if probabilities is not None and probabilities.ndim == 4 and probabilities.shape[1] == slices:
-        probabilities = grid.probabilities_on_source(probabilities)
-    return ModelOutput(labels=labels, probabilities=probabilities)
+    return interpret_volume(prepared.on_source(output), volume, package.manifest)
 
 
 class _Stopwatch:
