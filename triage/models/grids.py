@@ -21,6 +21,7 @@ from triage.models.tensors import ModelInput, ModelOutput
 from triage.models.volume import EvenGrid, Volume
 
 _AIR_HU = -1000.0
+_GREATEST_TILT_DEGREES = 45.0  # gantries tilt by 30
 _TOWARDS = {"L": 1, "R": -1, "P": 1, "A": -1, "S": 1, "I": -1}
 _LPS_AXIS = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
 
@@ -232,7 +233,7 @@ def prepare(volume: Volume, wanted: VolumeInput) -> Prepared:
     """Bring a volume to the grid that its model wants.
 
     Raises:
-        InputRefusedError: straightening would shift the slices further than they are large.
+        InputRefusedError: the tilt is more than any gantry's.
     """
     values, affine = volume.values, volume.affine
     steps: list[Step] = []
@@ -246,12 +247,11 @@ def prepare(volume: Volume, wanted: VolumeInput) -> Prepared:
         take(Evened.of(volume))
     if wanted.tilted_gantry == "shear-correct" and volume.is_tilted:
         outside = _AIR_HU if volume.modality == "CT" else float(values.min())
-        straightened = Straightened.of(affine, len(values), outside)
-        if (straightened.shifts.max(axis=0) > values.shape[1:]).any():
+        if volume.tilt_degrees > _GREATEST_TILT_DEGREES:
             raise InputRefusedError(
                 f"a tilt of {volume.tilt_degrees:.1f} degrees is too much to be straightened"
             )
-        take(straightened)
+        take(Straightened.of(affine, len(values), outside))
     if wanted.orientation is not None:
         take(Reoriented.of(affine, wanted.orientation))
     return Prepared(ModelInput(values, affine), tuple(steps))
