@@ -47,6 +47,9 @@ def _shared(source: Dataset, index: int) -> Dataset:
         value = frame_value(source, index, keyword)
         if value is not None:
             setattr(measures, keyword, value)
+    if measures.get("SpacingBetweenSlices") is not None:
+        # Negative in nuclear medicine alone, where it says which way the slices follow.
+        measures.SpacingBetweenSlices = abs(measures.SpacingBetweenSlices)
     shared = Dataset()
     shared.PlaneOrientationSequence = [orientation]
     shared.PixelMeasuresSequence = [measures]
