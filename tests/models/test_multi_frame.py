@@ -11,9 +11,10 @@ from pydicom.dataset import Dataset
 from tests.models.images import enhanced, item, reconstructed_tomogram, written
 from tests.models.test_radiograph import ACCEPTS
 from triage.core.analysis import InputRefusedError
-from triage.core.manifest import ImageInput, VolumeInput
+from triage.core.manifest import ImageInput, InputSpec, VolumeInput
 from triage.core.manifest.tensors import FrameSelection
 from triage.models.radiograph import load_radiograph
+from triage.models.scope import check_scope
 from triage.models.volume import load_volume
 
 
@@ -102,6 +103,26 @@ def test_number_of_frames_that_are_not_described_is_refused(tmp_path: Path) -> N
     dataset.NumberOfFrames = 5
     with pytest.raises(InputRefusedError, match="is 5, and 3 frames are described"):
         load_volume(written(dataset, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("accepted", "reason"),
+    [
+        ({"slice_thickness_mm": {"maximum": 1}}, "slices of 2 mm, model accepts up to 1 mm"),
+        ({"pixel_spacing_mm": {"minimum": 1}}, "pixels of 0.5 mm, model accepts from 1 mm"),
+        (
+            {"slice_spacing_mm": {"minimum": 1, "maximum": 2.5}},
+            "a slice distance of 3 mm, model accepts from 1 up to 2.5 mm",
+        ),
+    ],
+)
+def test_what_only_frames_say_is_held_against_the_manifest(
+    tmp_path: Path, accepted: dict[str, dict[str, float]], reason: str
+) -> None:
+    volume = load_volume(written(enhanced(numbered(3), up([0, 3, 6])), tmp_path))
+    check_scope(volume, InputSpec(modalities=("CT",)))
+    with pytest.raises(InputRefusedError, match=reason):
+        check_scope(volume, InputSpec.model_validate({"modalities": ["CT"]} | accepted))
 
 
 @pytest.mark.parametrize(

@@ -175,3 +175,14 @@ def test_report_refers_to_the_frame_that_shows_a_finding(tmp_path: Path) -> None
     ]
     assert frames
     assert set(map(int, frames)) == set(analysis.findings[0].key_image_frames)
+
+
+def test_legacy_converted_image_is_the_volume_of_its_slices(
+    multi_frame_file: Path, head_files: tuple[Path, ...]
+) -> None:
+    converted = load_volume([("", multi_frame_file)])
+    slices = load_volume([("", file) for file in head_files[9:13]])
+    np.testing.assert_array_equal(converted.values, slices.values)
+    np.testing.assert_allclose(converted.affine, slices.affine)
+    assert converted.tilt_degrees == pytest.approx(slices.tilt_degrees)
+    assert sorted(converted.frame_numbers) == [1, 2, 3, 4]

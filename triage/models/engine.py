@@ -19,6 +19,7 @@ from triage.models.interpret import (
 )
 from triage.models.packages import ModelPackage
 from triage.models.radiograph import Radiograph, load_radiograph, model_input
+from triage.models.scope import check_scope
 from triage.models.sources import Reader, Source, read_instance
 from triage.models.tensors import ModelInput, ModelOutput
 from triage.models.volume import Volume, load_volume
@@ -104,6 +105,7 @@ def _decode_volume(
     wanted = package.manifest.runner.input
     assert isinstance(wanted, VolumeInput), "only models of volumes come here"
     volume = load_volume(source_files, wanted, read_with)
+    check_scope(volume, package.manifest.accepts)
     check_tissue(volume, wanted.must_show)
     return volume, prepare(volume, wanted)
 

@@ -86,7 +86,8 @@ class Straightened:
 
     Attributes:
         shifts: (slices, 2), by how many rows and columns each slice is shifted, 0 or more.
-        straight: the unit normal times the slice distance.
+        straight: from one slice to the next along the normal, LPS in mm.
+        origin_shift: by how many rows and columns the frame begins before or after the first slice.
         outside: the value around the slices.
     """
 
@@ -98,10 +99,10 @@ class Straightened:
     @classmethod
     def of(cls, affine: Matrix, slices: int, outside: float) -> Straightened:
         """Return the shifts that make the third column of `affine` the normal of the slices."""
-        column, row, along = affine[:3, 0], affine[:3, 1], affine[:3, 2]
-        normal = np.cross(column, row)
+        right, down, along = affine[:3, 0], affine[:3, 1], affine[:3, 2]
+        normal = np.cross(right, down)
         normal /= np.linalg.norm(normal)
-        per_slice = [along @ row / (row @ row), along @ column / (column @ column)]
+        per_slice = [along @ down / (down @ down), along @ right / (right @ right)]
         wanted = np.rint(np.arange(slices)[:, None] * np.array(per_slice)).astype(np.int64)
         least = wanted.min(axis=0)
         return cls(wanted - least, normal * (along @ normal), least, outside)

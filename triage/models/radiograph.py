@@ -37,7 +37,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _INVERTED = "MONOCHROME1"
 _IMAGE_PIXEL_GROUP = 0x0028
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. ITU-R BT.601, as YBR_FULL has it
-_ONE_FRAME = ImageInput(kind="image", size=512)
+_PLAIN = ImageInput(kind="image", size=512)
 _OF_A_FRAME = (
     "RescaleSlope",
     "RescaleIntercept",
@@ -82,7 +82,7 @@ class Radiograph:
 def load_radiograph(
     sources: Sequence[Source],
     accepts: InputSpec,
-    wanted: ImageInput = _ONE_FRAME,
+    wanted: ImageInput = _PLAIN,
     read: Reader = read_instance,
 ) -> Radiograph:
     """Return the image of a series that the model is made for; DICOM or PNG.
