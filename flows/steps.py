@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
 
 from triage.core.analysis import Analysis, AnalysisFailedError, InputRefusedError
 from triage.core.policy import ai_priority
+from triage.models.ahead import DecodedAhead
 from triage.models.engine import analyse
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
@@ -43,6 +44,7 @@ class Step:
     files: InstanceFiles
     hosts: ModelHosts
     clock: Clock = system_clock
+    decoded: DecodedAhead = field(default_factory=lambda: DecodedAhead(0))
     on_claim: Callable[[], None] = lambda: None
 
     @staticmethod
@@ -122,7 +124,7 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
         (name, [(i.sop_instance_uid, step.files.absolute(i.path)) for i in series.instances])
         for name, series in run.inputs.items()
     )
-    analysis = await analyse(step.hosts, package, first[1], dict(others))
+    analysis = await analyse(step.hosts, package, first[1], dict(others), step.decoded.read)
     return number_segments(analysis, run.manifest)
 
 

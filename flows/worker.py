@@ -20,8 +20,10 @@ from prefect import get_client
 from prefect.states import Crashed
 
 from flows.analysis import analyse_study
+from flows.arrivals import Arrivals
 from flows.steps import Step
 from triage.core.analysis import AnalysisFailedError
+from triage.models.ahead import DecodedAhead
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
 from triage.models.registry import registered_package
@@ -39,6 +41,7 @@ _IN_FLIGHT = 2  # one study is decoded or written while another is inferred
 _HEARTBEAT_S = 5.0
 _DELIVERY_POLL_S = 0.2
 _PREFECT_PAUSE_S = 2.0
+_DECODE_AHEAD_POLL_S = 0.1
 
 
 def worker_name() -> str:
@@ -61,6 +64,7 @@ async def _run(settings: Settings) -> None:
         database=database,
         files=InstanceFiles(settings.data_directory),
         hosts=hosts,
+        decoded=DecodedAhead(settings.worker.decode_ahead_mb * 1024**2),
     )
     worker = Worker(step)
     loop = asyncio.get_running_loop()
@@ -110,6 +114,9 @@ class Worker:
                 (self._recover_expired, _HEARTBEAT_S),
             )
         ]
+        if step.settings.worker.decode_ahead_mb:
+            ahead = Arrivals(step.database, step.files, step.decoded)
+            loops.append(asyncio.create_task(self._guarded(ahead.decode, _DECODE_AHEAD_POLL_S)))
         await self._stopping.wait()
         for task in loops:
             task.cancel()

@@ -222,6 +222,8 @@ class WorkerSettings(_Section):
     """Load the models before the first study comes."""
     host_memory_mb: Annotated[int, Field(ge=256)] = 4096
     """Memory for warm models; beyond it the least recently used one ends."""
+    decode_ahead_mb: Annotated[int, Field(ge=0)] = 512
+    """Memory for images that are decoded while their study still arrives; 0 decodes none ahead."""
 
 
 class PublicKeySettings(_Section):

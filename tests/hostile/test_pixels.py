@@ -32,7 +32,7 @@ from tests.hostile.data_sets import (
     victim,
 )
 from triage.core.analysis import InputRefusedError
-from triage.models.sources import decode, read_instance
+from triage.models.sources import decode, frames_of, read_instance
 from triage.models.volume import load_volume
 from triage.receiver.part10 import file_header
 from triage.web.pixels import PixelError, read_frame
@@ -182,7 +182,7 @@ def test_billion_frames_are_neither_decoded_nor_looked_for(tmp_path: Path) -> No
     file = stored(tmp_path, content, transfer_syntax)
     with peak_memory() as peak:
         with pytest.raises(InputRefusedError, match="Number of Frames is 1000000000"):
-            decode(read_instance((SOP_INSTANCE, file)))
+            frames_of(read_instance((SOP_INSTANCE, file)))
         assert read_frame(file, 1).rows == 4
         with pytest.raises(PixelError):
             read_frame(file, 10**9)

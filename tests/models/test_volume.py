@@ -223,12 +223,21 @@ def test_file_that_is_no_dicom_names_the_instance(tmp_path: Path) -> None:
         load_volume([("1.2.9", path), ("1.2.10", tmp_path / "absent")])
 
 
-def test_colour_and_multi_frame_images_are_refused(tmp_path: Path) -> None:
+def test_frames_that_do_not_say_where_they_are_are_refused(tmp_path: Path) -> None:
     series = axial_series(np.zeros((4, 4, 4), np.int16))
     for ds in series:
         ds.NumberOfFrames = 2
         ds.PixelData *= 2
-    assert "is not a single grayscale frame" in refused(tmp_path, list(series))
+    assert "no image states its position" in refused(tmp_path, list(series))
+
+
+def test_colour_images_are_refused(tmp_path: Path) -> None:
+    series = axial_series(np.zeros((4, 4, 4), np.int16))
+    for ds in series:
+        ds.PhotometricInterpretation = "PALETTE COLOR"
+    assert "is not grayscale: its Photometric Interpretation is PALETTE" in refused(
+        tmp_path, list(series)
+    )
 
 
 def test_images_without_a_position_are_refused(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def make_segmentation(
     *,
     preprocessing: Sequence[Mapping[str, Any]] = (),
     postprocessing: Sequence[Mapping[str, Any]] = (),
+    runner_input: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> ModelPackage:
     """Make a MONAI bundle whose probability is above 0.5 where HU are above LESION_FROM_HU."""
@@ -124,7 +125,10 @@ def make_segmentation(
         },
     }
     (folder / "configs" / "inference.json").write_text(json.dumps(config))
-    return write_manifest(folder, manifest_of(weights, **changes))
+    content = manifest_of(weights, **changes)
+    if runner_input is not None:
+        content["runner"]["input"] = dict(runner_input)
+    return write_manifest(folder, content)
 
 
 class _Classifier(torch.nn.Module):

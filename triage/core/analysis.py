@@ -33,13 +33,16 @@ class Analysis:
 
     Attributes:
         findings: one for each finding of the manifest, present or absent.
-        source_files: the image files, in the order of the first axis of `segmentation`.
+        source_files: the image files, in the order of the first axis of `segmentation`; one
+            multi-frame image where `source_frames` says which of its frames.
         source_sop_instance_uids: their SOP Instance UIDs, in the same order.
         input_sha256: digest of what went in (the SOP Instance UIDs and file digests in order).
         segmentation: labels on the source voxels, uint8 of shape (slices, rows, columns), where
             the value is `FindingSpec.segment.label`; None for models that do not segment.
         heat_maps: for each finding key a float32 array of shape (rows, columns) from 0 to 1 on
             the source pixels; empty for models that draw none.
+        source_frames: the frames of a multi-frame image that were analysed, as Referenced Frame
+            Number counts them from 1, in the order of the first axis of `segmentation`.
         timings_s: seconds for each step: "decode", "infer", "interpret".
         remarks: what a reader should know of the input, such as a tilted gantry, slices at
             uneven distances, or images that were left out.
@@ -53,3 +56,4 @@ class Analysis:
     heat_maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    source_frames: tuple[int, ...] = ()

@@ -41,6 +41,8 @@ class Finding(BaseModel):
         measurements: numbers about the finding.
         segment_number: the segment of the SEG that outlines it, starting at 1.
         key_image_uids: SOP Instance UIDs of the few source images that show it, best first.
+        key_image_frames: where these are frames of a multi-frame image, which ones, in the same
+            order, as Referenced Frame Number counts them from 1.
         priority: the reading priority that the manifest asks for when it is present.
     """
 
@@ -54,6 +56,7 @@ class Finding(BaseModel):
     measurements: tuple[Measurement, ...] = ()
     segment_number: Annotated[int, Field(ge=1)] | None = None
     key_image_uids: tuple[str, ...] = ()
+    key_image_frames: tuple[int, ...] = ()
     priority: Priority = Priority.ROUTINE
 
     def in_words(self) -> str:

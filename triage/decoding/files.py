@@ -25,7 +25,10 @@ from pydicom.uid import (
 from triage.decoding.codestream import CodestreamSize, codestream_sizes
 from triage.decoding.elements import Encoded, check_elements
 from triage.decoding.errors import DecodingError
+from triage.decoding.high_throughput import teach_pydicom
 from triage.decoding.inflation import LARGEST_INFLATED_BYTES, inflated_start
+
+teach_pydicom()
 
 LARGEST_FRAME_BYTES = 512 * 1024 * 1024
 """What a decoded frame may take: 16384 x 16384 pixels of two bytes."""

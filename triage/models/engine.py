@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from triage.core.analysis import Analysis
@@ -15,6 +15,7 @@ from triage.models.further_inputs import (
     load_further_images,
     load_further_volumes,
 )
+from triage.models.grids import Prepared, prepare
 from triage.models.host import ModelHosts
 from triage.models.interpret import (
     Interpretation,
@@ -24,9 +25,10 @@ from triage.models.interpret import (
 )
 from triage.models.packages import ModelPackage
 from triage.models.radiograph import Radiograph, load_radiograph, model_input
-from triage.models.sources import Source
+from triage.models.scope import check_scope
+from triage.models.sources import Reader, Source, read_instance
 from triage.models.tensors import ModelInput, ModelOutput
-from triage.models.volume import EvenGrid, Volume, load_volume
+from triage.models.volume import Volume, load_volume
 
 
 async def analyse(
@@ -34,6 +36,7 @@ async def analyse(
     package: ModelPackage,
     source_files: Sequence[tuple[str, Path]],
     others: Mapping[str, Sequence[tuple[str, Path]]] | None = None,
+    read_with: Reader = read_instance,
 ) -> Analysis:
     """Decode the images, run the model in its warm host, and read its output as findings.
 
@@ -43,6 +46,7 @@ async def analyse(
         source_files: SOP Instance UID and file of each instance of the series, in any order; of
             the first series, where the model takes several.
         others: the same of the further ones, by the name of the input.
+        read_with: how an instance comes into memory, such as `DecodedAhead.read`.
 
     The event loop is never blocked: files are decoded and outputs read in threads.
 
@@ -50,34 +54,40 @@ async def analyse(
         InputRefusedError: the images are out of the model's scope; the message says why.
         AnalysisFailedError: the model could not be run, or said something impossible.
     """
+    sources = _Sources(source_files, others or {}, read_with)
     if isinstance(package.manifest.runner.input, VolumeInput):
-        return await _analyse_volume(hosts, package, source_files, others or {})
-    return await _analyse_image(hosts, package, source_files, others or {})
+        return await _analyse_volume(hosts, package, sources)
+    return await _analyse_image(hosts, package, sources)
 
 
-async def _analyse_volume(
-    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source], others: OtherSources
-) -> Analysis:
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    first: Sequence[Source]
+    others: OtherSources
+    read_with: Reader
+
+
+async def _analyse_volume(hosts: ModelHosts, package: ModelPackage, sources: _Sources) -> Analysis:
     clock = _Stopwatch()
-    volume = await asyncio.to_thread(_decode_volume, package, source_files)
-    grid = None if volume.is_even else EvenGrid.of(volume)
-    prepared = ModelInput(volume.values, volume.affine)
-    if grid is not None:
-        values = await asyncio.to_thread(grid.values, volume.values)
-        prepared = ModelInput(values, grid.affine(volume))
+    volume, prepared = await asyncio.to_thread(_decode_volume, package, sources)
     further = await asyncio.to_thread(
-        load_further_volumes, package.manifest, others, volume, prepared
+        load_further_volumes,
+        package.manifest,
+        sources.others,
+        volume,
+        prepared.model_input,
+        sources.read_with,
     )
-    prepared = replace(prepared, others=further.images)
     clock.note("decode")
-    output = await hosts.infer(package, prepared)
+    output = await hosts.infer(package, replace(prepared.model_input, others=further.images))
     clock.note("infer")
-    read = await asyncio.to_thread(_read_volume, package, volume, grid, output)
+    read = await asyncio.to_thread(_read_volume, package, volume, prepared, output)
     clock.note("interpret")
     return Analysis(
         findings=read.findings,
         source_files=tuple(i.path for i in volume.instances),
-        source_sop_instance_uids=volume.sop_instance_uids,
+        source_sop_instance_uids=tuple(i.sop_instance_uid for i in volume.instances),
+        source_frames=volume.frame_numbers,
         input_sha256=further.input_sha256(volume.input_sha256),
         segmentation=read.segmentation,
         timings_s=clock.seconds,
@@ -85,17 +95,17 @@ async def _analyse_volume(
     )
 
 
-async def _analyse_image(
-    hosts: ModelHosts, package: ModelPackage, source_files: Sequence[Source], others: OtherSources
-) -> Analysis:
+async def _analyse_image(hosts: ModelHosts, package: ModelPackage, sources: _Sources) -> Analysis:
     clock = _Stopwatch()
     wanted = package.manifest.runner.input
     assert isinstance(wanted, ImageInput), "only models of single images come here"
     radiograph: Radiograph = await asyncio.to_thread(
-        load_radiograph, source_files, package.manifest.accepts
+        load_radiograph, sources.first, package.manifest.accepts, wanted, sources.read_with
     )
     values = await asyncio.to_thread(model_input, radiograph, wanted)
-    further = await asyncio.to_thread(load_further_images, package.manifest, others, wanted)
+    further = await asyncio.to_thread(
+        load_further_images, package.manifest, sources.others, wanted, sources.read_with
+    )
     clock.note("decode")
     output = await hosts.infer(package, ModelInput(values, others=further.images))
     clock.note("infer")
@@ -105,6 +115,7 @@ async def _analyse_image(
         findings=read.findings,
         source_files=(radiograph.instance.path,),
         source_sop_instance_uids=(radiograph.instance.sop_instance_uid,),
+        source_frames=radiograph.frame_numbers,
         input_sha256=further.input_sha256(radiograph.input_sha256),
         heat_maps=read.heat_maps,
         timings_s=clock.seconds,
@@ -112,30 +123,19 @@ async def _analyse_image(
     )
 
 
-def _decode_volume(package: ModelPackage, source_files: Sequence[Source]) -> Volume:
-    volume = load_volume(source_files)
+def _decode_volume(package: ModelPackage, sources: _Sources) -> tuple[Volume, Prepared]:
     wanted = package.manifest.runner.input
     assert isinstance(wanted, VolumeInput), "only models of volumes come here"
+    volume = load_volume(sources.first, wanted, sources.read_with)
+    check_scope(volume, package.manifest.accepts)
     check_tissue(volume, wanted.must_show)
-    return volume
+    return volume, prepare(volume, wanted)
 
 
 def _read_volume(
-    package: ModelPackage, volume: Volume, grid: EvenGrid | None, output: ModelOutput
+    package: ModelPackage, volume: Volume, prepared: Prepared, output: ModelOutput
 ) -> Interpretation:
-    if grid is not None:
-        output = _on_source(output, grid)
-    return interpret_volume(output, volume, package.manifest)
-
-
-def _on_source(output: ModelOutput, grid: EvenGrid) -> ModelOutput:
-    slices = len(grid.positions_mm)
-    labels, probabilities = output.labels, output.probabilities
-    if labels is not None and labels.ndim == 3 and len(labels) == slices:
-        labels = grid.labels_on_source(labels)
-    if probabilities is not None and probabilities.ndim == 4 and probabilities.shape[1] == slices:
-        probabilities = grid.probabilities_on_source(probabilities)
-    return ModelOutput(labels=labels, probabilities=probabilities)
+    return interpret_volume(prepared.on_source(output), volume, package.manifest)
 
 
 class _Stopwatch:

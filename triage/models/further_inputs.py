@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
 from triage.core.analysis import InputRefusedError
-from triage.core.manifest import ImageInput, ModelManifest, NamedInput
+from triage.core.manifest import ImageInput, ModelManifest, NamedInput, VolumeInput
+from triage.models.grids import prepare
 from triage.models.radiograph import load_radiograph, model_input
-from triage.models.sources import Source
+from triage.models.sources import Reader, Source, read_instance
 from triage.models.tensors import ModelImage, ModelInput
-from triage.models.volume import EvenGrid, Volume, load_volume
+from triage.models.volume import Volume, load_volume
 
 OtherSources = Mapping[str, Sequence[Source]]
 """The files of each further input, by its name in the manifest."""
@@ -40,7 +41,11 @@ class FurtherInputs:
 
 
 def load_further_volumes(
-    manifest: ModelManifest, sources: OtherSources, first: Volume, prepared: ModelInput
+    manifest: ModelManifest,
+    sources: OtherSources,
+    first: Volume,
+    prepared: ModelInput,
+    read_with: Reader = read_instance,
 ) -> FurtherInputs:
     """Return the further volumes of a run.
 
@@ -49,6 +54,7 @@ def load_further_volumes(
         sources: their files.
         first: the first volume, for its frame of reference.
         prepared: what the model gets of it: the grid on which aligned volumes are to be.
+        read_with: how an instance comes into memory.
 
     Raises:
         InputRefusedError: one is no volume, or cannot be aligned; the message names the input.
@@ -56,11 +62,16 @@ def load_further_volumes(
     images: dict[str, ModelImage] = {}
     digests: dict[str, str] = {}
     remarks: list[str] = []
+    grid = manifest.runner.input
+    assert isinstance(grid, VolumeInput), "only models of volumes come here"
     for wanted in _given(manifest, sources):
         try:
-            volume = load_volume(sources[wanted.name])
-            even = _on_even_grid(volume)
-            images[wanted.name] = _aligned(even, volume, first, prepared) if wanted.align else even
+            volume = load_volume(sources[wanted.name], grid, read_with)
+            own = prepare(volume, grid).model_input
+            image = ModelImage(own.values, own.affine)
+            images[wanted.name] = (
+                _aligned(image, volume, first, prepared) if wanted.align else image
+            )
         except InputRefusedError as refusal:
             raise InputRefusedError(f"input {wanted.name}: {refusal}") from refusal
         digests[wanted.name] = volume.input_sha256
@@ -69,7 +80,10 @@ def load_further_volumes(
 
 
 def load_further_images(
-    manifest: ModelManifest, sources: OtherSources, wanted: ImageInput
+    manifest: ModelManifest,
+    sources: OtherSources,
+    wanted: ImageInput,
+    read_with: Reader = read_instance,
 ) -> FurtherInputs:
     """Return the further single images of a run, prepared like the first.
 
@@ -81,7 +95,7 @@ def load_further_images(
     remarks: list[str] = []
     for one in _given(manifest, sources):
         try:
-            radiograph = load_radiograph(sources[one.name], one.accepts)
+            radiograph = load_radiograph(sources[one.name], one.accepts, wanted, read_with)
             images[one.name] = ModelImage(model_input(radiograph, wanted))
         except InputRefusedError as refusal:
             raise InputRefusedError(f"input {one.name}: {refusal}") from refusal
@@ -97,13 +111,6 @@ def _given(manifest: ModelManifest, sources: OtherSources) -> list[NamedInput]:
     if missing:
         raise InputRefusedError(f"input {missing[0]}: no series was given")
     return [one for one in manifest.inputs[1:] if one.name in sources]
-
-
-def _on_even_grid(volume: Volume) -> ModelImage:
-    if volume.is_even:
-        return ModelImage(volume.values, volume.affine)
-    grid = EvenGrid.of(volume)
-    return ModelImage(grid.values(volume.values), grid.affine(volume))
 
 
 def _aligned(image: ModelImage, volume: Volume, first: Volume, prepared: ModelInput) -> ModelImage:

@@ -130,7 +130,10 @@ def interpret_image(
             assert spec.channel is not None, "packages of images are read by channel"
             drawn[spec.key] = heat_map_on_source(heat_maps[spec.channel], radiograph)
     uid = radiograph.instance.sop_instance_uid
-    findings = tuple(_read_channel(spec, probabilities, uid) for spec in manifest.findings)
+    findings = tuple(
+        _shown_on_frames(_read_channel(spec, probabilities, uid), radiograph.frame_numbers)
+        for spec in manifest.findings
+    )
     return Interpretation(findings, heat_maps=drawn)
 
 
@@ -166,11 +169,16 @@ def _read_segment(
     volume_ml = float(areas @ volume.voxel_volumes_ml)
     best = [int(i) for i in np.argsort(-areas, kind="stable")[:_MOST_KEY_IMAGES] if areas[i]]
     uids = tuple(volume.sop_instance_uids[i] for i in best)
+    frames = tuple(volume.frame_numbers[i] for i in best) if volume.frame_numbers else ()
     measured = (Measurement(concept=VOLUME, value=round(volume_ml, 3), unit=MILLILITRE),)
     finding = _finding(
         spec, True, confidence, number=number, measurements=measured, key_image_uids=uids
     )
-    return finding, kept
+    return _shown_on_frames(finding, frames), kept
+
+
+def _shown_on_frames(finding: Finding, frames: tuple[int, ...]) -> Finding:
+    return finding.model_copy(update={"key_image_frames": frames if finding.key_image_uids else ()})
 
 
 def _finding(

@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 
 from triage.core.analysis import Analysis
 from triage.core.findings import Finding
-from triage.core.manifest import FindingSpec, ModelManifest, VolumeInput
+from triage.core.manifest import FindingSpec, ImageInput, ModelManifest, VolumeInput
 from triage.models.radiograph import load_radiograph
-from triage.models.sources import read_instance
-from triage.models.volume import rescaled
+from triage.models.sources import Frame, read_instance
+from triage.models.values import rescaled
 
 NOTICE = "AI result, not for primary diagnosis"
 
@@ -67,15 +67,15 @@ def write_previews(
 def _slices(
     analysis: Analysis, manifest: ModelManifest, window: tuple[float, float] | None
 ) -> Iterator[_Shown]:
-    uids = analysis.source_sop_instance_uids
     found = [
-        (finding, spec, uids.index(uid), number)
+        (finding, spec, index, number)
         for finding, spec in zip(analysis.findings, manifest.findings, strict=True)
         if finding.present
-        for number, uid in enumerate(finding.key_image_uids, start=1)
+        for number, index in enumerate(_key_slices(analysis, finding), start=1)
     ]
     if not found:
-        yield _Shown("nothing-found", None, _slice_picture(analysis, len(uids) // 2, window))
+        slices = len(analysis.source_frames or analysis.source_files)
+        yield _Shown("nothing-found", None, _slice_picture(analysis, slices // 2, window))
     for finding, spec, index, number in found:
         picture = _slice_picture(analysis, index, window)
         if analysis.segmentation is not None and spec.segment is not None:
@@ -84,11 +84,16 @@ def _slices(
         yield _Shown(f"{finding.key}-{number}", finding, picture)
 
 
+def _key_slices(analysis: Analysis, finding: Finding) -> list[int]:
+    if analysis.source_frames:
+        return [analysis.source_frames.index(frame) for frame in finding.key_image_frames]
+    return [analysis.source_sop_instance_uids.index(uid) for uid in finding.key_image_uids]
+
+
 def _slice_picture(analysis: Analysis, index: int, window: tuple[float, float] | None) -> Picture:
-    source = (analysis.source_sop_instance_uids[index], analysis.source_files[index])
-    instance = read_instance(source)
-    values = rescaled(instance)
-    centre, width = instance.dataset.get("WindowCenter"), instance.dataset.get("WindowWidth")
+    frame = _frame(analysis, index)
+    values = rescaled(frame)
+    centre, width = frame.value("WindowCenter"), frame.value("WindowWidth")
     if window is not None:
         centre, width = window
     if centre is None or not width:
@@ -100,9 +105,19 @@ def _slice_picture(analysis: Analysis, index: int, window: tuple[float, float] |
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
 
 
+def _frame(analysis: Analysis, index: int) -> Frame:
+    of = 0 if analysis.source_frames else index
+    instance = read_instance((analysis.source_sop_instance_uids[of], analysis.source_files[of]))
+    if not analysis.source_frames:
+        return Frame(instance)
+    return Frame(instance, analysis.source_frames[index] - 1, is_of_several=True)
+
+
 def _images(analysis: Analysis, manifest: ModelManifest) -> Iterator[_Shown]:
     source = (analysis.source_sop_instance_uids[0], analysis.source_files[0])
-    radiograph = load_radiograph([source], manifest.accepts)
+    wanted = manifest.runner.input
+    assert isinstance(wanted, ImageInput), "volumes are shown by their slices"
+    radiograph = load_radiograph([source], manifest.accepts, wanted)
     grey = radiograph.display / radiograph.greatest * 255
     picture = np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
     present = [finding for finding in analysis.findings if finding.present]

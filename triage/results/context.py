@@ -82,12 +82,20 @@ class ResultContext:
     @property
     def is_multi_frame(self) -> bool:
         """Whether the source is one multi-frame image."""
-        return len(self.sources) == 1 and int(self.reference.get("NumberOfFrames") or 1) > 1
+        return bool(self.frames)
+
+    @cached_property
+    def frames(self) -> tuple[int, ...]:
+        """The analysed frames of a multi-frame source, from 1; empty where it is none."""
+        if self.analysis.source_frames or len(self.sources) != 1:
+            return self.analysis.source_frames
+        count = int(self.reference.get("NumberOfFrames") or 1)
+        return tuple(range(1, count + 1)) if count > 1 else ()
 
     @property
     def expected_shape(self) -> tuple[int, int, int]:
-        """Slices, rows and columns of the source images."""
-        slices = int(self.reference.NumberOfFrames) if self.is_multi_frame else len(self.sources)
+        """Slices, rows and columns of what was analysed."""
+        slices = len(self.frames) or len(self.sources)
         return slices, int(self.reference.Rows), int(self.reference.Columns)
 
     def uid(self, role: str, *more: str) -> UID:

@@ -13,13 +13,14 @@ from highdicom.sc import SCImage
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 
 from triage.core.codes import Code
 from triage.core.findings import Finding
+from triage.decoding.multi_frame import frame_value
 from triage.results.context import (
     MANUFACTURER,
     PRIMARY_USE_WARNING,
@@ -45,7 +46,7 @@ class _Overlay:
     """What is drawn over one image.
 
     Attributes:
-        source: index of the source image, or of the frame of a multi-frame source.
+        source: index of the source image, or of the analysed frame of a multi-frame source.
         strength: from 0 to 1 on the source pixels.
         color: of full strength; None for the scale from red to yellow.
     """
@@ -109,7 +110,7 @@ def _describe(dataset: SCImage, context: ResultContext, source: Dataset, overlay
     reference.ReferencedSOPClassUID = source.SOPClassUID
     reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
     if context.is_multi_frame:
-        reference.ReferencedFrameNumber = overlay.source + 1
+        reference.ReferencedFrameNumber = context.frames[overlay.source]
     reference.PurposeOfReferenceCodeSequence = [coded(_SOURCE_IMAGE)]
     dataset.SourceImageSequence = [reference]
     moment = context.local_time
@@ -140,7 +141,8 @@ def _choose_overlay(context: ResultContext) -> _Overlay | None:
 def _index_of_key_image(context: ResultContext, finding: Finding) -> int | None:
     uids = context.analysis.source_sop_instance_uids
     if context.is_multi_frame:
-        return None
+        shown = (f for f in finding.key_image_frames if f in context.frames)
+        return next((context.frames.index(frame) for frame in shown), None)
     return next((uids.index(uid) for uid in finding.key_image_uids if uid in uids), None)
 
 
@@ -172,13 +174,26 @@ def _base_image(context: ResultContext, index: int) -> _Image:
     """Return the source image as a reader sees it first, float32 from 0 to 1, three channels."""
     file = context.analysis.source_files[0 if context.is_multi_frame else index]
     dataset = read_with_pixels(file)
-    stored = pixel_array(dataset, index=index if context.is_multi_frame else None)
+    frame = context.frames[index] - 1 if context.is_multi_frame else 0
+    stored = pixel_array(dataset, index=frame)
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        stored = apply_color_lut(stored, dataset)
     if stored.ndim == 3:
         return np.asarray(stored[..., :3], dtype=np.float32) / float(np.iinfo(stored.dtype).max)
+    if context.is_multi_frame:
+        _lift_luts(dataset, frame)
     gray = _windowed(stored, dataset)
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         gray = 1 - gray
     return np.repeat(gray[..., np.newaxis], 3, axis=-1)
+
+
+def _lift_luts(dataset: Dataset, frame: int) -> None:
+    """Put the rescale and window of a frame where a single-frame image has them."""
+    for keyword in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
+        value = frame_value(dataset, frame, keyword)
+        if value is not None:
+            setattr(dataset, keyword, value)
 
 
 def _windowed(stored: NDArray[np.generic], dataset: Dataset) -> _Image:

@@ -246,6 +246,8 @@ def _key_images(
     context: ResultContext, finding: Finding
 ) -> Sequence[SourceImageForMeasurementGroup] | None:
     """Return references to the images that show the finding, or to the only image there is."""
+    if context.is_multi_frame:
+        return [_key_frames(context, finding)]
     by_uid = {str(source.SOPInstanceUID): source for source in context.sources}
     shown = [by_uid[uid] for uid in finding.key_image_uids if uid in by_uid]
     if not shown and len(context.sources) == 1:
@@ -257,3 +259,14 @@ def _key_images(
         )
         for source in shown
     ] or None
+
+
+def _key_frames(context: ResultContext, finding: Finding) -> SourceImageForMeasurementGroup:
+    """Return a reference to the frames that show the finding, or to all that were analysed."""
+    has_all = len(context.frames) == int(context.reference.get("NumberOfFrames") or 1)
+    others = None if has_all else list(context.frames)
+    return SourceImageForMeasurementGroup(
+        referenced_sop_class_uid=context.reference.SOPClassUID,
+        referenced_sop_instance_uid=context.reference.SOPInstanceUID,
+        referenced_frame_numbers=list(finding.key_image_frames) or others,
+    )

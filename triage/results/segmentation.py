@@ -25,6 +25,7 @@ from triage.results.context import (
     coded,
     stamp,
 )
+from triage.results.multi_frame import header_of_frames, refer_to_frames
 
 
 def build_segmentation(context: ResultContext) -> Dataset | None:
@@ -38,7 +39,7 @@ def build_segmentation(context: ResultContext) -> Dataset | None:
     shows that the study was segmented, and an absence is not mistaken for a failure.
     """
     outlined = context.outlined_findings
-    sources, mask = context.sources, _numbered(context, outlined)
+    sources, mask = _segmented(context), _numbered(context, outlined)
     if not outlined:
         outlined = context.examined_segments
         if not context.settings.empty_segmentations or not outlined:
@@ -66,9 +67,17 @@ def build_segmentation(context: ResultContext) -> Dataset | None:
         series_description=context.description,
     )
     dataset.ImageComments = context.notice
+    if context.is_multi_frame:
+        refer_to_frames(dataset, context.frames)
     _derive_dimension_uid(dataset, context)
     stamp(dataset, context.local_time)
     return dataset
+
+
+def _segmented(context: ResultContext) -> Sequence[Dataset]:
+    if context.is_multi_frame:
+        return [header_of_frames(context.reference, context.frames)]
+    return context.sources
 
 
 def _numbered(context: ResultContext, outlined: tuple[OutlinedFinding, ...]) -> NDArray[np.uint8]:
@@ -83,7 +92,7 @@ def _one_empty_frame(
 ) -> tuple[Sequence[Dataset], NDArray[np.uint8]]:
     slices, rows, columns = context.expected_shape
     if context.is_multi_frame:  # its frames cannot be referred to one by one as images
-        return context.sources, np.zeros((slices, rows, columns), dtype=np.uint8)
+        return _segmented(context), np.zeros((slices, rows, columns), dtype=np.uint8)
     return [context.sources[slices // 2]], np.zeros((1, rows, columns), dtype=np.uint8)
 
 
