@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAXIMUM_MESSAGE_BYTES = 64 * 1024
-_MAXIMUM_ARRAYS = 8
+_MAXIMUM_ARRAYS = 64
 
 Array = NDArray[Any]
 

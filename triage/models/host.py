@@ -20,7 +20,7 @@ import structlog
 
 import triage
 from triage.core.analysis import AnalysisFailedError
-from triage.models.channel import Array, Message, channel_pair, receive, send
+from triage.models.channel import Message, channel_pair, receive, send
 from triage.models.packages import ModelPackage, PackageError
 from triage.models.tensors import ModelInput, ModelOutput
 from triage.settings import WorkerSettings
@@ -183,13 +183,10 @@ class _Host:
 
     def run(self, model_input: ModelInput, time_limit_s: float) -> ModelOutput:
         """Return what the model says; raise AnalysisFailedError where it cannot."""
-        arrays: dict[str, Array] = {"values": model_input.values}
-        if model_input.affine is not None:
-            arrays["affine"] = model_input.affine
         with self._lock:
             self._load()
-            answer = self._ask(Message({"do": "run"}, arrays), time_limit_s)
-        return ModelOutput(**answer.arrays)
+            answer = self._ask(Message({"do": "run"}, model_input.to_arrays()), time_limit_s)
+        return ModelOutput.from_arrays(answer.arrays)
 
     def resident_bytes(self) -> int:
         """Return the memory that the process holds, or 0 where the system does not say."""

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from triage.core.manifest import VolumeInput
-from triage.models.channel import Array, Message, receive, send
+from triage.models.channel import Message, receive, send
 from triage.models.packages import ModelPackage, load_package
-from triage.models.tensors import ModelInput, ModelOutput
+from triage.models.tensors import ModelInput
 
 if TYPE_CHECKING:
     from triage.models.runners import Runner
@@ -99,17 +99,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _run(runner: Runner, message: Message) -> Message:
-    output = runner.run(ModelInput(message.arrays["values"], message.arrays.get("affine")))
-    return Message({"ok": True}, _arrays_of(output))
-
-
-def _arrays_of(output: ModelOutput) -> dict[str, Array]:
-    named = {
-        "labels": output.labels,
-        "probabilities": output.probabilities,
-        "heat_maps": output.heat_maps,
-    }
-    return {name: values for name, values in named.items() if values is not None}
+    output = runner.run(ModelInput.from_arrays(message.arrays))
+    return Message({"ok": True}, output.to_arrays())
 
 
 if __name__ == "__main__":
