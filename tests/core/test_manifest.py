@@ -72,7 +72,7 @@ def test_a_finding_is_read_from_exactly_one_place(extra: dict[str, Any]) -> None
     if extra["segment"] is not None:
         extra = {**extra, "segment": {"label": 1, "type": code}}
     finding = {**manifest()["findings"][0], **extra}
-    with pytest.raises(ManifestError, match="exactly one of segment and channel"):
+    with pytest.raises(ManifestError, match="exactly one of segment, channel, box and measurement"):
         parse_manifest(changed(findings=[finding]), source="model.yaml")
 
 

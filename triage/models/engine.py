@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from triage.core.analysis import Analysis
@@ -112,12 +113,14 @@ def _read_volume(
 
 def _on_source(output: ModelOutput, grid: EvenGrid) -> ModelOutput:
     slices = len(grid.positions_mm)
-    labels, probabilities = output.labels, output.probabilities
+    labels, probabilities, scores = output.labels, output.probabilities, output.image_probabilities
     if labels is not None and labels.ndim == 3 and len(labels) == slices:
         labels = grid.labels_on_source(labels)
     if probabilities is not None and probabilities.ndim == 4 and probabilities.shape[1] == slices:
         probabilities = grid.probabilities_on_source(probabilities)
-    return ModelOutput(labels=labels, probabilities=probabilities)
+    if scores is not None and scores.ndim == 2 and scores.shape[1] == slices:
+        scores = grid.probabilities_on_source(scores[..., None])[..., 0]
+    return replace(output, labels=labels, probabilities=probabilities, image_probabilities=scores)
 
 
 class _Stopwatch:

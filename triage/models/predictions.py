@@ -14,10 +14,16 @@ class RunnerError(Exception):
     """A package cannot be loaded or run as its manifest says; the message says what to mend."""
 
 
-def segmentation_of(prediction: NDArray[Any]) -> ModelOutput:
-    """Return a prediction (channels, slices, rows, columns) as labels, or as probabilities."""
+def segmentation_of(prediction: NDArray[Any], *, are_labels: bool = False) -> ModelOutput:
+    """Return a prediction (channels, slices, rows, columns) as labels, or as probabilities.
+
+    Raises:
+        RunnerError: labels that are not whole numbers from 0 to 255.
+    """
+    if are_labels and prediction.dtype.kind == "f" and not _is_whole(prediction):
+        raise RunnerError("labels that are not whole numbers; a label map has 0 to 255")
     # A bundle that ends in AsDiscreted gives labels as floating-point numbers.
-    if prediction.dtype.kind in "biu" or _is_whole(prediction):
+    if are_labels or prediction.dtype.kind in "biu" or _is_whole(prediction):
         return ModelOutput(labels=_labels(prediction))
     # Not made contiguous here: it is copied once, into the memory that the worker maps.
     return ModelOutput(probabilities=prediction.astype(np.float32, copy=False))
