@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai import networks, transforms
 from monai.bundle.config_parser import ConfigParser
 
 from triage.models.packages import BUNDLE_CONFIGS, ModelPackage
@@ -14,6 +16,9 @@ from triage.models.predictions import RunnerError
 
 _LOADERS = frozenset({"LoadImaged", "LoadImageD", "LoadImageDict"})
 _IN_MEMORY = "triage.models.runners.bundle_images.InMemoryImaged"
+# Arguments of older MONAI versions, which published bundles still give and which do nothing more:
+# meta dictionaries became part of the tensor, and SwinUNETR takes any size.
+_RETIRED = frozenset({"meta_key_postfix", "meta_keys", "img_size"})
 _REQUIREMENTS = "triage_requirements"
 
 
@@ -99,6 +104,17 @@ def _turn_to_memory(part: Any) -> None:
             part |= {"_target_": _IN_MEMORY, **kept}
         elif name.startswith("Save"):
             part["_disabled_"] = True
+        else:
+            _drop_retired(part, name)
     children = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
     for child in children:
         _turn_to_memory(child)
+
+
+def _drop_retired(part: dict[str, Any], name: str) -> None:
+    component = getattr(transforms, name, None) or getattr(networks.nets, name, None)
+    if component is None:
+        return
+    known = inspect.signature(component).parameters
+    for argument in _RETIRED.intersection(part).difference(known):
+        del part[argument]
