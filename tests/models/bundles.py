@@ -7,7 +7,6 @@ than LESION_FROM_HU". The published bundles that have the layout are named besid
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -286,8 +285,3 @@ def _write(
         {"key": "lesion", "code": CODE, "segment": {"label": label, "type": CODE}}
     ]
     return write_manifest(folder, content)
-
-
-def digest(path: Path) -> str:
-    """Return the digest that a manifest states of its weights."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

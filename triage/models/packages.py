@@ -104,8 +104,8 @@ def _check_supported(source: Path, manifest: ModelManifest) -> None:
             )
         if finding.segment is not None and isinstance(runner.input, ImageInput):
             raise PackageError(
-                f"{source}: findings.{finding.key}.segment: a model of single images is read by "
-                "channel; give channel instead"
+                f"{source}: findings.{finding.key}.segment: a model of single images has no "
+                "segments; give channel or box instead"
             )
 
 

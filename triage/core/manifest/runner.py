@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -22,16 +23,17 @@ OutputName = Literal[
     "measurements",
 ]
 
-_NETWORKS = ("torch-export", "torchscript", "onnx")
+NETWORKS = ("torch-export", "torchscript", "onnx")
+_ENTRY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _ONLY_FOR: dict[str, tuple[str, ...]] = {
     "config": ("monai-bundle",),
     "overrides": ("monai-bundle",),
     "entry": ("python",),
     "entry_point": ("python",),
-    "preprocessing": _NETWORKS,
-    "outputs": _NETWORKS,
-    "activation": _NETWORKS,
-    "measurement_names": _NETWORKS,
+    "preprocessing": NETWORKS,
+    "outputs": NETWORKS,
+    "activation": NETWORKS,
+    "measurement_names": NETWORKS,
 }
 
 
@@ -68,7 +70,7 @@ class RunnerSpec(Part):
     input: Annotated[VolumeInput | ImageInput, Field(discriminator="kind")]
     config: str = ""
     overrides: dict[str, Any] = Field(default_factory=dict)
-    entry: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
+    entry: str = ""
     entry_point: str = ""
     preprocessing: Preprocessing = Preprocessing()
     outputs: tuple[OutputName, ...] = ()
@@ -82,6 +84,13 @@ class RunnerSpec(Part):
         if path.startswith(("/", "\\")) or ".." in parts or ":" in path:
             raise ValueError("must be a path inside the package")
         return path
+
+    @field_validator("entry")
+    @classmethod
+    def _names_a_class(cls, entry: str) -> str:
+        if entry and not _ENTRY.fullmatch(entry):
+            raise ValueError(f"must be MODULE:CLASS, such as predictor:Predictor (found {entry!r})")
+        return entry
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:

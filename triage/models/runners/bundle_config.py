@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai import networks, transforms
+from monai import transforms
 from monai.bundle.config_parser import ConfigParser
+from monai.networks import nets
 
 from triage.models.packages import BUNDLE_CONFIGS, ModelPackage
 from triage.models.predictions import RunnerError
@@ -112,7 +113,7 @@ def _turn_to_memory(part: Any) -> None:
 
 
 def _drop_retired(part: dict[str, Any], name: str) -> None:
-    component = getattr(transforms, name, None) or getattr(networks.nets, name, None)
+    component = getattr(transforms, name, None) or getattr(nets, name, None)
     if component is None:
         return
     known = inspect.signature(component).parameters

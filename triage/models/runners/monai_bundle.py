@@ -47,13 +47,13 @@ class MonaiBundleRunner:
             parser["network_def"] = parser["network"] = scripted
         self._channels = asked_channels(parser)
         self._preprocessing: Compose = parser.get_parsed_content("preprocessing")
-        self._network: Any = _network(parser)
+        self._network: torch.nn.Module = _network(parser)
         if scripted is None:
             load_weights(self._network, package, device)
         self._network.to(device).eval()
         if all(parameter.ndim != 4 for parameter in self._network.parameters()):
             # With the channels last, the CPU kernels of a 3D network take half the time.
-            self._network.to(device, memory_format=torch.channels_last_3d)
+            self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         fulfil_requirements(parser)
         self._detector = _optional(parser, "detector")
         self._inferer: Callable[..., Any] = parser.get_parsed_content("inferer")

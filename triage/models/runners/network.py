@@ -110,6 +110,10 @@ class NetworkRunner:
         }
         return _array(self._back[smooth](data)["pred"])
 
+    def _are_labels(self, name: str) -> bool | None:
+        said = bool(self._spec.outputs) or self._spec.activation != "none"
+        return name == "labels" if said else None
+
     def _collected(self, arrays: dict[str, Any]) -> ModelOutput:
         """Return the arrays as what a model said; a segmentation may turn out to be labels."""
         kept: dict[str, Any] = {
@@ -124,7 +128,7 @@ class NetworkRunner:
             if values is None:
                 continue
             if values.ndim == 4:
-                read = segmentation_of(values, are_labels=name == "labels")
+                read = segmentation_of(values, are_labels=self._are_labels(name))
                 kept |= {"labels": read.labels, "probabilities": read.probabilities}
             else:
                 kept[name] = np.ascontiguousarray(values, np.float32)
