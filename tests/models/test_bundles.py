@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.models import bundles
 from tests.models.test_runners import turned_head
@@ -18,9 +19,12 @@ from tests.models.tiny import (
     write_all,
     write_manifest,
 )
+from triage.models.engine import analyse
+from triage.models.host import ModelHosts
 from triage.models.interpret import Interpretation, interpret_image, interpret_volume
 from triage.models.packages import ModelPackage, PackageError, load_package
 from triage.models.predictions import RunnerError
+from triage.models.previews import write_previews
 from triage.models.radiograph import load_radiograph, model_input
 from triage.models.runners import load_runner
 from triage.models.tensors import ModelImage, ModelInput
@@ -108,6 +112,22 @@ def test_detected_box_lies_around_the_lesion(tmp_path: Path, *, turned: bool) ->
         np.testing.assert_allclose(found, expected, atol=1e-3)
     assert (found[:2] <= expected[:2] + 1e-3).all()
     assert (found[2:] >= expected[2:] - 1e-3).all()
+
+
+async def test_detector_goes_the_whole_way_to_pictures(hosts: ModelHosts, tmp_path: Path) -> None:
+    """Through a host of its own, which imports the bundle's code, on slices at uneven distances."""
+    package = bundles.detection_layout(tmp_path / "package")
+    values, lesion = head_with_lesion()
+    series = axial_series(values, depths_mm=[0, 5, 10, 16, 21, 26])
+    analysis = await analyse(hosts, package, write_all(series, tmp_path / "series"))
+    (finding,) = analysis.findings
+    (box,) = finding.boxes
+    slices = np.flatnonzero(lesion.any(axis=(1, 2)))
+    assert analysis.source_sop_instance_uids.index(box.sop_instance_uid) in slices
+    (path,) = write_previews(analysis, package.manifest, tmp_path / "out", window=(40.0, 80.0))
+    with Image.open(path) as picture:
+        colours = np.asarray(picture, np.int64)
+    assert ((colours[..., 0] - colours[..., 2]) > 200).any()  # the frame is there
 
 
 def test_override_of_a_key_that_is_not_there_is_refused(tmp_path: Path) -> None:
