@@ -172,6 +172,46 @@ def test_several_kinds_of_output_come_from_one_network(tmp_path: Path) -> None:
     assert output.measurements == {"size": 0.5}
 
 
+def test_labels_and_a_score_of_the_whole_go_together() -> None:
+    spec = RunnerSpec.model_validate(
+        manifest_of(Path(__file__))["runner"]
+        | {"kind": "torchscript", "outputs": ["labels", "probabilities"], "activation": "sigmoid"}
+    )
+    runner = NetworkRunner(
+        spec, lambda x: [(x[:, 0] > LESION_FROM_HU).long(), torch.zeros(1, 2)], torch.device("cpu")
+    )
+    values, lesion = head_with_lesion()
+    output = runner.run(ModelInput(values.astype(np.float32), np.eye(4)))
+    assert output.labels is not None
+    np.testing.assert_array_equal(output.labels, lesion)
+    assert output.probabilities is not None
+    assert output.probabilities.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("width", [4, 6])
+def test_boxes_of_a_network_are_placed_in_the_patient(width: int) -> None:
+    spec = RunnerSpec.model_validate(
+        manifest_of(Path(__file__))["runner"]
+        | {"kind": "torchscript", "outputs": ["boxes", "box_labels", "box_scores"]}
+    )
+    box = torch.tensor([1.0, 2.0, 3.0, 2.0, 4.0, 6.0])[None, None, :width]  # slice, row, column
+    runner = NetworkRunner(
+        spec,
+        lambda _: [box, torch.ones(1, 1, dtype=torch.int64), torch.ones(1, 1)],
+        torch.device("cpu"),
+    )
+    affine = np.diag([0.5, 0.25, 5.0, 1.0])
+    affine[:3, 3] = [10, 20, 30]
+    model_input = ModelInput(np.zeros((4, 8, 8), np.float32), affine)
+    if width == 4:
+        with pytest.raises(RunnerError, match=r"needed is \(boxes, 6\)"):
+            runner.run(model_input)
+        return
+    output = runner.run(model_input)
+    assert output.boxes is not None
+    np.testing.assert_allclose(output.boxes, [[11.5, 20.5, 35, 13, 21, 40]])
+
+
 def test_network_off_its_grid_is_refused(tmp_path: Path) -> None:
     package = torchscript(tmp_path, torch.nn.AvgPool3d(2))
     values, _ = head_with_lesion()

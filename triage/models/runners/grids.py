@@ -10,6 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.spatial.array import SpatialResample
 from numpy.typing import NDArray
 
+from triage.models.predictions import RunnerError
 from triage.models.tensors import ModelImage, ModelInput
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -40,22 +41,25 @@ def in_loading_order(volume: MetaTensor) -> MetaTensor:
     return MetaTensor(values, affine=affine)
 
 
+def are_on_one_grid(volume: MetaTensor, other: MetaTensor) -> bool:
+    """Return whether both (channels, ...) have the same voxels at the same places."""
+    return volume.shape[1:] == other.shape[1:] and np.allclose(
+        np.asarray(volume.affine), np.asarray(other.affine), atol=_SAME
+    )
+
+
 def onto(volume: MetaTensor, reference: MetaTensor, *, smooth: bool) -> MetaTensor:
     """Return `volume` (channels, ...) on the grid of `reference`, through both affines.
 
     Where the grids are the same, or `smooth` is off, no new values appear. What lies outside of
     `volume` is 0.
     """
-    shape = reference.shape[1:]
-    is_same = volume.shape[1:] == shape and np.allclose(
-        np.asarray(volume.affine), np.asarray(reference.affine), atol=_SAME
-    )
-    if is_same:
+    if are_on_one_grid(volume, reference):
         return volume
     resample = SpatialResample(
         mode="bilinear" if smooth else "nearest", padding_mode="zeros", align_corners=False
     )
-    moved = resample(volume.float(), dst_affine=reference.affine, spatial_size=shape)
+    moved = resample(volume.float(), dst_affine=reference.affine, spatial_size=reference.shape[1:])
     assert isinstance(moved, MetaTensor), "a tensor with an affine stays one"
     return moved
 
@@ -69,7 +73,15 @@ def boxes_in_patient(boxes: NDArray[Any], affine: Any) -> NDArray[np.float64]:
         affine: (4, 4), takes indices to RAS coordinates in mm.
 
     A box whose edges are not along the patient's axes becomes the box around its eight corners.
+
+    Raises:
+        RunnerError: the boxes do not have six numbers each.
     """
+    if boxes.size and boxes.shape[-1] != 6:
+        raise RunnerError(
+            f"boxes of the shape {boxes.shape} for a volume; needed is (boxes, 6): the least index "
+            "along each axis, then the greatest"
+        )
     boxes = np.asarray(boxes, np.float64).reshape(-1, 6)
     to_lps = _LPS_TO_RAS @ np.asarray(affine, np.float64)
     lower, upper = boxes[:, :3], boxes[:, 3:]

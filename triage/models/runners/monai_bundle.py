@@ -18,7 +18,13 @@ from triage.models.predictions import RunnerError, segmentation_of
 from triage.models.runners.bundle_config import asked_channels, fulfil_requirements, read_bundle
 from triage.models.runners.bundle_images import IN_MEMORY
 from triage.models.runners.bundle_weights import load_weights, scripted_network
-from triage.models.runners.grids import boxes_in_patient, in_loading_order, onto, volumes_of
+from triage.models.runners.grids import (
+    are_on_one_grid,
+    boxes_in_patient,
+    in_loading_order,
+    onto,
+    volumes_of,
+)
 from triage.models.tensors import ModelInput, ModelOutput
 
 _IMAGE, _PREDICTION = "image", "pred"
@@ -193,6 +199,7 @@ def _segmented(found: Any, source: MetaTensor, image: MetaTensor, *, inverts: bo
         )
     if not isinstance(prediction, MetaTensor):
         prediction = MetaTensor(prediction, affine=expected.affine)
-    is_discrete = bool((prediction == prediction.round()).all())
-    prediction = onto(prediction, source, smooth=not is_discrete)
+    if not are_on_one_grid(prediction, source):
+        is_discrete = bool((prediction == prediction.round()).all())
+        prediction = onto(prediction, source, smooth=not is_discrete)
     return segmentation_of(prediction.as_tensor().numpy().transpose(0, 3, 2, 1))

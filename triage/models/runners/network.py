@@ -129,7 +129,8 @@ class NetworkRunner:
                 continue
             if values.ndim == 4:
                 read = segmentation_of(values, are_labels=self._are_labels(name))
-                kept |= {"labels": read.labels, "probabilities": read.probabilities}
+                found = {"labels": read.labels, "probabilities": read.probabilities}
+                kept |= {key: array for key, array in found.items() if array is not None}
             else:
                 kept[name] = np.ascontiguousarray(values, np.float32)
         if "measurements" in arrays:
