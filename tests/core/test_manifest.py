@@ -55,6 +55,58 @@ def test_a_mistake_is_answered_with_its_key_and_the_fix(
         parse_manifest(changed(**changes), source="model.yaml")
 
 
+VOLUME = {"input": {"kind": "volume"}}
+WEIGHTS = {"weights": "w", "weights_sha256": "0" * 64} | VOLUME
+NETWORK = {"kind": "onnx"} | WEIGHTS
+BOX = {"key": "b", "code": {"value": "1", "scheme": "99T", "meaning": "B"}, "box": {"label": 0}}
+
+
+@pytest.mark.parametrize(
+    ("runner", "message"),
+    [
+        ({"kind": "onnx"} | VOLUME, "weights is required for the kind onnx; add it"),
+        ({"kind": "onnx", "weights": "w"} | VOLUME, "weights and weights_sha256 go together"),
+        ({"kind": "python"} | VOLUME, "needs exactly one of entry .* and entry_point"),
+        (
+            {"kind": "python", "entry": "a:B", "entry_point": "c"} | VOLUME,
+            "needs exactly one of entry",
+        ),
+        ({"kind": "python", "entry": "a.py"} | VOLUME, "entry: must be MODULE:CLASS"),
+        (NETWORK | {"entry": "a:B"}, "entry is for the kind python; remove it"),
+        (NETWORK | {"overrides": {"a": 1}}, "overrides is for the kind monai-bundle"),
+        (
+            NETWORK | {"kind": "monai-bundle", "activation": "sigmoid"},
+            "activation is for the kind torch-export or torchscript or onnx",
+        ),
+        (NETWORK | {"preprocessing": {"orientation": "RAR"}}, "three letters, one of R and L"),
+        (NETWORK | {"preprocessing": {"mean": [1.0]}}, "mean and std go together"),
+        (
+            NETWORK | {"preprocessing": {"each_slice": True, "orientation": "RAS"}},
+            "each_slice takes the slices as they are",
+        ),
+        (NETWORK | {"preprocessing": {"sliding_window": {"roi": [8, 0, 8]}}}, "roi: must be three"),
+        (
+            NETWORK
+            | {"input": {"kind": "image", "size": 32}, "preprocessing": {"orientation": "RAS"}},
+            "are for volumes; remove them",
+        ),
+        (NETWORK | {"measurement_names": ["a"]}, "measurement_names and the output measurements"),
+    ],
+)
+def test_a_runner_is_given_what_its_kind_needs(runner: dict[str, Any], message: str) -> None:
+    with pytest.raises(ManifestError, match=f"(?s)model.yaml: runner.*{message}"):
+        parse_manifest(changed(runner=runner), source="model.yaml")
+
+
+def test_a_network_names_the_outputs_that_findings_are_read_from() -> None:
+    with pytest.raises(ManifestError, match="finding b is read from boxes, box_labels, box_scores"):
+        parse_manifest(changed(runner=NETWORK, findings=[BOX]), source="model.yaml")
+    outputs = ["boxes", "box_labels", "box_scores"]
+    content = changed(runner=NETWORK | {"outputs": outputs}, findings=[BOX])
+    parsed = parse_manifest(content, source="model.yaml")
+    assert ModelManifest.model_validate(parsed.model_dump(mode="json")) == parsed
+
+
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "../x", "a/../../x", "\\\\host\\x", "C:\\x", "a\\..\\b"]
 )
@@ -72,7 +124,7 @@ def test_a_finding_is_read_from_exactly_one_place(extra: dict[str, Any]) -> None
     if extra["segment"] is not None:
         extra = {**extra, "segment": {"label": 1, "type": code}}
     finding = {**manifest()["findings"][0], **extra}
-    with pytest.raises(ManifestError, match="exactly one of segment and channel"):
+    with pytest.raises(ManifestError, match="exactly one of segment, channel, box and measurement"):
         parse_manifest(changed(findings=[finding]), source="model.yaml")
 
 

@@ -84,13 +84,6 @@ def test_broken_package_says_what_to_mend(folder: Path, spoil: object, message: 
         load_package(folder)
 
 
-def test_bundle_is_given_volumes_only(segmentation: ModelPackage, folder: Path) -> None:
-    runner = segmentation.manifest.runner.model_dump(mode="json")
-    change_manifest(folder, runner=runner | {"input": {"kind": "image", "size": 64}})
-    with pytest.raises(PackageError, match=r"runner\.input\.kind: a monai-bundle is given volumes"):
-        load_package(folder)
-
-
 def test_registering_twice_changes_nothing(
     database: Database, segmentation: ModelPackage, clock: ManualClock
 ) -> None:

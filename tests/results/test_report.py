@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -11,10 +12,13 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 
 from tests.results.scenes import (
+    FRACTURE,
+    HEMORRHAGE,
     NOTICE,
     build,
     chest_analysis,
     chest_manifest,
+    finding,
     head_analysis,
     head_manifest,
     run_tool,
@@ -22,7 +26,8 @@ from tests.results.scenes import (
     write_chest,
 )
 from triage.core.analysis import Analysis
-from triage.core.codes import VOLUME, Code
+from triage.core.codes import MILLILITRE, VOLUME, Code
+from triage.core.findings import Box
 from triage.results import report
 from triage.results.build import BuiltObject
 from triage.results.context import ARTIFICIAL_INTELLIGENCE
@@ -121,6 +126,59 @@ def test_a_radiograph_without_outline_is_reported_as_a_whole(tmp_path: Path) -> 
     assert '"Finding")=(36118008,SCT,"Pneumothorax")' in tree
     assert '"Source of Measurement")=(DX image,)' in tree
     assert '"Certainty of Finding")="97.0" (%,UCUM,"percent")' in tree
+
+
+def test_each_detected_box_is_a_rectangle_on_its_image(
+    head_files: tuple[Path, ...], tmp_path: Path
+) -> None:
+    """TID 1410 groups with SCOORDs, each with its own certainty."""
+    manifest = head_manifest(
+        findings=[{"key": "fracture", "code": FRACTURE.model_dump(), "box": {"label": 1}}],
+        results={"objects": ["sr"]},
+    )
+    analysis = head_analysis(head_files)
+    uids = analysis.source_sop_instance_uids
+    edges = {"left": 10.5, "top": 20.0, "right": 30.25, "bottom": 44.0}
+    found = finding(
+        "fracture",
+        FRACTURE,
+        boxes=tuple(
+            Box(score=score, sop_instance_uid=uid, **edges)
+            for score, uid in ((0.9, uids[3]), (0.7, uids[5]))
+        ),
+    )
+    saved = save(build(replace(analysis, findings=(found,), segmentation=None), manifest), tmp_path)
+    assert run_tool("dciodvfy", "-new", saved["sr"]).errors() == []
+    tree = _tree(saved["sr"])
+    assert tree.count("contains SCOORD:") == 2
+    assert "10.5/20,30.25/20,30.25/44,10.5/44,10.5/20" in tree
+    assert '"Certainty of Finding")="90.0"' in tree
+    assert '"Certainty of Finding")="70.0"' in tree
+    tracking = {line for line in tree.splitlines() if "Tracking Unique Identifier" in line}
+    assert len(tracking) == 2
+
+
+@pytest.mark.parametrize("is_present", [True, False])
+def test_a_measurement_is_reported_normal_or_not_and_without_certainty(
+    head_files: tuple[Path, ...], tmp_path: Path, *, is_present: bool
+) -> None:
+    spec = {
+        "name": "v",
+        "concept": VOLUME.model_dump(),
+        "unit": MILLILITRE.model_dump(),
+        "present_when": {"minimum": 30},
+    }
+    manifest = head_manifest(
+        findings=[{"key": "large", "code": HEMORRHAGE.model_dump(), "measurement": spec}],
+        results={"objects": ["sr"]},
+    )
+    found = finding("large", HEMORRHAGE, is_present=is_present, volume_ml=31.5)
+    analysis = replace(head_analysis(head_files), findings=(found,), segmentation=None)
+    saved = save(build(analysis, manifest), tmp_path)
+    assert run_tool("dciodvfy", "-new", saved["sr"]).errors() == []
+    tree = _tree(saved["sr"])
+    assert '"Volume")="31.5" (mL,UCUM,"milliliter")' in tree
+    assert "Certainty of Finding" not in tree
 
 
 def test_a_source_without_type_2_attributes_gives_valid_results(tmp_path: Path) -> None:

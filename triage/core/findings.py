@@ -27,6 +27,33 @@ class Measurement(BaseModel):
         return self
 
 
+class Box(BaseModel):
+    """Where a detector saw something: a rectangle on an image, and a cuboid where it is a volume.
+
+    Attributes:
+        score: 0 to 1.
+        sop_instance_uid: the image; of a volume the slice nearest to the middle of the box.
+        frame: where that is a frame of a multi-frame image, its Referenced Frame Number.
+        left, top, right, bottom: the rectangle in pixels of that image. (0, 0) is the upper left
+            corner of its first pixel, whose middle is (0.5, 0.5), as in the SR's SCOORD
+            (DICOM PS3.3 C.18.6.1.1).
+        lower_mm, upper_mm: for a volume: the corners with the least and the greatest patient
+            coordinates (LPS); the edges are parallel to the patient's axes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: Annotated[float, Field(ge=0.0, le=1.0)]
+    sop_instance_uid: str
+    frame: Annotated[int, Field(ge=1)] | None = None
+    left: float
+    top: float
+    right: float
+    bottom: float
+    lower_mm: tuple[float, float, float] | None = None
+    upper_mm: tuple[float, float, float] | None = None
+
+
 class Finding(BaseModel):
     """One statement of one model about one study, present or absent.
 
@@ -40,6 +67,7 @@ class Finding(BaseModel):
         confidence: 0 to 1.
         measurements: numbers about the finding.
         segment_number: the segment of the SEG that outlines it, starting at 1.
+        boxes: where a detector saw it, best first; empty if it is absent.
         key_image_uids: SOP Instance UIDs of the few source images that show it, best first.
         key_image_frames: where these are frames of a multi-frame image, which ones, in the same
             order, as Referenced Frame Number counts them from 1.
@@ -55,6 +83,7 @@ class Finding(BaseModel):
     confidence: Annotated[float, Field(ge=0.0, le=1.0)]
     measurements: tuple[Measurement, ...] = ()
     segment_number: Annotated[int, Field(ge=1)] | None = None
+    boxes: tuple[Box, ...] = ()
     key_image_uids: tuple[str, ...] = ()
     key_image_frames: tuple[int, ...] = ()
     priority: Priority = Priority.ROUTINE

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from triage.core.analysis import InputRefusedError
+from triage.core.analysis import AnalysisFailedError, InputRefusedError
 from triage.core.manifest import VolumeInput
 from triage.models.stack import Matrix
 from triage.models.tensors import ModelInput, ModelOutput
@@ -43,6 +43,14 @@ class Step(Protocol):
 
     def probabilities_back(self, channel: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return one channel of probabilities of the new grid on the old one."""
+        ...
+
+    def scores_back(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scores (channels, slices) of the new grid's slices for the old one's.
+
+        Raises:
+            AnalysisFailedError: its slices are not the old one's.
+        """
         ...
 
 
@@ -74,6 +82,10 @@ class Evened:
     def probabilities_back(self, channel: NDArray[np.float32]) -> NDArray[np.float32]:
         """Interpolate between the two slices beside each."""
         return np.asarray(self.grid.probabilities_on_source(channel[None])[0])
+
+    def scores_back(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Interpolate between the two slices beside each."""
+        return np.asarray(self.grid.probabilities_on_source(scores[..., None])[..., 0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +142,10 @@ class Straightened:
     def probabilities_back(self, channel: NDArray[np.float32]) -> NDArray[np.float32]:
         """Shift back."""
         return self._back(channel)
+
+    def scores_back(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Leave them: a shifted slice is the same slice."""
+        return scores
 
     def _back(self, values: NDArray[Kind]) -> NDArray[Kind]:
         more_rows, more_columns = self.shifts.max(axis=0)
@@ -189,6 +205,15 @@ class Reoriented:
         """Exchange the axes back."""
         return self._back(channel)
 
+    def scores_back(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn their order round where the slices were."""
+        if self.order[0] != 0:
+            raise AnalysisFailedError(
+                "the model scores images along another axis than that of the slices; leave out "
+                "runner.input.orientation"
+            )
+        return np.ascontiguousarray(scores[:, ::-1]) if self.is_flipped[0] else scores
+
     @property
     def _flipped_axes(self) -> tuple[int, ...]:
         return tuple(axis for axis, is_flipped in enumerate(self.is_flipped) if is_flipped)
@@ -215,14 +240,23 @@ class Prepared:
 
         An output of another shape than the input stays as it is; the gates refuse it.
         """
-        labels, probabilities = output.labels, output.probabilities
+        labels, probabilities, scores = (
+            output.labels,
+            output.probabilities,
+            output.image_probabilities,
+        )
         shape = self.model_input.values.shape
         if labels is not None and labels.shape == shape:
             for step in reversed(self.steps):
                 labels = step.labels_back(labels)
         if probabilities is not None and probabilities.shape[1:] == shape:
             probabilities = np.stack([self._channel_back(each) for each in probabilities])
-        return replace(output, labels=labels, probabilities=probabilities)
+        if scores is not None and scores.shape[1:] == shape[:1]:
+            for step in reversed(self.steps):
+                scores = step.scores_back(scores)
+        return replace(
+            output, labels=labels, probabilities=probabilities, image_probabilities=scores
+        )
 
     def _channel_back(self, channel: NDArray[np.float32]) -> NDArray[np.float32]:
         for step in reversed(self.steps):

@@ -12,6 +12,7 @@ from triage.core.errors import TriageError
 from triage.core.manifest import ImageInput, ManifestError, ModelManifest, parse_manifest
 
 MANIFEST_NAME = "model.yaml"
+BUNDLE_CONFIGS = ("configs/inference.json", "configs/inference.yaml", "configs/inference.yml")
 SIGNATURE_NAME = "model.sig"
 _CHUNK = 1 << 20
 
@@ -96,14 +97,12 @@ def _read_manifest(folder: Path) -> ModelManifest:
 def _check_supported(source: Path, manifest: ModelManifest) -> None:
     runner = manifest.runner
     if runner.kind == "monai-bundle":
-        if isinstance(runner.input, ImageInput):
+        named = (runner.config,) if runner.config else BUNDLE_CONFIGS
+        if not any((source.parent / config).is_file() for config in named):
             raise PackageError(
-                f"{source}: runner.input.kind: a monai-bundle is given volumes; use volume, or "
-                "export the network and use runner.kind torch-export"
+                f"{source.parent / named[0]}: there is no such file; a monai-bundle needs its "
+                f"inference configuration ({' or '.join(named)})"
             )
-        config = source.parent / "configs" / "inference.json"
-        if not config.is_file():
-            raise PackageError(f"{config}: there is no such file; a monai-bundle needs it")
     for finding in manifest.findings:
         if finding.segment is not None and finding.segment.label > 255:
             raise PackageError(
@@ -112,12 +111,14 @@ def _check_supported(source: Path, manifest: ModelManifest) -> None:
             )
         if finding.segment is not None and isinstance(runner.input, ImageInput):
             raise PackageError(
-                f"{source}: findings.{finding.key}.segment: a model of single images is read by "
-                "channel; give channel instead"
+                f"{source}: findings.{finding.key}.segment: a model of single images has no "
+                "segments; give channel or box instead"
             )
 
 
 def _check_weights(folder: Path, manifest: ModelManifest) -> None:
+    if not manifest.runner.weights:
+        return  # a Python model may have none
     weights = folder / manifest.runner.weights
     if not weights.is_file():
         raise PackageError(

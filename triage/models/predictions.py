@@ -14,10 +14,22 @@ class RunnerError(Exception):
     """A package cannot be loaded or run as its manifest says; the message says what to mend."""
 
 
-def segmentation_of(prediction: NDArray[Any]) -> ModelOutput:
-    """Return a prediction (channels, slices, rows, columns) as labels, or as probabilities."""
+def segmentation_of(prediction: NDArray[Any], *, are_labels: bool | None = None) -> ModelOutput:
+    """Return a prediction (channels, slices, rows, columns) as labels, or as probabilities.
+
+    Args:
+        prediction: what the model gave.
+        are_labels: whether floating-point numbers are labels; without it, their being whole
+            numbers tells. Integers are labels always.
+
+    Raises:
+        RunnerError: labels that are not whole numbers from 0 to 255.
+    """
+    if are_labels and prediction.dtype.kind == "f" and not _is_whole(prediction):
+        raise RunnerError("labels that are not whole numbers; a label map has 0 to 255")
     # A bundle that ends in AsDiscreted gives labels as floating-point numbers.
-    if prediction.dtype.kind in "biu" or _is_whole(prediction):
+    look = are_labels is None
+    if are_labels or prediction.dtype.kind in "biu" or (look and _is_whole(prediction)):
         return ModelOutput(labels=_labels(prediction))
     # Not made contiguous here: it is copied once, into the memory that the worker maps.
     return ModelOutput(probabilities=prediction.astype(np.float32, copy=False))

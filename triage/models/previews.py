@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from triage.core.analysis import Analysis
-from triage.core.findings import Finding
+from triage.core.findings import Box, Finding
 from triage.core.manifest import FindingSpec, ImageInput, ModelManifest, VolumeInput
 from triage.models.radiograph import load_radiograph
 from triage.models.sources import Frame, read_instance
@@ -22,6 +22,7 @@ NOTICE = "AI result, not for primary diagnosis"
 _CAPTION_ROWS = 36
 _SMALLEST_WIDTH = 360
 _OVERLAY = 0.45
+_FRAME_RGB = (255, 220, 0)
 _PERCENTILES = (1.0, 99.5)
 
 Picture = NDArray[np.uint8]
@@ -81,6 +82,7 @@ def _slices(
         if analysis.segmentation is not None and spec.segment is not None:
             mask = analysis.segmentation[index] == spec.segment.label
             picture = _tinted(picture, mask, spec)
+        picture = _framed(picture, _boxes_on(analysis, finding, index))
         yield _Shown(f"{finding.key}-{number}", finding, picture)
 
 
@@ -126,7 +128,7 @@ def _images(analysis: Analysis, manifest: ModelManifest) -> Iterator[_Shown]:
     for finding in present:
         heat_map = analysis.heat_maps.get(finding.key)
         drawn = picture if heat_map is None else blended(picture, heat_map)
-        yield _Shown(finding.key, finding, drawn)
+        yield _Shown(finding.key, finding, _framed(drawn, finding.boxes))
 
 
 def blended(picture: Picture, heat_map: NDArray[np.float32]) -> Picture:
@@ -146,6 +148,26 @@ def _tinted(picture: Picture, mask: NDArray[np.bool_], spec: FindingSpec) -> Pic
     colour = np.array(spec.segment.recommended_display_rgb, np.float32)
     tinted[mask] = tinted[mask] * (1 - _OVERLAY) + colour * _OVERLAY
     return tinted.astype(np.uint8)
+
+
+def _boxes_on(analysis: Analysis, finding: Finding, index: int) -> list[Box]:
+    if analysis.source_frames:
+        return [box for box in finding.boxes if box.frame == analysis.source_frames[index]]
+    uid = analysis.source_sop_instance_uids[index]
+    return [box for box in finding.boxes if box.sop_instance_uid == uid]
+
+
+def _framed(picture: Picture, boxes: Sequence[Box]) -> Picture:
+    """Return `picture` with `boxes` drawn on it."""
+    if not boxes:
+        return picture
+    page = Image.fromarray(picture)
+    draw = ImageDraw.Draw(page)
+    width = max(1, max(picture.shape[:2]) // 400)
+    for box in boxes:
+        corners = (box.left, box.top, max(box.right - 1, box.left), max(box.bottom - 1, box.top))
+        draw.rectangle(corners, outline=_FRAME_RGB, width=width)
+    return np.asarray(page)
 
 
 def _captioned(picture: Picture, words: str, model: str) -> Image.Image:

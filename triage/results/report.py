@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
     Comprehensive3DSR,
     DeviceObserverIdentifyingAttributes,
     FindingSite,
+    GraphicTypeValues,
+    ImageRegion,
     Measurement,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
     ObserverContext,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     ReferencedSegment,
     RelationshipTypeValues,
     SourceImageForMeasurementGroup,
+    SourceImageForRegion,
     SourceSeriesForSegmentation,
     TextContentItem,
     TrackingIdentifier,
@@ -29,7 +34,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from triage.core.codes import Code
-from triage.core.findings import Finding
+from triage.core.findings import Box, Finding
 from triage.core.priority import Priority
 from triage.results.context import (
     ARTIFICIAL_INTELLIGENCE,
@@ -68,14 +73,19 @@ _PROCEDURES = {  # DICOM PS3.16 CID 100
 }
 _ANY_PROCEDURE = Code(value="363679005", scheme="SCT", meaning="Imaging procedure")
 
-_Group = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
+_Group = (
+    MeasurementsAndQualitativeEvaluations
+    | PlanarROIMeasurementsAndQualitativeEvaluations
+    | VolumetricROIMeasurementsAndQualitativeEvaluations
+)
 
 
 def build_report(context: ResultContext, segmentation: Dataset | None) -> Dataset:
     """Return the Comprehensive 3D SR of all findings, present and absent (DICOM PS3.3 A.35.13).
 
-    An outlined finding is a TID 1411 group that refers to its segment; every other finding is a
-    TID 1501 group about the images. The report is complete but neither verified nor final: no
+    An outlined finding is a TID 1411 group that refers to its segment, each box of a detected one
+    a TID 1410 group with its rectangle on an image; every other finding is a TID 1501 group about
+    the images. The report is complete but neither verified nor final: no
     person has seen it (Completion, Verification and Preliminary Flag, C.17.2.6).
     """
     evidence = [*context.sources, *([segmentation] if segmentation is not None else [])]
@@ -151,9 +161,53 @@ def _groups(context: ResultContext, segmentation: Dataset | None) -> list[_Group
     for finding in context.analysis.findings:
         if segmentation is not None and finding.key in outlined:
             groups.append(_outlined_group(context, outlined[finding.key], segmentation))
+        elif boxes := _boxes_on_sources(context, finding):
+            groups += [_box_group(context, finding, n, *each) for n, each in enumerate(boxes, 1)]
         else:
             groups.append(_whole_image_group(context, finding))
     return groups
+
+
+def _boxes_on_sources(context: ResultContext, finding: Finding) -> list[tuple[Box, Dataset]]:
+    by_uid = {str(source.SOPInstanceUID): source for source in context.sources}
+    return [
+        (box, by_uid[box.sop_instance_uid])
+        for box in finding.boxes
+        if finding.present and box.sop_instance_uid in by_uid
+    ]
+
+
+def _box_group(
+    context: ResultContext, finding: Finding, number: int, box: Box, source: Dataset
+) -> _Group:
+    """Return the TID 1410 group of one box: a closed polyline on its image (PS3.3 C.18.6)."""
+    corners = [
+        (box.left, box.top),
+        (box.right, box.top),
+        (box.right, box.bottom),
+        (box.left, box.bottom),
+        (box.left, box.top),
+    ]
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(
+            uid=context.uid("tracking", finding.key, str(number)),
+            identifier=f"{context.tracking_identifier(finding)} {number}",
+        ),
+        referenced_region=ImageRegion(
+            graphic_type=GraphicTypeValues.POLYLINE,
+            graphic_data=np.array(corners),
+            source_image=SourceImageForRegion(
+                referenced_sop_class_uid=source.SOPClassUID,
+                referenced_sop_instance_uid=source.SOPInstanceUID,
+                referenced_frame_numbers=None if box.frame is None else [box.frame],
+            ),
+        ),
+        finding_type=coded(finding.code),
+        finding_sites=_sites(finding),
+        algorithm_id=_algorithm(context),
+        measurements=[_certainty(box.score)],
+        qualitative_evaluations=_evaluations(finding),
+    )
 
 
 def _outlined_group(
@@ -176,7 +230,7 @@ def _outlined_group(
         finding_type=coded(finding.code),
         finding_sites=_sites(finding),
         algorithm_id=_algorithm(context),
-        measurements=_measurements(finding),
+        measurements=_measurements(context, finding),
         qualitative_evaluations=_evaluations(finding),
     )
 
@@ -193,7 +247,7 @@ def _whole_image_group(context: ResultContext, finding: Finding) -> _Group:
         finding_type=coded(finding.code) if finding.present else None,
         finding_sites=_sites(finding),
         algorithm_id=_algorithm(context),
-        measurements=_measurements(finding),
+        measurements=_measurements(context, finding),
         qualitative_evaluations=_evaluations(finding),
         source_images=_key_images(context, finding),
     )
@@ -218,19 +272,27 @@ def _algorithm(context: ResultContext) -> AlgorithmIdentification:
     )
 
 
-def _measurements(finding: Finding) -> list[Measurement] | None:
-    if not finding.present:
-        return None
-    certainty = Measurement(
-        name=coded(CERTAINTY_OF_FINDING),
-        value=round(100 * finding.confidence, 2),
-        unit=coded(PERCENT),
-    )
+def _measurements(context: ResultContext, finding: Finding) -> list[Measurement] | None:
+    """Return the numbers of a finding, and the certainty of one that is present.
+
+    What was measured is said whether it is abnormal or not, and has no certainty: a range decided.
+    """
     numbers = [
         Measurement(name=coded(m.concept), value=m.value, unit=coded(m.unit))
         for m in finding.measurements
     ]
-    return [*numbers, certainty]
+    specs = {spec.key: spec for spec in context.manifest.findings}
+    if finding.present and specs[finding.key].measurement is None:
+        numbers.append(_certainty(finding.confidence))
+    return numbers or None
+
+
+def _certainty(confidence: float) -> Measurement:
+    return Measurement(
+        name=coded(CERTAINTY_OF_FINDING),
+        value=round(100 * confidence, 2),
+        unit=coded(PERCENT),
+    )
 
 
 def _evaluations(finding: Finding) -> list[QualitativeEvaluation]:

@@ -11,7 +11,7 @@ from triage.core.errors import TriageError
 from triage.core.manifest.findings import FindingSpec, ResultSpec
 from triage.core.manifest.inputs import InputSpec, NamedInput
 from triage.core.manifest.parts import Part
-from triage.core.manifest.runner import RunnerSpec
+from triage.core.manifest.runner import NETWORKS, RunnerSpec
 from triage.core.manifest.tensors import VolumeInput
 
 ONLY_INPUT = "image"
@@ -70,7 +70,33 @@ class ModelManifest(Part):
         _require_unique("findings.segment.label", labels)
         if "seg" in self.results.objects and not labels:
             raise ValueError("results.objects asks for seg, but no finding has a segment")
+        for spec in self.findings:
+            self._require_outputs(spec)
         return self
+
+    def _require_outputs(self, spec: FindingSpec) -> None:
+        """Refuse a network whose manifest does not name the output that `spec` is read from."""
+        if self.runner.kind not in NETWORKS:
+            return
+        wanted: tuple[str, ...] = ()
+        if spec.box is not None:
+            wanted = ("boxes", "box_labels", "box_scores")
+        elif spec.measurement is not None:
+            wanted = ("measurements",)
+        elif spec.level == "image" and not self.runner.preprocessing.each_slice:
+            wanted = ("image_probabilities",)
+        missing = [name for name in wanted if name not in self.runner.outputs]
+        if missing:
+            raise ValueError(
+                f"finding {spec.key} is read from {', '.join(missing)}; name what the network "
+                "gives, in order, in runner.outputs"
+            )
+        names = self.runner.measurement_names
+        if spec.measurement is not None and spec.measurement.name not in names:
+            raise ValueError(
+                f"finding {spec.key} is read from {spec.measurement.name}, which is not in "
+                f"runner.measurement_names ({', '.join(names)})"
+            )
 
     @property
     def accepts(self) -> InputSpec:
