@@ -221,6 +221,14 @@ class WorkerSettings(_Section):
     """Load the models before the first study comes."""
     host_memory_mb: Annotated[int, Field(ge=256)] = 4096
     """Memory for warm models; beyond it the least recently used one ends."""
+    studies_in_flight: Annotated[int, Field(ge=0, le=64)] = 0
+    """Studies that are decoded, inferred and written side by side; 0 is two more than devices."""
+    host_growth_factor: Annotated[float, Field(gt=1)] = 3.0
+    """A host that takes so many times the memory of its first run is started anew."""
+    breaker_failures: Annotated[int, Field(ge=1)] = 5
+    """A model that fails so many studies in a row is parked."""
+    breaker_pause_s: Seconds = 300.0
+    """Seconds after which a parked model is tried again, with one study."""
 
 
 class WebSettings(_Section):
