@@ -7,13 +7,14 @@ is pickled or copied through a pipe, nothing is left behind by a process that is
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import mmap
 import os
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ from numpy.typing import NDArray
 
 _MAXIMUM_MESSAGE_BYTES = 64 * 1024
 _MAXIMUM_ARRAYS = 8
+_NUMBERS = "biuf"
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW if hasattr(fcntl, "F_SEAL_SHRINK") else 0
 
 Array = NDArray[Any]
 
@@ -64,6 +67,7 @@ def receive(channel: socket.socket) -> Message | None:
 
     Raises:
         TimeoutError: nothing came within the timeout of the channel.
+        ValueError: what came is no message.
     """
     try:
         data, descriptors, _, _ = socket.recv_fds(channel, _MAXIMUM_MESSAGE_BYTES, _MAXIMUM_ARRAYS)
@@ -72,15 +76,21 @@ def receive(channel: socket.socket) -> Message | None:
     try:
         if not data:
             return None
-        envelope = json.loads(data)
-        arrays = {
-            described["name"]: _mapped(descriptor, described["shape"], described["dtype"])
-            for described, descriptor in zip(envelope["arrays"], descriptors, strict=True)
-        }
-        return Message(envelope["content"], arrays)
+        return _message(data, descriptors)
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"no message: {error!r}") from error
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _message(data: bytes, descriptors: Sequence[int]) -> Message:
+    envelope = json.loads(data)
+    arrays = {
+        described["name"]: _mapped(descriptor, described["shape"], described["dtype"])
+        for described, descriptor in zip(envelope["arrays"], descriptors, strict=True)
+    }
+    return Message({**envelope["content"]}, arrays)
 
 
 def _shared_copy(values: Array) -> int:
@@ -90,25 +100,40 @@ def _shared_copy(values: Array) -> int:
             os.ftruncate(descriptor, values.nbytes)
             memory = mmap.mmap(descriptor, values.nbytes)
             np.ndarray(values.shape, values.dtype, buffer=memory)[...] = values
+            _seal(descriptor)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
 
 
+def _seal(descriptor: int) -> None:
+    """Fix the size: a file that shrinks under a map ends the process that reads it (SIGBUS)."""
+    if _SEALS:
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+
+
+def _is_sealed(descriptor: int) -> bool:
+    return fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & _SEALS == _SEALS if _SEALS else True
+
+
 def _anonymous_file() -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("triage-array", os.MFD_CLOEXEC)
+        return os.memfd_create("triage-array", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:  # other systems than Linux
         return os.dup(file.fileno())
 
 
 def _mapped(descriptor: int, shape: list[int], dtype: str) -> Array:
     kind = np.dtype(dtype)
+    if kind.kind not in _NUMBERS:  # an object's bytes would be taken for an address
+        raise ValueError(f"an array of {kind} came; only numbers may")
     size = math.prod(shape) * kind.itemsize
     if size == 0:
         return np.empty(shape, kind)
     if os.fstat(descriptor).st_size < size:
         raise ValueError(f"an array of {size} bytes came in {os.fstat(descriptor).st_size}")
+    if not _is_sealed(descriptor):
+        raise ValueError("an array came whose size may still change")
     # The array keeps the map alive, and the map keeps the memory after its descriptor is closed.
     return np.ndarray(tuple(shape), kind, buffer=mmap.mmap(descriptor, size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch.export.passes import move_to_device_pass
 
+from triage.models.acceleration import PLAIN, AcceleratedNetwork, Acceleration
 from triage.models.packages import ModelPackage
 from triage.models.predictions import segmentation_of
 from triage.models.tensors import ModelInput, ModelOutput
@@ -23,13 +23,12 @@ class Runner(Protocol):
         ...
 
 
-def load_runner(package: ModelPackage, device: str) -> Runner:
+def load_runner(package: ModelPackage, device: str, acceleration: Acceleration = PLAIN) -> Runner:
     """Load the network of `package` onto `device`: "auto", "cpu", "cuda" or "cuda:N".
 
     Raises:
         RunnerError: the package's configuration or weights do not fit together.
     """
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     chosen = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     )
@@ -37,8 +36,8 @@ def load_runner(package: ModelPackage, device: str) -> Runner:
         # Imported here because MONAI takes a second, which exported programs do not need.
         from triage.models.monai_runner import MonaiBundleRunner  # noqa: PLC0415
 
-        return MonaiBundleRunner(package, chosen)
-    return TorchExportRunner(package, chosen)
+        return MonaiBundleRunner(package, chosen, acceleration)
+    return TorchExportRunner(package, chosen, acceleration)
 
 
 class TorchExportRunner:
@@ -49,12 +48,17 @@ class TorchExportRunner:
     (1, 1, slices, rows, columns) gives (1, channels, slices, rows, columns).
     """
 
-    def __init__(self, package: ModelPackage, device: torch.device) -> None:
+    def __init__(
+        self,
+        package: ModelPackage,
+        device: torch.device,
+        acceleration: Acceleration = PLAIN,
+    ) -> None:
         self._device = device
         program = torch.export.load(package.weights)
         if device.type != "cpu":
             program = move_to_device_pass(program, device)
-        self._module = program.module()
+        self._module = AcceleratedNetwork(program.module(), acceleration, device)
 
     @torch.inference_mode()
     def run(self, model_input: ModelInput) -> ModelOutput:
