@@ -22,6 +22,7 @@ from prefect.states import Crashed
 from flows.analysis import analyse_study
 from flows.steps import Step
 from flows.warming import Warming
+from triage.models.devices import CPU
 from triage.models.host import ModelHosts
 from triage.results.delivery import deliver_next
 from triage.settings import Settings
@@ -32,7 +33,7 @@ from triage.store.workers import beat
 
 log = structlog.get_logger()
 
-_DECODED_AND_WRITTEN = 2  # beside each study that is inferred, one comes and one goes
+_DECODED_AND_WRITTEN = 2  # beside those on GPUs; a model on the CPU leaves no core for more
 _HEARTBEAT_S = 5.0
 _DELIVERY_POLL_S = 0.2
 _WARMING_POLL_S = 2.0
@@ -78,7 +79,8 @@ class Worker:
         self._step = step
         self._warming = Warming(step)
         self._in_flight = (
-            step.settings.worker.studies_in_flight or len(step.hosts.devices) + _DECODED_AND_WRITTEN
+            step.settings.worker.studies_in_flight
+            or sum(d != CPU for d in step.hosts.devices) + _DECODED_AND_WRITTEN
         )
         self._stopping = asyncio.Event()
         self._flows: set[asyncio.Task[None]] = set()

@@ -9,12 +9,12 @@ CPU = "cpu"
 
 
 def available_devices(wanted: str) -> tuple[str, ...]:
-    """Return the devices that hosts are started on: `wanted`, or for "auto" every CUDA device.
+    """Return the devices that hosts are started on: those of `wanted`, which commas separate.
 
-    Where there is none, "auto" is the CPU.
+    "auto" is every CUDA device, or the CPU where there is none.
     """
     if wanted != "auto":
-        return (wanted,)
+        return tuple(device.strip() for device in wanted.split(","))
     return tuple(f"cuda:{number}" for number in range(_count_cuda_devices())) or (CPU,)
 
 

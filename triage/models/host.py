@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +22,7 @@ import structlog
 
 import triage
 from triage.core.analysis import AnalysisFailedError, NotTheModelsFaultError
-from triage.models.channel import Array, Message, channel_pair, receive, send
+from triage.models.channel import Array, Channel, Message, channel_pair
 from triage.models.devices import CPU, available_devices
 from triage.models.last_words import LastWords
 from triage.models.memory import DeviceMemory, HostMemory, full_devices, is_short, resident_bytes
@@ -278,7 +277,7 @@ class _Host:
         self.device = device
         self._lock = threading.Lock()  # one request at a time
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
+        self._channel: Channel | None = None
         self._lifeline: int | None = None
         self._words: LastWords | None = None
         self._on_device: DeviceMemory | None = None
@@ -339,7 +338,9 @@ class _Host:
             self._runs += 1
             self._first_bytes = self._first_bytes or resident_bytes(self.pid)
             try:
-                return ModelOutput(**answer.arrays), float(answer.content["seconds"])
+                # The host's memory is its own again with the next run.
+                arrays = {name: values.copy() for name, values in answer.arrays.items()}
+                return ModelOutput(**arrays), float(answer.content["seconds"])
             except (TypeError, KeyError) as error:
                 raise AnalysisFailedError(
                     f"{self.identity} gave an unknown answer: {error}"
@@ -441,7 +442,7 @@ class _Host:
         os.close(lifeline)
         assert self._process.stdout is not None, "asked for above"
         self._words = LastWords(self._process.stdout)
-        self._channel = ours
+        self._channel = Channel(ours)
         if self._is_ended:
             self.kill()  # it was ended while the process was being started
 
@@ -454,8 +455,8 @@ class _Host:
         assert self._channel is not None, "the host was not started"
         self._channel.settimeout(time_limit_s)
         try:
-            send(self._channel, message)
-            answer = receive(self._channel)
+            self._channel.send(message)
+            answer = self._channel.receive()
         except TimeoutError:
             self.kill()
             raise AnalysisFailedError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triage.core.manifest import VolumeInput
-from triage.models.channel import Array, Message, receive, send
+from triage.models.channel import Array, Channel, Message
 from triage.models.lifeline import end_with
 from triage.models.packages import ModelPackage, load_package
 from triage.models.room import device_memory, is_out_of_memory, run_within_memory, use_threads
@@ -34,9 +34,9 @@ def main(descriptor: int, lifeline: int) -> None:
     end_with(lifeline)
     # Ctrl-C reaches the whole process group; the worker decides when its hosts end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = socket.socket(fileno=descriptor)
+    channel = Channel(socket.socket(fileno=descriptor))
     runner: Runner | None = None
-    while (message := receive(channel)) is not None:
+    while (message := channel.receive()) is not None:
         started = time.perf_counter()
         try:
             if message.content["do"] == "load":
@@ -49,7 +49,7 @@ def main(descriptor: int, lifeline: int) -> None:
             full = is_out_of_memory(error)
             answer = Message({"ok": False, "reason": _reason(error), "out_of_memory": full})
         seconds = time.perf_counter() - started
-        send(channel, Message({**answer.content, "seconds": seconds}, answer.arrays))
+        channel.send(Message({**answer.content, "seconds": seconds}, answer.arrays))
 
 
 def _load(message: Message) -> tuple[Runner, dict[str, Any]]:

@@ -43,7 +43,7 @@ class MonaiBundleRunner:
         self._inferer = parser.get_parsed_content("inferer")
         self._postprocessing = parser.get_parsed_content("postprocessing")
         network: torch.nn.Module = parser.get_parsed_content("network_def")
-        state = torch.load(package.weights, map_location=device, weights_only=True)
+        state = torch.load(package.weights, map_location="cpu", weights_only=True)
         try:
             network.load_state_dict(state)
         except RuntimeError as error:
