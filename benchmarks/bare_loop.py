@@ -1,7 +1,8 @@
 """A model in a loop and nothing around it: the floor for `benchmarks/inference.py`.
 
 Started as `python benchmarks/bare_loop.py PACKAGE DEVICE THREADS`. Loads the model and its first
-sample, then runs once for each line that comes in and answers with the seconds.
+sample, then runs once for each line that comes in and answers with the seconds and the seconds of
+CPU time.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def main(folder: str, device: str, threads: str) -> None:
     runner.run(samples[-1])  # the first run compiles kernels
     print("ready", flush=True)
     for _ in sys.stdin:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         runner.run(samples[-1])  # answers with arrays of the CPU: the device has finished
-        print(time.perf_counter() - started, flush=True)
+        print(time.perf_counter() - started, time.process_time() - cpu_started, flush=True)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,17 @@ class SampleStudy:
         return self.package.manifest.name.replace("-", "_")
 
 
+@dataclass(slots=True)
+class Turns:
+    """Seconds of bare runs, of whole studies, and of their way to the model and back."""
+
+    bare: list[float]
+    studies: list[float]
+    inferred: list[float]
+    bare_cpu_s: float
+    studies_cpu_s: float
+
+
 def main() -> None:
     """Measure, print the table, and write the figures."""
     arguments = _arguments()
@@ -109,10 +120,10 @@ def _measure(
     figures: dict[str, float | str] = {"device": device, "load_average": os.getloadavg()[0]}
     bare_s: dict[str, float] = {}
     for study in studies:
-        bare, ours, inferred = _in_turns(hosts, study, device, arguments.repeats)
+        turns = _in_turns(hosts, study, device, arguments.repeats)
         cold = [_cold_process(study, device) for _ in range(arguments.cold)]
-        bare_s[study.name] = statistics.median(bare)
-        figures |= _compared(study.name, bare, ours, inferred, cold)
+        bare_s[study.name] = statistics.median(turns.bare)
+        figures |= _compared(study.name, turns, cold)
     for in_flight in (1, 2, 3):
         figures |= _side_by_side(hosts, studies[:1], in_flight, arguments.studies, bare_s)
     figures |= _side_by_side(hosts, studies, 3, arguments.studies, bare_s, prefix="many_models_")
@@ -123,25 +134,31 @@ def _measure(
     return figures
 
 
-def _in_turns(
-    hosts: ModelHosts, study: SampleStudy, device: str, repeats: int
-) -> tuple[list[float], list[float], list[float]]:
-    """Return the seconds of the bare runs, of whole studies, and of their way to the model."""
+def _in_turns(hosts: ModelHosts, study: SampleStudy, device: str, repeats: int) -> Turns:
     hosts.warm_now(study.package)
     asyncio.run(analyse(hosts, study.package, study.files))
-    bare, ours, inferred = [], [], []
+    (pid,) = [p for n, p in hosts.process_ids().items() if n == study.package.manifest.identity]
+    turns = Turns([], [], [], 0.0, 0.0)
     with _bare_loop(study.package, device) as run_bare:
         for _ in range(repeats):
-            bare.append(run_bare())
-            started = time.perf_counter()
+            seconds, cpu = run_bare()
+            turns.bare.append(seconds)
+            turns.bare_cpu_s += cpu
+            started, cpu_started = time.perf_counter(), time.process_time() + _cpu_s(pid)
             analysis = asyncio.run(analyse(hosts, study.package, study.files))
-            ours.append(time.perf_counter() - started)
-            inferred.append(analysis.timings_s["infer"])
-    return bare, ours, inferred
+            turns.studies.append(time.perf_counter() - started)
+            turns.studies_cpu_s += time.process_time() + _cpu_s(pid) - cpu_started
+            turns.inferred.append(analysis.timings_s["infer"])
+    return turns
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
-def _bare_loop(package: ModelPackage, device: str) -> Iterator[Callable[[], float]]:
+def _bare_loop(package: ModelPackage, device: str) -> Iterator[Callable[[], tuple[float, float]]]:
     threads = str(len(os.sched_getaffinity(0)))
     program = [sys.executable, str(Path(__file__).with_name("bare_loop.py"))]
     with subprocess.Popen(
@@ -158,10 +175,11 @@ def _bare_loop(package: ModelPackage, device: str) -> Iterator[Callable[[], floa
             pass
         stdin, stdout = process.stdin, process.stdout
 
-        def run() -> float:
+        def run() -> tuple[float, float]:
             stdin.write("run\n")
             stdin.flush()
-            return float(stdout.readline())
+            seconds, cpu = map(float, stdout.readline().split())
+            return seconds, cpu
 
         yield run
         stdin.close()
@@ -177,22 +195,19 @@ def _cold_process(study: SampleStudy, device: str) -> float:
     return time.perf_counter() - started
 
 
-def _compared(
-    name: str,
-    bare: Sequence[float],
-    ours: Sequence[float],
-    inferred: Sequence[float],
-    cold: Sequence[float],
-) -> dict[str, float]:
-    floor, study, way = map(statistics.median, (bare, ours, inferred))
+def _compared(name: str, turns: Turns, cold: Sequence[float]) -> dict[str, float]:
+    floor, study, way = map(statistics.median, (turns.bare, turns.studies, turns.inferred))
     # Of turns, not of medians: a machine that is busy for a while is so for both.
-    ratio = statistics.median(o / b for o, b in zip(ours, bare, strict=True))
+    pairs = list(zip(turns.studies, turns.bare, strict=True))
+    ratio = statistics.median(ours / bare for ours, bare in pairs)
     figures = {
         f"{name}_bare_s": floor,
         f"{name}_study_s": study,
         f"{name}_overhead_ratio": ratio,
-        f"{name}_overhead_s": statistics.median(o - b for o, b in zip(ours, bare, strict=True)),
+        f"{name}_overhead_s": statistics.median(ours - bare for ours, bare in pairs),
         f"{name}_host_ratio": way / floor,
+        f"{name}_cpu_ratio": turns.studies_cpu_s / turns.bare_cpu_s,
+        f"{name}_cpu_overhead_s": (turns.studies_cpu_s - turns.bare_cpu_s) / len(pairs),
     }
     if cold:
         figures[f"{name}_cold_process_s"] = statistics.median(cold)

@@ -11,6 +11,7 @@ from tests.store.rows import add_model, received
 from tests.store.test_runs import LEASE, claim, finish, held, queue_runs
 from tests.store.test_studies import QUIET
 from tests.tools import ManualClock
+from triage.core.runs import RunState
 from triage.store.breaker import (
     Breaker,
     FailedStudy,
@@ -29,6 +30,7 @@ from triage.store.runs import (
     refuse_run,
 )
 from triage.store.studies import complete_quiet_studies, record_instance
+from triage.store.tables import AnalysisRunRow
 
 PAUSE = timedelta(minutes=5)
 BREAKER = Breaker(failures=3, pause=PAUSE)
@@ -148,6 +150,15 @@ def test_trial_that_is_refused_or_abandoned_makes_room_for_the_next(
     with parked.transaction() as session:
         recover_expired_leases(session, maximum_attempts=3, now=clock())
     assert claim(parked, clock) is not None
+
+
+def test_runs_that_waited_for_a_day_are_given_up(parked: Database, clock: ManualClock) -> None:
+    clock.advance(24 * 3600)
+    assert fail(parked, clock, held(parked, clock))
+    with parked.reading() as session:
+        runs = session.scalars(select(AnalysisRunRow).order_by(AnalysisRunRow.id)).all()
+    assert {run.state for run in runs} == {RunState.FAILED}
+    assert runs[-1].reason == "model unavailable, because the host crashed"
 
 
 def test_person_unparks(parked: Database, clock: ManualClock) -> None:

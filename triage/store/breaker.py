@@ -2,7 +2,8 @@
 
 A parked model's runs stay in the queue, and nobody waits for them: the study's status says at once
 that the model is unavailable. After the pause one run is tried; if the model answers, it is
-unparked and its runs go on.
+unparked and its runs go on. A run that has waited for a day is given up, because retention keeps
+the images that a run waits for.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from triage.core.runs import RunState
+from triage.core.runs import RunState, check_transition
+from triage.store.history import note
 from triage.store.model_tables import ModelEventRow, ModelRow
 from triage.store.tables import AnalysisRunRow
 
 _WHO = "triage"
+_LONGEST_WAIT = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def model_failed(
         return False
     model.parked_until = now + breaker.pause
     model.parked_reason = reason
+    _give_up_old_runs(session, model, now)
     if not was_parked:
         said = f"{model.failures_in_a_row} studies failed in a row, the last one: {reason}"
         _note(session, model, "parked", said, who=_WHO, now=now)
@@ -137,6 +141,25 @@ def _failed_before(session: Session, failed: FailedStudy) -> bool:
         AnalysisRunRow.state != RunState.REFUSED,
     )
     return session.scalars(earlier.limit(1)).first() is not None
+
+
+def _give_up_old_runs(session: Session, model: ModelRow, now: datetime) -> None:
+    waited = session.scalars(
+        select(AnalysisRunRow)
+        .where(
+            AnalysisRunRow.model_id == model.id,
+            AnalysisRunRow.state == RunState.PENDING,
+            AnalysisRunRow.created_at < now - _LONGEST_WAIT,
+        )
+        .with_for_update(skip_locked=True, of=AnalysisRunRow)
+    ).all()
+    for run in waited:
+        check_transition(run.id, run.state, RunState.FAILED)
+        run.state = RunState.FAILED
+        run.reason = f"model unavailable, because {model.parked_reason}"
+        run.finished_at = now
+        text = f"{model.name} {model.version}: {run.reason}"
+        note(session, run.study_id, "failed", text, at=now, run_id=run.id)
 
 
 def _close(session: Session, model: ModelRow, reason: str, *, who: str, now: datetime) -> None:
