@@ -42,7 +42,7 @@ async def analyse_study() -> State:
         await refuse_run(step, run, str(refusal))
         return Completed(name="Not analysed", message=f"study {run.study_id}: {refusal}")
     except AnalysisFailedError as failure:
-        await fail_run(step, run, str(failure))
+        await fail_run(step, run, failure)
         return Failed(message=f"study {run.study_id}: {failure}")
     except LeaseLostError as loss:
         return Completed(name="Superseded", message=str(loss))

@@ -11,7 +11,12 @@ from datetime import timedelta
 
 import structlog
 
-from triage.core.analysis import Analysis, AnalysisFailedError, InputRefusedError
+from triage.core.analysis import (
+    Analysis,
+    AnalysisFailedError,
+    InputRefusedError,
+    NotTheModelsFaultError,
+)
 from triage.core.policy import ai_priority
 from triage.models.ahead import DecodedAhead
 from triage.models.engine import analyse
@@ -20,7 +25,7 @@ from triage.models.packages import PackageError
 from triage.models.registry import registered_package
 from triage.results.build import build_results, number_segments, store_results
 from triage.settings import Settings
-from triage.store import runs
+from triage.store import breaker, runs
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
@@ -141,6 +146,7 @@ async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str
             runs.record_findings(
                 session, run, analysis.findings, input_sha256=analysis.input_sha256
             )
+            breaker.model_answered(session, run.model_id, now=step.clock())
             if run.counts and wanted.priority is not None:
                 raise_ai_priority(
                     session,
@@ -182,7 +188,7 @@ async def build_and_store_results(
         raise
     except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
         # The flag stands; only the objects are missing, which another attempt may bring.
-        raise AnalysisFailedError(f"result objects could not be built: {error}") from error
+        raise NotTheModelsFaultError(f"result objects could not be built: {error}") from error
     return stored, asyncio.get_running_loop().time() - started
 
 
@@ -228,20 +234,36 @@ async def refuse_run(step: Step, run: ClaimedRun, reason: str) -> None:
     log.info("run.refused", run=run.run_id, study=run.study_id, reason=reason)
 
 
-async def fail_run(step: Step, run: ClaimedRun, reason: str) -> None:
-    """Put the run back for another attempt, or state that it failed."""
+async def fail_run(step: Step, run: ClaimedRun, failure: AnalysisFailedError) -> None:
+    """Put the run back for another attempt, or state that it failed.
 
-    def fail() -> None:
+    A model that failed too many studies in a row is parked.
+    """
+    reason = str(failure)
+    worker = step.settings.worker
+
+    def fail() -> bool:
         with step.database.transaction() as session:
+            now = step.clock()
             runs.fail_attempt(
                 session,
                 run,
                 reason,
-                maximum_attempts=step.settings.worker.maximum_attempts,
+                maximum_attempts=worker.maximum_attempts,
                 retry_after=_RETRY_AFTER * run.attempt,
-                now=step.clock(),
+                now=now,
             )
+            if isinstance(failure, NotTheModelsFaultError):
+                return False
+            failed = breaker.FailedStudy(run.run_id, run.study_id, run.model_id, run.attempt)
+            limits = breaker.Breaker(
+                worker.breaker_failures, timedelta(seconds=worker.breaker_pause_s)
+            )
+            return breaker.model_failed(session, failed, reason, breaker=limits, now=now)
 
+    is_parked = False
     with contextlib.suppress(LeaseLostError):
-        await asyncio.to_thread(fail)
+        is_parked = await asyncio.to_thread(fail)
     log.warning("run.failed", run=run.run_id, study=run.study_id, reason=reason)
+    if is_parked:
+        log.error("model.parked", model=run.manifest.identity, reason=reason)

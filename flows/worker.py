@@ -13,7 +13,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from prefect import get_client
@@ -22,24 +22,23 @@ from prefect.states import Crashed
 from flows.analysis import analyse_study
 from flows.arrivals import Arrivals
 from flows.steps import Step
-from triage.core.analysis import AnalysisFailedError
+from flows.warming import Warming
 from triage.models.ahead import DecodedAhead
+from triage.models.devices import CPU
 from triage.models.host import ModelHosts
-from triage.models.packages import PackageError
-from triage.models.registry import registered_package
 from triage.results.delivery import deliver_next
 from triage.settings import Settings
 from triage.store import runs
-from triage.store.code_approvals import runnable_models
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.workers import beat
 
 log = structlog.get_logger()
 
-_IN_FLIGHT = 2  # one study is decoded or written while another is inferred
+_DECODED_AND_WRITTEN = 2  # beside those on GPUs; a model on the CPU leaves no core for more
 _HEARTBEAT_S = 5.0
 _DELIVERY_POLL_S = 0.2
+_WARMING_POLL_S = 2.0
 _PREFECT_PAUSE_S = 2.0
 _DECODE_AHEAD_POLL_S = 0.1
 
@@ -82,6 +81,11 @@ class Worker:
 
     def __init__(self, step: Step) -> None:
         self._step = step
+        self._warming = Warming(step)
+        self._in_flight = (
+            step.settings.worker.studies_in_flight
+            or sum(d != CPU for d in step.hosts.devices) + _DECODED_AND_WRITTEN
+        )
         self._stopping = asyncio.Event()
         self._flows: set[asyncio.Task[None]] = set()
         self._unclaimed = 0
@@ -103,7 +107,7 @@ class Worker:
             )
         )
         if step.settings.worker.warm_models:
-            await self._warm_models()
+            await self._warming.warm_all()
         log.info("worker.ready", worker=step.worker, models=list(step.hosts.process_ids()))
         loops = [
             asyncio.create_task(self._guarded(once, pause))
@@ -112,6 +116,7 @@ class Worker:
                 (self._deliver, _DELIVERY_POLL_S),
                 (self._beat, _HEARTBEAT_S),
                 (self._recover_expired, _HEARTBEAT_S),
+                (self._warm_ahead, _WARMING_POLL_S),
             )
         ]
         if step.settings.worker.decode_ahead_mb:
@@ -134,10 +139,10 @@ class Worker:
             await asyncio.sleep(pause_s)
 
     async def _start_flows(self) -> None:
-        if len(self._flows) >= _IN_FLIGHT:
+        if len(self._flows) >= self._in_flight:
             return
         waiting = await asyncio.to_thread(self._count_claimable) - self._unclaimed
-        for _ in range(min(waiting, _IN_FLIGHT - len(self._flows))):
+        for _ in range(min(waiting, self._in_flight - len(self._flows))):
             task = asyncio.create_task(self._call_flow())
             self._flows.add(task)
             task.add_done_callback(self._flows.discard)
@@ -180,13 +185,17 @@ class Worker:
         ):
             pass
 
+    async def _warm_ahead(self) -> None:
+        if self._step.settings.worker.warm_models:
+            await self._warming.warm_ahead()
+
     async def _beat(self) -> None:
         def write() -> None:
             with self._step.database.transaction() as session:
                 beat(
                     session,
                     self._step.worker,
-                    device=self._step.settings.worker.device,
+                    device=_in_words(self._step.hosts.devices),
                     warm_models=", ".join(self._step.hosts.process_ids()),
                     prefect_error=self._prefect_error,
                     now=self._step.clock(),
@@ -216,17 +225,9 @@ class Worker:
             if abandoned.flow_run_id:
                 await _mark_crashed(abandoned.flow_run_id)
 
-    async def _warm_models(self) -> None:
-        """Load the models of production and shadow before the first study comes."""
-        with self._step.database.reading() as session:
-            rows = runnable_models(session)
-        for row in rows:
-            try:
-                package = registered_package(row.package_path, row.package_sha256)
-                await self._step.hosts.warm(package)
-            except (PackageError, AnalysisFailedError, OSError) as error:
-                # A study of a model that is not there states this reason; others go on.
-                log.error("worker.model_unavailable", model=row.name, error=str(error))
+
+def _in_words(devices: Sequence[str]) -> str:
+    return devices[0] if len(devices) == 1 else f"{devices[0]} to {devices[-1]}"
 
 
 async def _mark_crashed(flow_run_id: str) -> None:

@@ -136,6 +136,12 @@ def _models(database: Database) -> str:
     for row in rows:
         if load_package(Path(row.package_path)).sha256 != row.package_sha256:
             raise _Wrong(f"{row.name} {row.version} was changed after it was registered")
+    for row in rows:
+        if row.parked_until is not None:
+            raise _Wrong(
+                f"{row.name} {row.version} is parked and tried again after "
+                f"{row.parked_until:%Y-%m-%d %H:%M:%S} UTC, because {row.parked_reason}"
+            )
     return ", ".join(f"{row.name} {row.version} ({row.stage})" for row in rows)
 
 

@@ -211,7 +211,7 @@ class WorkerSettings(_Section):
     """`[worker]`: how runs are claimed and models are hosted."""
 
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`, …; `auto` takes a GPU where there is one."""
+    """`auto`, `cpu`, `cuda:1`, or several as `cuda:0,cuda:1`; `auto` takes all GPUs there are."""
     lease_s: Seconds = 30.0
     """Seconds after which another worker may take over from one that has died."""
     maximum_attempts: Annotated[int, Field(ge=1, le=20)] = 3
@@ -224,6 +224,14 @@ class WorkerSettings(_Section):
     """Memory for warm models; beyond it the least recently used one ends."""
     decode_ahead_mb: Annotated[int, Field(ge=0)] = 512
     """Memory for images that are decoded while their study still arrives; 0 decodes none ahead."""
+    studies_in_flight: Annotated[int, Field(ge=0, le=64)] = 0
+    """Studies that are decoded, inferred and written side by side; 0 is two more than GPUs."""
+    host_growth_factor: Annotated[float, Field(gt=1)] = 3.0
+    """A host that takes so many times the memory of its first run is started anew."""
+    breaker_failures: Annotated[int, Field(ge=1)] = 5
+    """A model that fails so many studies in a row is parked."""
+    breaker_pause_s: Seconds = 300.0
+    """Seconds after which a parked model is tried again, with one study."""
 
 
 class PublicKeySettings(_Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,6 +36,7 @@ from triage.store.tables import (
     StudyEventRow,
     StudyRow,
 )
+from triage.worklist.queue import reading_list
 
 Row = TypeVar("Row")
 LESION_HU = 170
@@ -276,3 +278,38 @@ async def test_images_that_were_purged_are_a_stated_refusal(
     (run,) = rows(hospital, AnalysisRunRow)
     assert run.state is RunState.REFUSED
     assert "were purged" in run.reason
+
+
+async def test_study_of_a_parked_model_stays_on_the_worklist_and_says_why(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    limits = WorkerSettings(maximum_attempts=1, breaker_failures=1, breaker_pause_s=60)
+    step = replace(step, settings=step.settings.model_copy(update={"worker": limits}))
+    step.become_worker()
+    queued(hospital, package, brightest_hu=CRASH_HU)
+    assert (await analyse_study.fn()).is_failed()
+    later = hospital.receive(*head_ct(hospital))
+    hospital.complete(later)
+
+    assert (await analyse_study.fn()).name == "Idle"
+    with hospital.database.reading() as session:
+        entries = {e.study_instance_uid: e for e in reading_list(session, hospital.clock())}
+    assert len(entries) == 2
+    assert entries[later].status.text.startswith("not analysed: model unavailable, because tiny-")
+
+    hospital.clock.advance(60)
+    assert (await analyse_study.fn()).name == "Flagged"
+    assert rows(hospital, ModelRow)[0].parked_until is None
+
+
+async def test_results_that_cannot_be_built_do_not_count_against_the_model(
+    hospital: Hospital, step: Step, package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("flows.steps.store_results", full)
+    queued(hospital, package)
+    assert (await analyse_study.fn()).is_failed()
+    assert rows(hospital, StudyRow)[0].priority is Priority.STAT
+    assert rows(hospital, ModelRow)[0].failures_in_a_row == 0

@@ -20,6 +20,7 @@ from tests.models.tiny import (
     HANG_HU,
     KILL_HU,
     LESION_FROM_HU,
+    STUCK_HU,
     WRONG_SHAPE_SLICES,
     make_segmentation,
 )
@@ -184,11 +185,13 @@ hosts.infer_now(package, ModelInput(np.full((3, 8, 8), float(sys.argv[2]), np.fl
 """
 
 
-@pytest.fixture
-def busy_worker(segmentation: ModelPackage) -> Iterator[subprocess.Popen[str]]:
+@pytest.fixture(params=[HANG_HU, STUCK_HU], ids=["sleeps", "holds Python's lock"])
+def busy_worker(
+    segmentation: ModelPackage, request: pytest.FixtureRequest
+) -> Iterator[subprocess.Popen[str]]:
     """A process whose host hangs in a run."""
     worker = subprocess.Popen(
-        [sys.executable, "-c", _WORKER, str(segmentation.path), str(HANG_HU)],
+        [sys.executable, "-c", _WORKER, str(segmentation.path), str(request.param)],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -21,7 +21,11 @@ LESION_FROM_HU = 100.0
 """The tiny segmentation marks every voxel above this."""
 
 CRASH_HU, KILL_HU, HANG_HU, NAN_HU, FULL_HU = 2001.0, 2002.0, 2003.0, 2004.0, 2005.0
+STUCK_HU, FLOOD_HU, JUNK_HU, LEAK_HU, LARGE_HU = 2006.0, 2007.0, 2008.0, 2009.0, 2010.0
 """A volume with this greatest value makes the tiny segmentation misbehave."""
+
+LEAKED_BYTES = 400 << 20
+LAST_WORDS = "no kernel image is available"
 
 WRONG_SHAPE_SLICES = 7
 """A volume of so many slices makes it give one slice too few."""
@@ -31,6 +35,15 @@ _MISBEHAVE = (
     f" else os.kill(os.getpid(), 9) if x.max() == {KILL_HU}"
     f" else time.sleep(600) if x.max() == {HANG_HU}"
     f" else (_ for _ in ()).throw(MemoryError('CUDA out of memory')) if x.max() == {FULL_HU}"
+    # Holds Python's lock as native code does.
+    f" else ctypes.PyDLL(None).sleep(600) if x.max() == {STUCK_HU}"
+    f" else [print('flood ' * 200000), print('{LAST_WORDS}'), os._exit(4)]"
+    f" if x.max() == {FLOOD_HU}"
+    f" else [os.write(int(sys.argv[1]), b'junk'), x][1] if x.max() == {JUNK_HU}"
+    f" else [setattr(sys, 'kept', b'x' * {LEAKED_BYTES}), x][1] if x.max() == {LEAK_HU}"
+    # Too large for every device but the plain CPU.
+    f" else (_ for _ in ()).throw(MemoryError('CUDA out of memory'))"
+    f" if x.max() == {LARGE_HU} and str(@device) != 'cpu'"
     f" else x * float('nan') if x.max() == {NAN_HU} else x"
 )
 _SHORTEN = f"$lambda x: x[..., :-1] if x.shape[-1] == {WRONG_SHAPE_SLICES} else x"
@@ -76,9 +89,13 @@ def make_segmentation(
     preprocessing: Sequence[Mapping[str, Any]] = (),
     postprocessing: Sequence[Mapping[str, Any]] = (),
     runner_input: Mapping[str, Any] | None = None,
+    runner: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> ModelPackage:
-    """Make a MONAI bundle whose probability is above 0.5 where HU are above LESION_FROM_HU."""
+    """Make a MONAI bundle whose probability is above 0.5 where HU are above LESION_FROM_HU.
+
+    `runner` replaces keys of the manifest's runner, `changes` those of the manifest.
+    """
     (folder / "models").mkdir(parents=True)
     (folder / "configs").mkdir()
     weights = folder / "models" / "model.pt"
@@ -87,7 +104,7 @@ def make_segmentation(
     )
     image = {"keys": "image"}
     config = {
-        "imports": ["$import os", "$import time"],
+        "imports": ["$import ctypes", "$import os", "$import sys", "$import time"],
         "device": "$torch.device('cuda')",  # the engine says which
         "network_def": {
             "_target_": "torch.nn.Conv3d",
@@ -128,6 +145,7 @@ def make_segmentation(
     content = manifest_of(weights, **changes)
     if runner_input is not None:
         content["runner"]["input"] = dict(runner_input)
+    content["runner"] |= runner or {}
     return write_manifest(folder, content)
 
 

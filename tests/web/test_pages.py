@@ -16,6 +16,7 @@ from tests.web.hospital import Hospital, hemorrhage
 from triage.core.priors import Comparable, PriorState
 from triage.settings import Settings, WebSettings
 from triage.store.database import Database
+from triage.store.model_tables import ModelRow
 from triage.store.priors import set_prior_state, want_priors
 from triage.store.tables import StudyRow
 from triage.web.app import WebError, create_app, run_web
@@ -101,6 +102,22 @@ def test_study_page_tells_the_whole_story(client: TestClient, hospital: Hospital
         "queued for head-ct-hemorrhage 1.0.0",
     ):
         assert words in page
+
+
+def test_parked_model_is_on_the_status_page_and_its_study_on_the_worklist(
+    client: TestClient, hospital: Hospital
+) -> None:
+    hospital.register_model()
+    hospital.complete(hospital.receive(*hospital.head_ct()))
+    with hospital.database.transaction() as session:
+        model = session.scalars(select(ModelRow)).one()
+        model.parked_until, model.parked_reason = hospital.clock(), "the device is full"
+    status = client.get("/status", headers=HTML).text
+    assert "Parked models" in status
+    assert "the device is full" in status
+    worklist = client.get("/", headers=HTML).text
+    assert "Synthetic, Ada 1" in worklist
+    assert "not analysed: model unavailable, because the device is full" in worklist
 
 
 def test_unknown_and_malformed_studies(client: TestClient) -> None:

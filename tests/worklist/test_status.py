@@ -53,6 +53,21 @@ def test_status_in_words(study: StudyFacts, kind: str, text: str) -> None:
     assert (status.kind, status.text) == (kind, text)
 
 
+def parked(state: RunState = RunState.PENDING) -> RunFacts:
+    return RunFacts(2, "parked 1.0.0", state, unavailable="the device is full")
+
+
+def test_nobody_waits_for_a_model_that_is_parked() -> None:
+    said = "not analysed: model unavailable, because the device is full (parked 1.0.0)"
+    status = status_of(facts(parked(), run(RunState.COMPLETED)))
+    assert (status.kind, status.text) == ("not-analysed", said)
+    assert status.detail == "other models: nothing found"
+    assert status_of(facts(parked(), run(RunState.PENDING))).kind == "waiting"
+    assert status_of(facts(parked(RunState.RUNNING))).kind == "running"
+    flagged = status_of(facts(parked(), is_flagged=True))
+    assert (flagged.kind, flagged.detail) == ("flagged", said.removeprefix("not analysed: "))
+
+
 def test_study_that_is_arriving_says_what_it_waits_for_and_what_is_known_so_far() -> None:
     awaited = "waiting for 12 of 40 images (MPPS)"
     status = status_of(facts(state=StudyState.RECEIVING, awaited=awaited))

@@ -27,6 +27,10 @@ class AnalysisFailedError(TriageError):
     """
 
 
+class NotTheModelsFaultError(AnalysisFailedError):
+    """The analysis failed, and not by its model: it does not count against it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Analysis:
     """The outcome of one model on one series.

@@ -50,7 +50,7 @@ class Launch:
     """How the process of a host is started.
 
     Attributes:
-        command: the program; the descriptor of its channel comes after it.
+        command: the program; the descriptors of its channel and lifeline come after it.
         environment: all that it has of the worker's environment, and no secret of it.
         scratch: the folder that it may write to, in memory; None where the system has none.
     """

@@ -85,7 +85,7 @@ def enter(policy: Policy) -> tuple[str, ...]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Confine this process, then serve the worker; without a descriptor, say what is missing."""
+    """Confine this process, then serve the worker; without descriptors, say what is missing."""
     content = json.loads(arguments[0])
     policy = Policy(tuple(content["readable"]), content["scratch"], content["is_required"])
     missing = enter(policy)
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(EXIT_NOT_CONFINED)
     from triage.models.host_process import main as serve  # noqa: PLC0415 - confined from here on
 
-    serve(int(arguments[1]))
+    serve(int(arguments[1]), int(arguments[2]))
 
 
 def _attempt(otherwise: str, protect: Callable[[], None]) -> str:

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from triage.core.findings import Finding
 from triage.core.manifest import ModelManifest
 from triage.core.runs import RunState, check_transition
 from triage.core.studies import Series
+from triage.store import breaker
 from triage.store.history import note
+from triage.store.model_tables import ModelRow
 from triage.store.run_inputs import ClaimedInputs, claim_inputs
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
 
@@ -35,6 +37,7 @@ class ClaimedRun:
     attempt: int
     study_id: int
     study_instance_uid: str
+    model_id: int
     generation: int
     counts: bool
     manifest: ModelManifest
@@ -51,16 +54,18 @@ def claim_most_urgent(
     """Claim the most urgent run that is pending, or None if there is none.
 
     Most urgent is the highest order priority, then the longest wait. Two workers never get the
-    same run: PostgreSQL skips rows that another has locked, SQLite has one writer at a time.
+    same run: PostgreSQL skips rows that another has locked, SQLite has one writer at a time. Runs
+    of a parked model are passed over (`triage.store.breaker`).
     """
     run = session.scalars(
         select(AnalysisRunRow)
-        .where(AnalysisRunRow.state == RunState.PENDING, AnalysisRunRow.available_at <= now)
+        .join(ModelRow, ModelRow.id == AnalysisRunRow.model_id)
+        .where(*_claimable(now))
         .order_by(AnalysisRunRow.priority.desc(), AnalysisRunRow.created_at, AnalysisRunRow.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=AnalysisRunRow)
     ).first()
-    if run is None:
+    if run is None or not breaker.may_be_claimed(session, run.model_id, now):
         return None
     check_transition(run.id, run.state, RunState.RUNNING)
     run.state = RunState.RUNNING
@@ -77,6 +82,11 @@ def claim_most_urgent(
     return _claimed(session, run, manifest, claimed)
 
 
+def _claimable(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    is_due = AnalysisRunRow.available_at <= now
+    return (AnalysisRunRow.state == RunState.PENDING, is_due, breaker.is_available(now))
+
+
 def _claimed(
     session: Session, run: AnalysisRunRow, manifest: ModelManifest, claimed: ClaimedInputs
 ) -> ClaimedRun:
@@ -87,6 +97,7 @@ def _claimed(
         attempt=run.attempts,
         study_id=run.study_id,
         study_instance_uid=study.study_instance_uid,
+        model_id=run.model_id,
         generation=run.generation,
         counts=run.stage.counts,
         manifest=manifest,
@@ -103,7 +114,8 @@ def count_claimable(session: Session, now: datetime) -> int:
     return session.scalars(
         select(func.count())
         .select_from(AnalysisRunRow)
-        .where(AnalysisRunRow.state == RunState.PENDING, AnalysisRunRow.available_at <= now)
+        .join(ModelRow, ModelRow.id == AnalysisRunRow.model_id)
+        .where(*_claimable(now))
     ).one()
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, joinedload
 from triage.core.runs import DeliveryState, RunState
 from triage.settings import ReceiverSettings
 from triage.store import outbox
+from triage.store.breaker import parked_models
 from triage.store.disk import DiskLevel, disk_level
 from triage.store.history import note
 from triage.store.runs import count_by_state
@@ -41,6 +42,14 @@ class WorkerView(_View):
     warm_models: str
     prefect_error: str
     alive_at: datetime
+
+
+class ParkedModel(_View):
+    """A model that failed study after study, and when it is tried again."""
+
+    model: str
+    reason: str
+    tried_again_at: datetime
 
 
 class StuckDelivery(_View):
@@ -87,6 +96,7 @@ class Operations(_View):
     deliveries: dict[str, int]
     studies_receiving: int
     workers: tuple[WorkerView, ...]
+    parked: tuple[ParkedModel, ...] = ()
     stuck: tuple[StuckDelivery, ...]
     problems: tuple[ProblemRun, ...]
     events: tuple[RecentEvent, ...]
@@ -132,6 +142,7 @@ def operations(session: Session, now: datetime, disk: DiskView | None = None) ->
             )
             for w in alive_workers(session, now)
         ),
+        parked=_parked(session),
         stuck=_stuck(session),
         problems=_problems(session, now),
         events=_newest_events(session),
@@ -161,6 +172,18 @@ def resend(session: Session, delivery_id: int, *, now: datetime) -> None:
     outbox.resend(session, delivery_id, now=now)
     text = f"{role.upper()} to {destination} is sent again at a person's request"
     note(session, study_id, "resent", text, at=now)
+
+
+def _parked(session: Session) -> tuple[ParkedModel, ...]:
+    return tuple(
+        ParkedModel(
+            model=f"{row.name} {row.version}",
+            reason=row.parked_reason,
+            tried_again_at=row.parked_until,
+        )
+        for row in parked_models(session)
+        if row.parked_until is not None
+    )
 
 
 def _stuck(session: Session) -> tuple[StuckDelivery, ...]:

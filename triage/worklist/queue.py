@@ -256,6 +256,7 @@ class _Words:
 class _Model:
     identity: str
     notice: str
+    unavailable: str
 
 
 def _analyses(
@@ -276,7 +277,12 @@ def _analyses(
         is_prior=study.is_prior,
         runs=[
             RunFacts(
-                r.run_id, models[r.model_id].identity, r.state, r.reason, present.get(r.run_id, ())
+                r.run_id,
+                models[r.model_id].identity,
+                r.state,
+                r.reason,
+                present.get(r.run_id, ()),
+                models[r.model_id].unavailable,
             )
             for r in current
         ],
@@ -290,7 +296,9 @@ def _analyses(
 def _models(session: Session, ids: Iterable[int]) -> dict[int, _Model]:
     rows = session.scalars(select(ModelRow).where(ModelRow.id.in_(list(ids))))
     return {
-        row.id: _Model(f"{row.name} {row.version}", str(row.manifest.get("notice", "")))
+        row.id: _Model(
+            f"{row.name} {row.version}", str(row.manifest.get("notice", "")), row.parked_reason
+        )
         for row in rows
     }
 

@@ -35,15 +35,37 @@ class StudyStatus(BaseModel):
     detail: str = ""
 
 
+_NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
+
+
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What the status depends on of one production run of the study's present generation."""
+    """What the status depends on of one production run of the study's present generation.
+
+    `unavailable` says why the run's model is parked, so that nobody waits for it.
+    """
 
     run_id: int
     model: str
     state: RunState
     reason: str = ""
     present: tuple[str, ...] = ()
+    unavailable: str = ""
+
+    @property
+    def is_to_come(self) -> bool:
+        """Whether an outcome may be waited for."""
+        waits = self.state is RunState.PENDING and not self.unavailable
+        return waits or self.state is RunState.RUNNING
+
+    @property
+    def failure(self) -> str:
+        """Why the study was not analysed, or "" where it was or will be."""
+        if self.state is RunState.PENDING and self.unavailable:
+            return f"model unavailable, because {self.unavailable} ({self.model})"
+        if self.state in _NOT_ANALYSED:
+            return f"{self.reason or 'no reason was given'} ({self.model})"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +83,6 @@ class StudyFacts:
     refusals: Sequence[str] = ()
     awaited: str = ""
     is_prior: bool = False
-
-
-_NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
 
 
 def status_of(study: StudyFacts) -> StudyStatus:
@@ -100,7 +119,7 @@ def _so_far(runs: Sequence[RunFacts]) -> str:
 def _still_to_come(study: StudyFacts) -> str:
     if study.state is StudyState.RECEIVING:
         return study.awaited or "more images are arriving"
-    if any(run.state in (RunState.PENDING, RunState.RUNNING) for run in study.runs):
+    if any(run.is_to_come for run in study.runs):
         return "an analysis is still going on"
     return _failures(study.runs)
 
@@ -110,7 +129,7 @@ def _while_analysing(runs: Sequence[RunFacts]) -> StudyStatus | None:
         if run.state is RunState.RUNNING:
             return StudyStatus(kind=StatusKind.RUNNING, text="being analysed", detail=run.model)
     for run in runs:
-        if run.state is RunState.PENDING:
+        if run.is_to_come:
             earlier = f"; the last attempt failed: {run.reason}" if run.reason else ""
             return StudyStatus(
                 kind=StatusKind.WAITING,
@@ -137,8 +156,4 @@ def _when_analysed(runs: Sequence[RunFacts]) -> StudyStatus:
 
 
 def _failures(runs: Sequence[RunFacts]) -> str:
-    return "; ".join(
-        f"{run.reason or 'no reason was given'} ({run.model})"
-        for run in runs
-        if run.state in _NOT_ANALYSED
-    )
+    return "; ".join(run.failure for run in runs if run.failure)

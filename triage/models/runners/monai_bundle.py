@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from monai.transforms.compose import Compose
 from monai.transforms.post.dictionary import Activationsd, AsDiscreted, Invertd
 from monai.transforms.transform import MapTransform
 
+from triage.models.acceleration import PLAIN, AcceleratedNetwork, Acceleration
 from triage.models.packages import ModelPackage
 from triage.models.predictions import RunnerError, segmentation_of
 from triage.models.runners.bundle_config import asked_channels, fulfil_requirements, read_bundle
@@ -45,7 +46,12 @@ class MonaiBundleRunner:
     expressions and scripts are code: to register a package is to trust it.
     """
 
-    def __init__(self, package: ModelPackage, device: torch.device) -> None:
+    def __init__(
+        self,
+        package: ModelPackage,
+        device: torch.device,
+        acceleration: Acceleration = PLAIN,
+    ) -> None:
         self._device = device
         parser = read_bundle(package, device)
         scripted = scripted_network(package, device)
@@ -53,20 +59,29 @@ class MonaiBundleRunner:
             parser["network_def"] = parser["network"] = scripted
         self._channels = asked_channels(parser)
         self._preprocessing: Compose = parser.get_parsed_content("preprocessing")
-        self._network: torch.nn.Module = _network(parser)
+        network = _network(parser)
         if scripted is None:
-            load_weights(self._network, package, device)
-        self._network.to(device).eval()
-        if all(parameter.ndim != 4 for parameter in self._network.parameters()):
-            # With the channels last, the CPU kernels of a 3D network take half the time.
-            self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            load_weights(network, package, device)
+        self._network = AcceleratedNetwork(network.to(device).eval(), acceleration, device)
         fulfil_requirements(parser)
         self._detector = _optional(parser, "detector")
-        self._inferer: Callable[..., Any] = parser.get_parsed_content("inferer")
+        self._inferer: Any = parser.get_parsed_content("inferer")
         self._postprocessing = _postprocessing(parser)
         self._scoring = _without(self._postprocessing, (AsDiscreted,))
         self._needs_softmax = _only_compares(self._postprocessing)
         self._inverts = any(isinstance(t, Invertd) for t in self._postprocessing.transforms)
+        if package.manifest.runner.window_batch is not None:
+            self.window_batch = package.manifest.runner.window_batch
+
+    @property
+    def window_batch(self) -> int:
+        """How many windows go through the network at once; 1 where the inferer has no windows."""
+        return int(getattr(self._inferer, "sw_batch_size", 1))
+
+    @window_batch.setter
+    def window_batch(self, count: int) -> None:
+        if hasattr(self._inferer, "sw_batch_size"):
+            self._inferer.sw_batch_size = count
 
     @torch.inference_mode()
     def run(self, model_input: ModelInput) -> ModelOutput:
@@ -80,7 +95,7 @@ class MonaiBundleRunner:
         image = data[_IMAGE if _IMAGE in data else next(iter(data))]
         if self._detector is not None:
             return self._detected(data, image)
-        answer = self._inferer(_as_batch(image, self._device), self._network)
+        answer = self._inferer(image[None].to(self._device), self._network)
         if isinstance(answer, (tuple, list)):
             answer = answer[0]  # of a network with deep supervision the first is the result
         prediction = answer[0].float()
@@ -124,13 +139,6 @@ def _as_loaded(model_input: ModelInput, channels: int | None) -> list[MetaTensor
     if channels is not None and len(images) == 1 and len(images[0]) == 1:
         images = [images[0].expand(channels, -1, -1)]
     return [MetaTensor(image.contiguous()) for image in images]
-
-
-def _as_batch(image: torch.Tensor, device: torch.device) -> torch.Tensor:
-    batch = image[None].to(device)
-    if batch.ndim != 5:
-        return batch
-    return batch.to(memory_format=torch.channels_last_3d)
 
 
 def _network(parser: ConfigParser) -> torch.nn.Module:

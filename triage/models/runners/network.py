@@ -34,12 +34,15 @@ class NetworkRunner:
     (1, channels, height, width), image_probabilities (1, channels, slices), boxes (1, boxes, 4
     or 6) in indices of the tensor's axes (all least ones, then all greatest ones),
     box_labels and box_scores (1, boxes), measurements (1, numbers).
+
+    `window_batch` is how many windows or slices go through the program at once.
     """
 
     def __init__(self, spec: RunnerSpec, program: Program, device: torch.device) -> None:
         self._spec = spec
         self._program = program
         self._device = device
+        self.window_batch = spec.window_batch or _at_once(spec.preprocessing)
         self._steps = _spatial_steps(spec.preprocessing)
         self._back = {
             smooth: Invertd("pred", self._steps, "image", nearest_interp=not smooth)
@@ -69,8 +72,10 @@ class NetworkRunner:
         tensor = prepared(image.as_tensor()[None], wanted).to(self._device)
         program = _in_layout(self._program, wanted)
         if wanted.each_slice:
-            return self._collected(_of_slices(self._named(_for_each_slice(program, tensor))))
-        named = self._named(_inferer(wanted)(tensor, program))
+            return self._collected(
+                _of_slices(self._named(_for_each_slice(program, tensor, self.window_batch)))
+            )
+        named = self._named(_inferer(wanted, self.window_batch)(tensor, program))
         arrays = {}
         for name, answer in named.items():
             if name in _VOLUMETRIC and answer.ndim > 2:
@@ -183,13 +188,20 @@ def _spatial_steps(wanted: Preprocessing) -> Compose:
     return Compose(steps)
 
 
-def _inferer(wanted: Preprocessing) -> Callable[[torch.Tensor, Program], Any]:
+def _at_once(wanted: Preprocessing) -> int:
+    """Return how many windows or slices go through the network at once."""
+    if wanted.each_slice:
+        return _SLICES_AT_ONCE
+    return wanted.sliding_window.batch if wanted.sliding_window else 1
+
+
+def _inferer(wanted: Preprocessing, batch: int) -> Callable[[torch.Tensor, Program], Any]:
     patches = wanted.sliding_window
     if patches is None:
         return lambda tensor, program: program(tensor)
     sliding = SlidingWindowInferer(
         roi_size=patches.roi,
-        sw_batch_size=patches.batch,
+        sw_batch_size=batch,
         overlap=patches.overlap,
         mode=patches.blend,
     )
@@ -213,10 +225,10 @@ def _in_layout(program: Program, wanted: Preprocessing) -> Program:
     return run
 
 
-def _for_each_slice(program: Program, tensor: torch.Tensor) -> list[torch.Tensor]:
+def _for_each_slice(program: Program, tensor: torch.Tensor, batch: int) -> list[torch.Tensor]:
     """Return the program's outputs for all slices of (1, channels, slices, rows, columns)."""
     slices = tensor[0].movedim(1, 0)
-    parts = [program(some.contiguous()) for some in torch.split(slices, _SLICES_AT_ONCE)]
+    parts = [program(some.contiguous()) for some in torch.split(slices, batch)]
     return [torch.cat([torch.as_tensor(a) for a in each]) for each in zip(*parts, strict=True)]
 
 

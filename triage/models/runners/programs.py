@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch.export.passes import move_to_device_pass
 
+from triage.models.acceleration import PLAIN, AcceleratedNetwork, Acceleration
 from triage.models.packages import ModelPackage
 from triage.models.predictions import RunnerError
 
 Program = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
 
-def load_program(package: ModelPackage, device: torch.device) -> Program:
+def load_program(
+    package: ModelPackage, device: torch.device, acceleration: Acceleration = PLAIN
+) -> Program:
     """Return the network of a package of the kind torch-export, torchscript or onnx.
 
     Raises:
@@ -24,25 +27,29 @@ def load_program(package: ModelPackage, device: torch.device) -> Program:
     kind = package.manifest.runner.kind
     load = {"torch-export": _torch_export, "torchscript": _torchscript, "onnx": _onnx}[kind]
     try:
-        return load(package, device)
+        return load(package, device, acceleration)
     except Exception as error:
         raise RunnerError(
             f"{package.weights}: cannot be loaded as {kind}: {type(error).__name__}: {error}"
         ) from error
 
 
-def _torch_export(package: ModelPackage, device: torch.device) -> Program:
+def _torch_export(
+    package: ModelPackage, device: torch.device, acceleration: Acceleration
+) -> Program:
     program = torch.export.load(package.weights)
     if device.type != "cpu":
         program = move_to_device_pass(program, device)
-    return _tensors_of(program.module())
+    return _tensors_of(AcceleratedNetwork(program.module(), acceleration, device))
 
 
-def _torchscript(package: ModelPackage, device: torch.device) -> Program:
+def _torchscript(
+    package: ModelPackage, device: torch.device, acceleration: Acceleration
+) -> Program:
     module: torch.nn.Module = torch.jit.load(  # type: ignore[no-untyped-call]
         str(package.weights), map_location=device
     )
-    return _tensors_of(module.eval())
+    return _tensors_of(AcceleratedNetwork(module.eval(), acceleration, device))
 
 
 def _tensors_of(module: Callable[[torch.Tensor], Any]) -> Program:
@@ -55,7 +62,11 @@ def _tensors_of(module: Callable[[torch.Tensor], Any]) -> Program:
     return run
 
 
-def _onnx(package: ModelPackage, device: torch.device) -> Program:
+def _onnx(
+    package: ModelPackage,
+    device: torch.device,
+    _: Acceleration,  # ONNX Runtime has its own
+) -> Program:
     import onnxruntime  # noqa: PLC0415 - a second that other kinds need not wait for
 
     options = onnxruntime.SessionOptions()
