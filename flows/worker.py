@@ -33,6 +33,7 @@ from triage.store import runs
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
+from triage.store.watch_alerts import watch_round
 from triage.store.workers import beat
 
 log = structlog.get_logger()
@@ -110,6 +111,7 @@ class Worker:
                 (self._deliver, _DELIVERY_POLL_S),
                 (self._beat, _HEARTBEAT_S),
                 (self._recover_expired, _HEARTBEAT_S),
+                (self._watch_models, step.settings.watch.interval_s),
             )
         ]
         await self._stopping.wait()
@@ -210,6 +212,21 @@ class Worker:
             log.warning("run.abandoned", run=abandoned.run_id)
             if abandoned.flow_run_id:
                 await _mark_crashed(abandoned.flow_run_id)
+
+    async def _watch_models(self) -> None:
+        """Look at the rules about live models, unless another worker does."""
+        step = self._step
+        changed = await asyncio.to_thread(
+            watch_round, step.database, step.settings.watch, step.clock, holder=step.worker
+        )
+        for alert in changed:
+            say = log.info if alert.cleared_at else log.warning
+            say(
+                "watch.cleared" if alert.cleared_at else "watch.raised",
+                model=f"{alert.model} {alert.version}",
+                rule=alert.rule,
+                text=alert.text,
+            )
 
     async def _warm_models(self) -> None:
         """Load the models of production and shadow before the first study comes."""

@@ -43,6 +43,8 @@ class Analysis:
         timings_s: seconds for each step: "decode", "infer", "interpret".
         remarks: what a reader should know of the input, such as a tilted gantry, slices at
             uneven distances, or images that were left out.
+        input_values: mean and percentiles of the array that the model was given, see
+            `triage.core.characteristics.values_of`.
     """
 
     findings: tuple[Finding, ...]
@@ -53,3 +55,4 @@ class Analysis:
     heat_maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    input_values: Mapping[str, float] = field(default_factory=dict)

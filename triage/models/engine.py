@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from triage.core.analysis import Analysis
+from triage.core.characteristics import values_of
 from triage.core.manifest import ImageInput, VolumeInput
 from triage.models.host import ModelHosts
 from triage.models.interpret import (
@@ -54,6 +55,7 @@ async def _analyse_volume(
     if grid is not None:
         values = await asyncio.to_thread(grid.values, volume.values)
         prepared = ModelInput(values, grid.affine(volume))
+    input_values = await asyncio.to_thread(values_of, prepared.values)
     clock.note("decode")
     output = await hosts.infer(package, prepared)
     clock.note("infer")
@@ -67,6 +69,7 @@ async def _analyse_volume(
         segmentation=read.segmentation,
         timings_s=clock.seconds,
         remarks=volume.remarks,
+        input_values=input_values,
     )
 
 
@@ -91,6 +94,7 @@ async def _analyse_image(
         heat_maps=read.heat_maps,
         timings_s=clock.seconds,
         remarks=radiograph.remarks,
+        input_values=values_of(values),
     )
 
 
