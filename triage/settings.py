@@ -236,6 +236,10 @@ class WebSettings(_Section):
     """Their port."""
     allowed_hosts: tuple[str, ...] = ()
     """Names of this server in browsers, beside loopback; other Host headers are refused."""
+    user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
+    """Header in which the proxy in front names the person who is logged in, such as
+    `X-Remote-User`; it must remove what browsers send under that name. Empty: feedback is kept
+    under the computer's address."""
 
 
 class ArchiveSettings(_TlsPeer):

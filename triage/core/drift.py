@@ -175,8 +175,8 @@ def compare_outcomes(subject: str, reference: Sequence[bool], current: Sequence[
         method=Method.FISHER,
         p_value=float(fisher_exact(np.array(counts)).pvalue),
         stability_index=population_stability_index(*counts),
-        reference=f"{before[0] / before[1]:.1%} positive",
-        current=f"{now[0] / now[1]:.1%} positive",
+        reference=f"{100 * before[0] / before[1]:.1f} % positive",
+        current=f"{100 * now[0] / now[1]:.1f} % positive",
         reference_count=before[1],
         current_count=now[1],
     )
@@ -225,4 +225,4 @@ def _contingency(before: Counter[str], now: Counter[str]) -> NDArray[np.int64]:
 
 def _most_frequent(counts: Counter[str]) -> str:
     name, count = min(counts.items(), key=lambda one: (-one[1], one[0]))
-    return f"{name} {count / counts.total():.0%}"
+    return f"{name} {100 * count / counts.total():.0f} %"

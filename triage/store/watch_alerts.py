@@ -300,4 +300,4 @@ def _totals(session: Session, window: Window) -> dict[str, Scores]:
 
 
 def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.1%} ({part} of {whole})" if whole else "none of 0"
+    return f"{100 * part / whole:.1f} % ({part} of {whole})" if whole else "none of 0"
