@@ -27,7 +27,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def drifted(hospital: Hospital) -> None:
-    """A model with 130 runs like the first ones, and 130 on another scanner, some of them failed."""
+    """A model with 130 runs like the first ones, and 130 on another scanner, some failed."""
     now = hospital.clock()
     with hospital.database.transaction() as session:
         model = add_watched_model(session, now - 20 * DAY)
