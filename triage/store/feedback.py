@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from triage.core.agreement import (
@@ -19,7 +19,6 @@ from triage.core.agreement import (
     judgement_of,
 )
 from triage.core.errors import TriageError
-from triage.core.stages import Stage
 from triage.store.history import note
 from triage.store.tables import AnalysisRunRow, FeedbackRow, FindingRow
 from triage.store.watch import Scores, Window
@@ -144,32 +143,32 @@ def judged_statements(session: Session, window: Window) -> dict[str, list[Judged
     Where another attempt of a run said something else of the same finding, feedback on both are
     two statements.
     """
+    # The model is looked at here and not in SQL: SQLite would go through all runs of the model
+    # instead of the little feedback.
     rows = session.execute(
         select(
-            FindingRow.id, FindingRow.key, FeedbackRow.present, FeedbackRow.verdict, FeedbackRow.at
+            FindingRow.id,
+            FindingRow.key,
+            FeedbackRow.present,
+            FeedbackRow.verdict,
+            FeedbackRow.at,
+            AnalysisRunRow.model_id,
+            AnalysisRunRow.stage,
         )
         .join(FindingRow, FindingRow.id == FeedbackRow.finding_id)
         .join(AnalysisRunRow, AnalysisRunRow.id == FindingRow.run_id)
-        .where(
-            AnalysisRunRow.model_id == window.model_id,
-            FeedbackRow.at >= window.since,
-            FeedbackRow.at < window.until,
-            *_of_stage(window.stage),
-        )
+        .where(FeedbackRow.at >= window.since, FeedbackRow.at < window.until)
         .order_by(FeedbackRow.at)
     )
     verdicts: dict[tuple[str, int, bool], list[tuple[Verdict, datetime]]] = defaultdict(list)
-    for finding_id, key, present, verdict, at in rows:
-        verdicts[key, finding_id, present].append((Verdict(verdict), at))
+    for finding_id, key, present, verdict, at, model_id, stage in rows:
+        if model_id == window.model_id and window.stage in (None, stage):
+            verdicts[key, finding_id, present].append((Verdict(verdict), at))
     found: dict[str, list[JudgedStatement]] = defaultdict(list)
     for (key, _, present), said in verdicts.items():
         judgement = judgement_of(verdict for verdict, _ in said)
         found[key].append(JudgedStatement(present, judgement, said[0][1]))
     return dict(found)
-
-
-def _of_stage(stage: Stage | None) -> list[ColumnElement[bool]]:
-    return [] if stage is None else [AnalysisRunRow.stage == stage]
 
 
 def _counted(statements: Sequence[JudgedStatement]) -> Judged:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from triage.core.proportions import wilson_interval
@@ -177,13 +177,19 @@ class _Look:
                 AnalysisRunRow.state == RunState.COMPLETED,
             )
         )
+        after = max(last or self._window.since, self._window.since)
+        of_model = AnalysisRunRow.model_id == self.model.id
         # A run that is to wait for priors, or for its next attempt, could not have a result yet.
         began = func.min(AnalysisRunRow.available_at)
         unanswered, first = self.session.execute(
             select(func.count(), began).where(
-                AnalysisRunRow.model_id == self.model.id,
+                # Each part is a range of the index; a condition on `created_at` alone is none.
+                or_(
+                    and_(of_model, AnalysisRunRow.finished_at.is_(None)),
+                    and_(of_model, AnalysisRunRow.finished_at >= after),
+                ),
                 AnalysisRunRow.state.in_((RunState.PENDING, RunState.RUNNING, RunState.FAILED)),
-                AnalysisRunRow.created_at >= max(last or self._window.since, self._window.since),
+                AnalysisRunRow.created_at >= after,
             )
         ).one()
         hours = (self.now - first).total_seconds() / 3600 if first else 0.0
