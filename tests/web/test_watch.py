@@ -56,6 +56,7 @@ def test_the_watch_shows_plots_tables_and_alerts(client: TestClient) -> None:
     assert "&lt;b&gt;B 256&lt;/b&gt;" in page
     assert "<b>B 256" not in page
     assert "unsafe-inline" not in answer.headers["content-security-policy"]
+    assert "No run was over" in client.get("/models/head-ct/watch?stage=shadow", headers=HTML).text
 
 
 @pytest.mark.usefixtures("drifted")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from triage.commands.console import out
 from triage.core.errors import TriageError
+from triage.core.stages import Stage
 from triage.settings import load_settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class UnknownModelError(TriageError):
 @click.argument("name")
 @click.option("--version", default="", help="The version; by default that in production.")
 @click.option("--days", type=click.IntRange(1, 366), default=30, show_default=True)
-def watch(name: str, *, version: str, days: int) -> None:
+@click.option("--stage", type=click.Choice(["shadow", "canary", "production", "retired"]))
+def watch(name: str, *, version: str, days: int, stage: str | None) -> None:
     """Show what the model NAME did: runs, rates, times, drift, agreement and alerts."""
     from triage.store.database import Database
     from triage.store.feedback import agreement_by_finding
@@ -47,7 +49,9 @@ def watch(name: str, *, version: str, days: int) -> None:
                     f"no model {' '.join([name, version]).strip()} is registered; "
                     "see `triage models list`"
                 )
-            window = Window(model.id, now - timedelta(days=days), now)
+            window = Window(
+                model.id, now - timedelta(days=days), now, Stage(stage) if stage else None
+            )
             seen = watch_model(session, window)
             drift = drift_of(session, model, settings.watch, since=window.since, until=window.until)
             totals = {key: seen.total_scores(key) for key in seen.scores}

@@ -243,7 +243,8 @@ class _Look:
         drifts = "; ".join(
             f"{test.subject}: {test.reference}, now {test.current}" for test in report.drifts[:5]
         )
-        return [self._compared(len(report.drifts), f"{len(report.drifts)} drifts: {drifts}")]
+        is_broken = len(report.drifts) > self.rule.threshold
+        return [self._said(is_broken=is_broken, text=drifts)]
 
     def _median_time(self) -> Iterable[Measurement]:
         return [self._median("whole", "from start to finish")]

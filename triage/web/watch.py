@@ -10,11 +10,13 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from triage.core.agreement import Agreement, Judged
 from triage.core.characteristics import NUMBERS
 from triage.core.proportions import wilson_interval
+from triage.core.stages import Stage
 from triage.settings import WatchSettings
 from triage.store.feedback import agreement_by_finding, agreement_by_week
 from triage.store.model_tables import ModelRow
@@ -35,10 +37,16 @@ from triage.web.rendering import templates
 
 router = APIRouter(include_in_schema=False)
 ModelName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
-Version = Annotated[str, Query(pattern=r"^[0-9A-Za-z.+-]*$", max_length=32)]
-WatchedDays = Annotated[int, Query(ge=1, le=366)]
 
 _MOST_NAMES = 6
+
+
+class Shown(BaseModel):
+    """What of a model is to be shown; without a version that in production, or else the newest."""
+
+    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z.+-]*$", max_length=32)] = ""
+    days: Annotated[int, Field(ge=1, le=366)] = 30
+    stage: Stage | None = None
 
 
 @dataclass(frozen=True)
@@ -63,28 +71,37 @@ class ModelWatchBlock:
 
 @router.get("/models/{name}/watch")
 def model_watch(
-    request: Request,
-    name: ModelName,
-    context: Context,
-    version: Version = "",
-    days: WatchedDays = 30,
+    request: Request, name: ModelName, context: Context, shown: Annotated[Shown, Query()]
 ) -> Response:
     """Show what a model did in the last days."""
     with context.database.reading() as session:
-        model = watched_model(session, name, version)
+        model = watched_model(session, name, shown.version)
         if model is None:
             raise HTTPException(404, "No such model is registered.")
-        block = model_watch_block(session, model, context.settings.watch, days, context.now())
+        block = model_watch_block(
+            session,
+            model,
+            context.settings.watch,
+            shown.days,
+            context.now(),
+            stage=shown.stage,
+        )
     return templates.TemplateResponse(
         request, "model_watch.html", {"block": block, "now": context.now()}
     )
 
 
 def model_watch_block(
-    session: Session, model: ModelRow, settings: WatchSettings, days: int, now: datetime
+    session: Session,
+    model: ModelRow,
+    settings: WatchSettings,
+    days: int,
+    now: datetime,
+    *,
+    stage: Stage | None = None,
 ) -> ModelWatchBlock:
-    """Return what the block shows of the last `days` days, whatever stage the version was in."""
-    window = Window(model.id, now - timedelta(days=days), now)
+    """Return what the block shows of the last `days` days, of one stage or of all."""
+    window = Window(model.id, now - timedelta(days=days), now, stage)
     watch = watch_model(session, window)
     drift = drift_of(session, model, settings, since=window.since, until=window.until)
     totals = {key: watch.total_scores(key) for key in watch.scores}
