@@ -208,7 +208,14 @@ async def complete_run(
     def complete() -> None:
         now = step.clock()
         with step.database.transaction() as session:
-            runs.complete_run(session, run, said, timings_s=timings, now=now)
+            runs.complete_run(
+                session,
+                run,
+                said,
+                timings_s=timings,
+                input_values=analysis.input_values,
+                now=now,
+            )
             add_result_objects(
                 session,
                 run_id=run.run_id,

@@ -31,6 +31,7 @@ from triage.settings import Settings
 from triage.store import runs
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.watch_alerts import watch_round
 from triage.store.workers import beat
 
 log = structlog.get_logger()
@@ -117,6 +118,7 @@ class Worker:
                 (self._beat, _HEARTBEAT_S),
                 (self._recover_expired, _HEARTBEAT_S),
                 (self._warm_ahead, _WARMING_POLL_S),
+                (self._watch_models, step.settings.watch.interval_s),
             )
         ]
         if step.settings.worker.decode_ahead_mb:
@@ -224,6 +226,21 @@ class Worker:
             log.warning("run.abandoned", run=abandoned.run_id)
             if abandoned.flow_run_id:
                 await _mark_crashed(abandoned.flow_run_id)
+
+    async def _watch_models(self) -> None:
+        """Look at the rules about live models, unless another worker does."""
+        step = self._step
+        changed = await asyncio.to_thread(
+            watch_round, step.database, step.settings.watch, step.clock, holder=step.worker
+        )
+        for alert in changed:
+            say = log.info if alert.cleared_at else log.warning
+            say(
+                "watch.cleared" if alert.cleared_at else "watch.raised",
+                model=f"{alert.model} {alert.version}",
+                rule=alert.rule,
+                text=alert.text,
+            )
 
 
 def _in_words(devices: Sequence[str]) -> str:

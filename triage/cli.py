@@ -18,6 +18,7 @@ from rich.table import Table
 
 from triage.commands.console import out
 from triage.commands.models import models
+from triage.commands.watch import watch
 from triage.core.errors import TriageError
 from triage.logs import configure_logs
 from triage.prefect_server import prefect_environment
@@ -237,6 +238,7 @@ def purge(*, dry_run: bool) -> None:
     out.print(f"images of {len(studies)} studies {done}", highlight=False)
 
 
+models.add_command(watch)
 main.add_command(models)
 
 

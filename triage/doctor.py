@@ -31,6 +31,7 @@ from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
 from triage.store.tables import DeliveryRow
+from triage.store.watch_alerts import open_alerts
 from triage.store.workers import alive_workers
 from triage.tls import TlsError, own_certificate, server_context
 
@@ -76,6 +77,7 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("worker", lambda: _worker(database))
             yield _guarded("deliveries", lambda: _deliveries(database))
         yield _guarded("sandbox", lambda: _sandbox(settings))
+            yield _guarded("model watch", lambda: _model_watch(database))
         yield _guarded("web", lambda: _web(settings))
         if settings.receiver.count_at:
             yield _guarded("count_at", lambda: _count_at(settings))
@@ -293,6 +295,15 @@ def _deliveries(database: Database) -> str:
     if dead:
         raise _Wrong(f"{dead} results were not taken by their archive; resend them on /status")
     return "none is stuck"
+
+
+def _model_watch(database: Database) -> str:
+    with database.reading() as session:
+        alerts = open_alerts(session)
+    if not alerts:
+        return "no rule is broken"
+    said = "; ".join(f"{a.model} {a.version}: {a.rule}: {a.text}" for a in alerts)
+    raise _Warning(f"{said}; look at /models/{alerts[0].model}/watch")
 
 
 def _web(settings: Settings) -> str:

@@ -276,6 +276,10 @@ class WebSettings(_Section):
     """Their port."""
     allowed_hosts: tuple[str, ...] = ()
     """Names of this server in browsers, beside loopback; other Host headers are refused."""
+    user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
+    """Header in which the proxy in front names the person who is logged in, such as
+    `X-Remote-User`; it must remove what browsers send under that name. Empty: feedback is kept
+    under the computer's address."""
 
 
 class ArchiveSettings(_TlsPeer):
@@ -449,6 +453,105 @@ class RetentionSettings(_Section):
         return self
 
 
+WatchMetric = Literal[
+    "silence-h",
+    "failure-rate",
+    "refusal-rate",
+    "positive-rate",
+    "drift",
+    "median-time-s",
+    "median-wait-s",
+    "ppv",
+]
+
+
+class WatchRuleSettings(_Section):
+    """`[[watch.rules]]`: what a live model must not do; a broken rule raises an alert."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+    """What the alert is called. The name of a default rule replaces that one."""
+    metric: WatchMetric
+    """`silence-h`: hours since the first study it accepted after its last result. Shares of the
+    runs: `failure-rate`, `refusal-rate`, `positive-rate`. `drift`: significant drift tests.
+    `median-time-s`, `median-wait-s`: seconds. `ppv`: share of judged positives that were right."""
+    finding: Annotated[str, Field(max_length=64)] = ""
+    """Key of the finding that `positive-rate` and `ppv` look at; empty looks at each."""
+    comparison: Literal["above", "below", "outside-reference"] = "above"
+    """Broken if `above` or `below` the threshold; `outside-reference` (`positive-rate` only) if its
+    99 % interval and that of the reference have no value in common."""
+    threshold: float = 0.0
+    """The limit; `outside-reference` has none."""
+    window_h: Annotated[float, Field(gt=0, le=24 * 366)] = 24.0
+    """Hours that are looked back."""
+    minimum_count: Annotated[int, Field(ge=1)] = 20
+    """Runs, or judgements, that the window must hold before the rule says anything."""
+    models: tuple[str, ...] = ()
+    """Names of the models that it is for; empty is all."""
+
+    @model_validator(mode="after")
+    def _meaningful(self) -> WatchRuleSettings:
+        if self.comparison == "outside-reference" and self.metric != "positive-rate":
+            raise ValueError(
+                f"watch.rules {self.name!r}: comparison outside-reference is for positive-rate "
+                f"only; use above or below for {self.metric}"
+            )
+        if self.finding and self.metric not in ("positive-rate", "ppv"):
+            raise ValueError(
+                f"watch.rules {self.name!r}: {self.metric} is of a whole model; remove finding"
+            )
+        return self
+
+
+DEFAULT_WATCH_RULES = (
+    WatchRuleSettings(name="no-results", metric="silence-h", threshold=2.0, minimum_count=3),
+    WatchRuleSettings(name="failures", metric="failure-rate", threshold=0.1),
+    WatchRuleSettings(
+        name="positive-rate",
+        metric="positive-rate",
+        comparison="outside-reference",
+        window_h=7 * 24,
+        minimum_count=50,
+    ),
+    WatchRuleSettings(name="drift", metric="drift", window_h=30 * 24),
+    WatchRuleSettings(name="slow", metric="median-time-s", threshold=60.0),
+)
+
+
+class WatchSettings(_Section):
+    """`[watch]`: how live models are watched, by `triage work`."""
+
+    interval_s: Seconds = 60.0
+    """Seconds between two looks at the rules."""
+    default_rules: bool = True
+    """Whether the rules `no-results`, `failures`, `positive-rate`, `drift` and `slow` apply."""
+    rules: tuple[WatchRuleSettings, ...] = ()
+    """Further rules, each a section `[[watch.rules]]`."""
+    reference_runs: Annotated[int, Field(ge=20, le=5000)] = 500
+    """Completed runs after a version came into its stage that later ones are compared with; as
+    many of the newest are compared at most."""
+    minimum_runs: Annotated[int, Field(ge=20)] = 100
+    """Runs that the reference and the newest must each have before drift is tested."""
+    drift_level: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """The share of false alarms that the drift tests of a model may make (false discovery rate)."""
+    minimum_judged: Annotated[int, Field(ge=1)] = 10
+    """Judged statements, present and absent, before a sensitivity is estimated from feedback."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WatchSettings:
+        names = [rule.name for rule in self.rules]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"watch.rules: {', '.join(sorted(twice))} is there twice; rename one")
+        if self.minimum_runs > self.reference_runs:
+            raise ValueError("watch.minimum_runs must be at most watch.reference_runs")
+        return self
+
+    @property
+    def all_rules(self) -> tuple[WatchRuleSettings, ...]:
+        """The rules that apply."""
+        named = {rule.name: rule for rule in DEFAULT_WATCH_RULES if self.default_rules}
+        return tuple((named | {rule.name: rule for rule in self.rules}).values())
+
+
 class Settings(BaseSettings):
     """All settings of Triage. Unknown keys are errors."""
 
@@ -478,6 +581,7 @@ class Settings(BaseSettings):
     priors: PriorsSettings = PriorsSettings()
     query: QuerySettings = QuerySettings()
     commitment: CommitmentSettings = CommitmentSettings()
+    watch: WatchSettings = WatchSettings()
     senders: tuple[SenderSettings, ...] = ()
     destinations: tuple[ArchiveSettings, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
@@ -553,6 +657,7 @@ _TABLES: dict[str, type[_Section]] = {
     "senders": SenderSettings,
     "destinations": ArchiveSettings,
     "remotes": RemoteSettings,
+    "watch.rules": WatchRuleSettings,
 }
 """The sections that may come many times."""
 
@@ -603,10 +708,9 @@ def _in_words(error: Any) -> str:
 
 def _keys_beside(path: list[str]) -> list[str]:
     model: Any = Settings
-    for part in path[:-1]:
-        if part.isdigit():
-            continue
-        model = _TABLES.get(part) or model.model_fields[part].annotation
+    names = [part for part in path[:-1] if not part.isdigit()]
+    for depth, part in enumerate(names, start=1):
+        model = _TABLES.get(".".join(names[:depth])) or model.model_fields[part].annotation
     return sorted(model.model_fields)
 
 
@@ -618,6 +722,11 @@ def settings_reference() -> str:
         if isinstance(section, type) and issubclass(section, BaseModel):
             heading = f"[[{name}]]" if name in _TABLES else f"[{name}]"
             sections.append((heading, section.model_fields))
+            sections += [
+                (f"[[{table}]]", rows.model_fields)
+                for table, rows in _TABLES.items()
+                if table.startswith(f"{name}.")
+            ]
     return "\n\n".join(_section_reference(heading, fields) for heading, fields in sections)
 
 

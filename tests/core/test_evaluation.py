@@ -17,7 +17,6 @@ from triage.models.evaluation import (
     roc_auc,
     threshold_for_sensitivity,
     threshold_for_specificity,
-    wilson_interval,
 )
 
 LABELS = """image,finding_labels,patient_id,follow_up,age,sex,view_position
@@ -91,29 +90,6 @@ def test_bootstrap_draws_patients_so_copies_of_an_image_do_not_narrow_it() -> No
     assert once is not None
     assert copied is not None
     assert copied.high - copied.low == pytest.approx(once.high - once.low, rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [
-        # Newcombe, Statistics in Medicine 17:857 (1998), table I, method 3.
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_interval_equals_the_published_one(
-    successes: int, trials: int, low: float, high: float
-) -> None:
-    interval = wilson_interval(successes, trials)
-    assert interval is not None
-    assert interval.low == pytest.approx(low, abs=5e-5)
-    assert interval.high == pytest.approx(high, abs=5e-5)
-
-
-def test_wilson_interval_of_nothing_is_none() -> None:
-    assert wilson_interval(0, 0) is None
 
 
 def test_a_score_at_the_threshold_is_called_positive() -> None:

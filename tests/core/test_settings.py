@@ -43,6 +43,12 @@ def test_file_and_environment_set_the_same_keys(
         ("[receiver]\ntls_port = 2762\n", "needs tls.certificate"),
         ('[tls]\nprivate_key = "a"\n', "belong together"),
         ('[tls]\nclient_certificates = "required"\n', "tls.authorities must name"),
+        ('[[watch.rules]]\nname = "a"\nmetrc = "drift"\n', "did you mean 'metric'?"),
+        ('[[watch.rules]]\nname = "a"\nmetric = "drift"\n' * 2, "watch.rules: a is there twice"),
+        (
+            '[[watch.rules]]\nname = "a"\nmetric = "drift"\ncomparison = "outside-reference"\n',
+            "use above or below for drift",
+        ),
         ("[retention]\nstart_below_free_mb = 9\n", "retention.until_free_mb must be at least"),
     ],
 )

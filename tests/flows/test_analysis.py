@@ -146,6 +146,27 @@ async def test_bleeding_study_ends_flagged_with_its_objects_on_the_way(
     assert [d.destination for d in rows(hospital, DeliveryRow)] == ["archive", "archive"]
 
 
+async def test_a_run_keeps_what_kind_of_images_went_in_and_no_identifier(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    register(hospital, package)
+    images = head_ct(hospital)
+    for image in images:
+        image.PatientSex, image.PatientBirthDate = "F", "19590301"
+        image.ManufacturerModelName = "A 64"
+    hospital.complete(hospital.receive(*images))
+    await analyse_study.fn()
+    (run,) = rows(hospital, AnalysisRunRow)
+    kept = run.input_characteristics
+    assert kept["scanner"] == "A 64"
+    assert (kept["age"], kept["sex"], kept["modality"]) == ("60-69", "F", "CT")
+    assert (kept["images"], kept["slice_thickness_mm"], kept["slice_distance_mm"]) == (6, 5, 5)
+    assert -1000 < kept["values_mean"] < 0
+    assert kept["values_p95"] == 40
+    said = repr(kept)
+    assert not any(secret in said for secret in ("SYN-", "Synthetic^", "19590301", "1.2."))
+
+
 async def test_state_names_the_study_by_number_and_no_patient(
     hospital: Hospital, step: Step, package: ModelPackage
 ) -> None:
@@ -194,6 +215,20 @@ async def test_broken_images_are_a_stated_refusal_and_no_retry(
     assert run.state is RunState.REFUSED
     assert str(images[3].SOPInstanceUID) in run.reason
     assert rows(hospital, StudyRow)[0].priority is Priority.ROUTINE
+
+
+async def test_a_refused_run_keeps_what_kind_of_images_it_refused(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    register(hospital, package)
+    images = head_ct(hospital)
+    images[2].PixelData = images[2].PixelData[:100]
+    hospital.complete(hospital.receive(*images))
+    await analyse_study.fn()
+    (run,) = rows(hospital, AnalysisRunRow)
+    assert run.state is RunState.REFUSED
+    assert run.input_characteristics["images"] == 6
+    assert "values_mean" not in run.input_characteristics
 
 
 async def test_model_that_crashes_is_tried_again_and_then_stated_as_failed(

@@ -373,3 +373,18 @@ _CONTRAST = """() => {
   }
   return weak;
 }"""
+
+
+def test_feedback_is_given_without_leaving_the_page(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    uid, *_ = three_studies(hospital)
+    hospital.finish(hospital.claim(), hemorrhage())
+    page.goto(f"{address}/studies/{uid}")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    page.evaluate("window.isSamePage = true")
+    page.get_by_role("button", name="Disagree", exact=True).click()
+    expect(page.get_by_role("button", name="Disagree", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    assert page.evaluate("window.isSamePage")

@@ -50,6 +50,8 @@ class Analysis:
         timings_s: seconds for each step: "decode", "infer", "interpret".
         remarks: what a reader should know of the input, such as a tilted gantry, slices at
             uneven distances, or images that were left out.
+        input_values: mean and percentiles of the array that the model was given, see
+            `triage.core.input_characteristics.values_of`.
     """
 
     findings: tuple[Finding, ...]
@@ -61,3 +63,4 @@ class Analysis:
     timings_s: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     source_frames: tuple[int, ...] = ()
+    input_values: Mapping[str, float] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from triage.core.analysis import Analysis
+from triage.core.input_characteristics import values_of
 from triage.core.manifest import ImageInput, VolumeInput
 from triage.models.further_inputs import (
     OtherSources,
@@ -78,6 +79,7 @@ async def _analyse_volume(hosts: ModelHosts, package: ModelPackage, sources: _So
         prepared.model_input,
         sources.read_with,
     )
+    input_values = await asyncio.to_thread(values_of, prepared.model_input.values)
     clock.note("decode")
     output = await hosts.infer(package, replace(prepared.model_input, others=further.images))
     clock.note("infer")
@@ -92,6 +94,7 @@ async def _analyse_volume(hosts: ModelHosts, package: ModelPackage, sources: _So
         segmentation=read.segmentation,
         timings_s=clock.seconds,
         remarks=volume.remarks + further.remarks,
+        input_values=input_values,
     )
 
 
@@ -120,6 +123,7 @@ async def _analyse_image(hosts: ModelHosts, package: ModelPackage, sources: _Sou
         heat_maps=read.heat_maps,
         timings_s=clock.seconds,
         remarks=radiograph.remarks + further.remarks,
+        input_values=values_of(values),
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
 from triage.core.errors import TriageError
+from triage.core.proportions import Interval, wilson_interval
 
 Figure = float | int | str | None
 Truth = NDArray[np.bool_]
@@ -41,14 +42,6 @@ class LabelledImage:
     image: str
     patient_id: str
     findings: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A two-sided confidence interval, both ends included."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -213,20 +206,6 @@ def delong_auc_interval(
     )
     margin = float(norm.ppf((1 + level) / 2)) * math.sqrt(variance)
     return Interval(max(0.0, area - margin), min(1.0, area + margin))
-
-
-def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interval | None:
-    """Return the score interval of a proportion (Wilson, JASA 22:209, 1927); None for no trial."""
-    if not 0 <= successes <= trials:
-        raise EvaluationError(f"{successes} of {trials} is not a proportion.")
-    if trials == 0:
-        return None
-    z = float(norm.ppf((1 + level) / 2))
-    share = successes / trials
-    middle = share + z * z / (2 * trials)
-    margin = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return Interval(max(0.0, (middle - margin) / scale), min(1.0, (middle + margin) / scale))
 
 
 def operating_point(truth: ArrayLike, scores: ArrayLike, threshold: float) -> OperatingPoint:

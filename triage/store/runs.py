@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from triage.core.findings import Finding
+from triage.core.input_characteristics import characteristics_of
 from triage.core.manifest import ModelManifest
 from triage.core.runs import RunState, check_transition
 from triage.core.studies import Series
@@ -131,32 +132,44 @@ def renew_lease(session: Session, run: ClaimedRun, *, lease: timedelta, now: dat
 def record_findings(
     session: Session, run: ClaimedRun, findings: Sequence[Finding], *, input_sha256: str
 ) -> None:
-    """Write the findings of a run that is still going on; those of an earlier attempt go.
+    """Write the findings of a run that is still going on, over those of an earlier attempt.
 
-    They are written before the DICOM objects are built, so that the flag waits for nothing.
+    They are written before the DICOM objects are built, so that the flag waits for nothing. A
+    person may judge them before the run is completed, so the rows of an earlier attempt stay, and
+    with them what was said of them.
 
     Raises:
         LeaseLostError: another worker has the run; nothing may be written.
     """
     row = _held(session, run)
     row.input_sha256 = input_sha256
-    session.execute(delete(FindingRow).where(FindingRow.run_id == run.run_id))
-    for finding in findings:
-        session.add(
-            FindingRow(
-                run_id=run.run_id,
-                key=finding.key,
-                present=finding.present,
-                confidence=finding.confidence,
-                content=finding.model_dump(mode="json"),
-            )
-        )
+    said = {finding.key: finding for finding in findings}
+    earlier = {old.key: old for old in row.findings}
+    for key in earlier.keys() - said.keys():
+        session.delete(earlier[key])
+    for key, finding in said.items():
+        new = earlier.get(key)
+        if new is None:
+            new = FindingRow(run_id=run.run_id, key=key)
+            session.add(new)
+        new.present = finding.present
+        new.confidence = finding.confidence
+        new.content = finding.model_dump(mode="json")
 
 
 def complete_run(
-    session: Session, run: ClaimedRun, said: str, *, timings_s: Mapping[str, float], now: datetime
+    session: Session,
+    run: ClaimedRun,
+    said: str,
+    *,
+    timings_s: Mapping[str, float],
+    input_values: Mapping[str, float] | None = None,
+    now: datetime,
 ) -> None:
     """Mark the run completed; `said` is its outcome in words, for the study's history.
+
+    `input_values` describe the array that the model was given; with what the headers say of the
+    images they are kept for the watch over drift.
 
     Raises:
         LeaseLostError: another worker has the run; nothing may be written.
@@ -164,8 +177,19 @@ def complete_run(
     row = _held(session, run)
     _finish(row, RunState.COMPLETED, "", now)
     row.timings_s = dict(timings_s)
+    row.input_characteristics = _characteristics(row, run) | dict(input_values or {})
     text = f"{run.manifest.identity}: {said}"
     note(session, run.study_id, "analysed", text, at=now, run_id=run.run_id)
+
+
+def _characteristics(row: AnalysisRunRow, run: ClaimedRun) -> dict[str, str | float]:
+    study = row.study
+    return characteristics_of(
+        run.series,
+        sex=study.patient.sex,
+        birth_date=study.patient.birth_date,
+        study_date=study.study_date,
+    )
 
 
 def note_flow_run(session: Session, run: ClaimedRun, flow_run_id: str) -> None:
@@ -179,7 +203,9 @@ def refuse_run(session: Session, run: ClaimedRun, reason: str, *, now: datetime)
     Raises:
         LeaseLostError: another worker has the run.
     """
-    _finish(_held(session, run), RunState.REFUSED, reason, now)
+    row = _held(session, run)
+    _finish(row, RunState.REFUSED, reason, now)
+    row.input_characteristics = _characteristics(row, run)
     text = f"{run.manifest.identity}: {reason}"
     note(session, run.study_id, "not-analysed", text, at=now, run_id=run.run_id)
 

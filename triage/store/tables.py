@@ -15,6 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -181,11 +182,12 @@ class AnalysisRunRow(Table):
     __table_args__ = (
         UniqueConstraint("study_id", "model_id", "generation"),
         Index("ix_analysis_runs_queue", "state", "priority", "created_at"),
+        Index("ix_analysis_runs_model_id_finished_at", "model_id", "finished_at"),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
-    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"))
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
     generation: Mapped[int]
     state: Mapped[RunState] = mapped_column(state_of(RunState), default=RunState.PENDING)
@@ -251,7 +253,8 @@ class FindingRow(Table):
 class FeedbackRow(Table):
     """What a radiologist says of a finding; the newest of each person counts.
 
-    `verdict` is "agree", "disagree" or "unsure".
+    `verdict` is a `triage.core.agreement.Verdict`. `present` is what the finding said when it was
+    judged: another attempt of the run may say something else.
     """
 
     __tablename__ = "feedback"
@@ -261,8 +264,9 @@ class FeedbackRow(Table):
     finding_id: Mapped[int] = mapped_column(ForeignKey("findings.id", ondelete="CASCADE"))
     who: Mapped[str] = mapped_column(String(128))
     verdict: Mapped[str] = mapped_column(String(16))
+    present: Mapped[bool] = mapped_column(default=True, server_default=true())
     reason: Mapped[str] = mapped_column(Text, default="")
-    at: Mapped[datetime]
+    at: Mapped[datetime] = mapped_column(index=True)
 
 
 class ResultObjectRow(Table):
@@ -335,8 +339,8 @@ class StudyEventRow(Table):
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, committed, not-committed,
-    conflict, read, unread, purged, forgotten, announced, priors. The newest `id` is what open
-    worklists follow.
+    conflict, read, unread, purged, forgotten, announced, priors, feedback. The newest `id` is what
+    open worklists follow.
     """
 
     __tablename__ = "study_events"

@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.templating import Jinja2Templates
 
 from triage.web.context import UID_PATTERN, Context, Uid, WebContext
+from triage.web.people import person_at
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.worklist.operations import DeliveryNotDeadError, operations, resend
@@ -106,7 +107,7 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
         view = study_view(session, study_instance_uid, now)
     if view is None:
         raise HTTPException(404, "Triage holds no such study.")
-    return _render(request, "study.html", {"study": view, "now": now})
+    return _render(request, "study.html", {"study": view, "now": now, "who": person_at(request)})
 
 
 @router.post("/studies/{study_instance_uid}/read", dependencies=[Depends(require_same_origin)])

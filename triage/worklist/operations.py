@@ -22,6 +22,7 @@ from triage.store.tables import (
     StudyEventRow,
     StudyRow,
 )
+from triage.store.watch_alerts import open_alerts
 from triage.store.workers import alive_workers
 from triage.worklist.study_view import DeliveryView, delivery_view
 from triage.worklist.wording import without_series_uids
@@ -88,6 +89,16 @@ class DiskView(_View):
     text: str
 
 
+class AlertView(_View):
+    """A rule about live models that a model breaks."""
+
+    model: str
+    version: str
+    rule: str
+    text: str
+    raised_at: datetime
+
+
 class Operations(_View):
     """The state of the whole."""
 
@@ -100,6 +111,7 @@ class Operations(_View):
     stuck: tuple[StuckDelivery, ...]
     problems: tuple[ProblemRun, ...]
     events: tuple[RecentEvent, ...]
+    alerts: tuple[AlertView, ...] = ()
 
 
 class DeliveryNotDeadError(Exception):
@@ -146,6 +158,16 @@ def operations(session: Session, now: datetime, disk: DiskView | None = None) ->
         stuck=_stuck(session),
         problems=_problems(session, now),
         events=_newest_events(session),
+        alerts=tuple(
+            AlertView(
+                model=alert.model,
+                version=alert.version,
+                rule=alert.rule,
+                text=alert.text,
+                raised_at=alert.raised_at,
+            )
+            for alert in open_alerts(session)
+        ),
     )
 
 

@@ -15,11 +15,13 @@ from triage.core.priority import Priority
 from triage.core.priors import SearchState
 from triage.core.runs import RunState
 from triage.core.stages import Stage
+from triage.store.feedback import Feedback, feedback_on
 from triage.store.priors import prior_rows
 from triage.store.studies import find_study
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
+    FindingRow,
     PriorityEventRow,
     PriorSearchRow,
     ResultObjectRow,
@@ -56,9 +58,19 @@ class PatientView(_View):
     sex: str
 
 
+class FeedbackView(_View):
+    """What a person says of a finding."""
+
+    who: str
+    verdict: str
+    reason: str
+    at: datetime
+
+
 class FindingView(_View):
     """A finding as the study page states it."""
 
+    finding_id: int
     key: str
     title: str
     present: bool
@@ -73,6 +85,7 @@ class FindingView(_View):
     segmentation_uid: str
     key_image_uids: tuple[str, ...]
     heat_map_series_uid: str
+    feedback: tuple[FeedbackView, ...]
 
 
 class DeliveryView(_View):
@@ -209,7 +222,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         purge_reason=study.purge_reason,
         waiting_s=max(0.0, ((study.read_at or now) - study.first_instance_at).total_seconds()),
         series=_series(session, study, runs),
-        findings=_findings(runs, study),
+        findings=_findings(session, runs, study),
         runs=tuple(_run_view(run, study) for run in runs),
         is_prior=study.is_prior,
         priors=_priors(session, study),
@@ -255,13 +268,17 @@ def _series(
     return tuple(series_view(row, made_by.get(row.series_instance_uid)) for row in rows)
 
 
-def _findings(runs: Sequence[AnalysisRunRow], study: StudyRow) -> tuple[FindingView, ...]:
-    views = [
-        _finding_view(Finding.model_validate(row.content), run)
+def _findings(
+    session: Session, runs: Sequence[AnalysisRunRow], study: StudyRow
+) -> tuple[FindingView, ...]:
+    rows = [
+        (row, run)
         for run in runs
         if run.generation == study.generation and run.state is not RunState.SUPERSEDED
         for row in run.findings
     ]
+    said = feedback_on(session, (row.id for row, _ in rows))
+    views = [_finding_view(row, run, said.get(row.id, ())) for row, run in rows]
     urgency = {p.name.lower(): p for p in Priority}
     return tuple(
         sorted(
@@ -276,10 +293,14 @@ def _findings(runs: Sequence[AnalysisRunRow], study: StudyRow) -> tuple[FindingV
     )
 
 
-def _finding_view(finding: Finding, run: AnalysisRunRow) -> FindingView:
+def _finding_view(
+    row: FindingRow, run: AnalysisRunRow, feedback: Sequence[Feedback]
+) -> FindingView:
+    finding = Finding.model_validate(row.content)
     series_of = {o.role: o.series_instance_uid for o in run.result_objects}
     uid_of = {o.role: o.sop_instance_uid for o in run.result_objects}
     return FindingView(
+        finding_id=row.id,
         key=finding.key,
         title=finding.code.meaning,
         present=finding.present,
@@ -296,6 +317,11 @@ def _finding_view(finding: Finding, run: AnalysisRunRow) -> FindingView:
         segmentation_uid=uid_of.get("seg", ""),
         key_image_uids=finding.key_image_uids,
         heat_map_series_uid=series_of.get("heat-map", "") if finding.present else "",
+        feedback=tuple(
+            FeedbackView(who=one.who, verdict=one.verdict.value, reason=one.reason, at=one.at)
+            for one in feedback
+            if one.present is finding.present
+        ),
     )
 
 

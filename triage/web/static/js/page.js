@@ -65,9 +65,10 @@ export function toast(text, action = null) {
   toastTimer = setTimeout(() => (place.hidden = true), 9000);
 }
 
-async function post(address) {
+async function post(address, body = null) {
   const response = await fetch(address, {
     method: "POST",
+    body,
     headers: { "X-Triage-Request": "page", Accept: "application/json" },
     redirect: "manual", // the answer is a way back for pages without script
   });
@@ -97,6 +98,22 @@ export function handleReading(onDone) {
       toast(`Nothing was changed: ${error.message}`);
     }
     form.querySelector("button").disabled = false;
+    onDone();
+  });
+}
+
+/** Let the buttons "agree", "disagree" and "unsure" work without leaving the page. */
+export function handleFeedback(onDone) {
+  document.addEventListener("submit", async (event) => {
+    const form = event.target.closest("form[data-feedback]");
+    if (!form) return;
+    event.preventDefault();
+    try {
+      await post(form.getAttribute("action"), new FormData(form, event.submitter));
+      toast("Noted.");
+    } catch (error) {
+      toast(`Nothing was noted: ${error.message}`);
+    }
     onDone();
   });
 }

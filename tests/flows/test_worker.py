@@ -1,0 +1,49 @@
+"""What a worker does beside analysing studies."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import select
+
+from flows.steps import Step
+from flows.worker import Worker
+from tests.store.lived import add_runs, add_watched_model, every
+from tests.tools import ManualClock
+from triage.models.host import ModelHosts
+from triage.settings import Settings, WatchSettings, WorkerSettings
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+from triage.store.model_tables import ModelAlertRow
+
+
+async def test_a_worker_raises_alerts_about_live_models(
+    sqlite_database: Database, files: InstanceFiles, clock: ManualClock, tmp_path: Path
+) -> None:
+    with sqlite_database.transaction() as session:
+        model = add_watched_model(session, clock() - timedelta(days=1))
+        add_runs(session, model, every(clock(), 20, timedelta(hours=1)), whole_s=200)
+    settings = Settings(
+        data_directory=tmp_path,
+        worker=WorkerSettings(warm_models=False),
+        watch=WatchSettings(interval_s=0.1),
+    )
+    hosts = ModelHosts(settings.worker)
+    worker = Worker(Step("tests", settings, sqlite_database, files, hosts, clock))
+    working = asyncio.create_task(worker.work())
+    try:
+        async with asyncio.timeout(60):
+            while not raised(sqlite_database):
+                await asyncio.sleep(0.05)
+    finally:
+        worker.stop()
+        await working
+        hosts.close()
+    assert raised(sqlite_database) == ["slow"]
+
+
+def raised(database: Database) -> list[str]:
+    with database.reading() as session:
+        return list(session.scalars(select(ModelAlertRow.rule)))
