@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session, joinedload
 from triage.core.findings import Finding
 from triage.core.manifest import ModelManifest
 from triage.core.runs import RunState, check_transition
+from triage.core.stages import COUNTING_STAGES, RUNNING_STAGES, Stage
 from triage.core.studies import Series
 from triage.store.history import note
+from triage.store.stand_ins import ask_production
 from triage.store.studies import load_series
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
 
@@ -44,16 +46,11 @@ def claim_most_urgent(
 ) -> ClaimedRun | None:
     """Claim the most urgent run that is pending, or None if there is none.
 
-    Most urgent is the highest order priority, then the longest wait. Two workers never get the
-    same run: PostgreSQL skips rows that another has locked, SQLite has one writer at a time.
+    Most urgent is the highest order priority, then the longest wait; a shadow run comes after all
+    that count, because nobody waits for it. Two workers never get the same run: PostgreSQL skips
+    rows that another has locked, SQLite has one writer at a time.
     """
-    run = session.scalars(
-        select(AnalysisRunRow)
-        .where(AnalysisRunRow.state == RunState.PENDING, AnalysisRunRow.available_at <= now)
-        .order_by(AnalysisRunRow.priority.desc(), AnalysisRunRow.created_at, AnalysisRunRow.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=AnalysisRunRow)
-    ).first()
+    run = _most_urgent(session, COUNTING_STAGES, now) or _most_urgent(session, RUNNING_STAGES, now)
     if run is None:
         return None
     check_transition(run.id, run.state, RunState.RUNNING)
@@ -68,6 +65,22 @@ def claim_most_urgent(
     series = load_series(session, run.series_id)
     run.instances_sha256 = series.digest()
     return _claimed(session, run, series)
+
+
+def _most_urgent(
+    session: Session, stages: Collection[Stage], now: datetime
+) -> AnalysisRunRow | None:
+    return session.scalars(
+        select(AnalysisRunRow)
+        .where(
+            AnalysisRunRow.state == RunState.PENDING,
+            AnalysisRunRow.available_at <= now,
+            AnalysisRunRow.stage.in_(stages),
+        )
+        .order_by(AnalysisRunRow.priority.desc(), AnalysisRunRow.created_at, AnalysisRunRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=AnalysisRunRow)
+    ).first()
 
 
 def _claimed(session: Session, run: AnalysisRunRow, series: Series) -> ClaimedRun:
@@ -156,9 +169,11 @@ def refuse_run(session: Session, run: ClaimedRun, reason: str, *, now: datetime)
     Raises:
         LeaseLostError: another worker has the run.
     """
-    _finish(_held(session, run), RunState.REFUSED, reason, now)
+    row = _held(session, run)
+    _finish(row, RunState.REFUSED, reason, now)
     text = f"{run.manifest.identity}: {reason}"
     note(session, run.study_id, "not-analysed", text, at=now, run_id=run.run_id)
+    ask_production(session, row, now)
 
 
 def fail_attempt(
@@ -247,6 +262,7 @@ def _end_attempt(
     now: datetime,
 ) -> RunState:
     identity = f"{row.model.name} {row.model.version}"
+    ask_production(session, row, now)  # at the first failure: it does not wait for the last
     if row.attempts >= maximum_attempts:
         _finish(row, RunState.FAILED, reason, now)
         text = f"{identity}: {reason} ({row.attempts} attempts)"

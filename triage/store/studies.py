@@ -25,12 +25,12 @@ from triage.core.manifest import ModelManifest
 from triage.core.priority import Priority, effective_priority
 from triage.core.routing import select_series
 from triage.core.runs import RunState, StudyState, check_transition
-from triage.core.stages import RUNNING_STAGES
+from triage.core.stages import RUNNING_STAGES, Stage, is_in_share
 from triage.core.studies import Instance, Series, Study
 from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER, load_arrivals
 from triage.store.chunks import MOST_IN_A_STATEMENT, chunks
 from triage.store.files import StoredFile
-from triage.store.history import note
+from triage.store.history import SHADOW_KIND, note
 from triage.store.model_tables import ModelRow
 from triage.store.outbox import withdraw_unsent
 from triage.store.prior_searches import is_wanted_as_prior, wait_for_priors
@@ -542,7 +542,8 @@ def _carry_out(
         supersede_run(session, earlier, reason, now)
     if want.series is None:
         text = f"{identity_of(want.model)}: {want.reason}"
-        note(session, study.id, "not-routed", text, at=now)
+        kind = "not-routed" if want.model.stage.counts else SHADOW_KIND
+        note(session, study.id, kind, text, at=now)
         return
     text = f"queued for {identity_of(want.model)}"
     queue_run(session, study, want, text, now, available_at=available_at)
@@ -568,18 +569,53 @@ class WantedRun:
 
 
 def wanted_runs(session: Session, study: StudyRow) -> list[WantedRun]:
-    """Return what each production and shadow model gets of the images that are here."""
-    content = load_study(session, study.id)
-    series_ids = {s.series_instance_uid: s.id for s in _series_rows(session, study.id)}
+    """Return what each model that is asked gets of the images that are here.
+
+    Shadows are asked for every study. Of a canary and the version in production one is asked, the
+    canary for its share of the studies; but both are where the canary gets nothing or is parked,
+    and where production was asked about this study before.
+    """
     models = session.scalars(
         select(ModelRow).where(ModelRow.stage.in_(RUNNING_STAGES)).order_by(ModelRow.id)
     ).all()
+    asked = [m for m in models if m.stage is not Stage.CANARY or _is_in_share(m, study)]
+    wanted = _wants(session, study, asked)
+    answered = {w.model.name for w in wanted if _answers_alone(w)}
+    if not answered:
+        return wanted
+    asked_before = live_runs(session, study.id)
+    return [
+        want
+        for want in wanted
+        if want.model.stage is not Stage.PRODUCTION
+        or want.model.name not in answered
+        or want.model.id in asked_before
+    ]
+
+
+def want_of(session: Session, study: StudyRow, model: ModelRow) -> WantedRun:
+    """Return what one model gets of the images that are here, whatever its stage."""
+    return _wants(session, study, [model])[0]
+
+
+def _wants(session: Session, study: StudyRow, models: Sequence[ModelRow]) -> list[WantedRun]:
+    content = load_study(session, study.id)
+    series_ids = {s.series_instance_uid: s.id for s in _series_rows(session, study.id)}
     wanted = []
     for model in models:
         selected, reason = _route(content, model)
         series_id = series_ids[selected.series_instance_uid] if selected is not None else None
         wanted.append(WantedRun(model, selected, series_id, reason))
     return wanted
+
+
+def _is_in_share(canary: ModelRow, study: StudyRow) -> bool:
+    return is_in_share(canary.name, study.study_instance_uid, canary.share)
+
+
+def _answers_alone(want: WantedRun) -> bool:
+    model = want.model
+    return model.stage is Stage.CANARY and want.series is not None and model.parked_until is None
 
 
 def live_runs(session: Session, study_id: int) -> dict[int, AnalysisRunRow]:
