@@ -78,6 +78,22 @@ class Agreement(_View):
     only_b_right: int = 0
     mcnemar_p: float | None = None
 
+    def said(self, version_a: str, version_b: str) -> str:
+        """Return the same in a sentence."""
+        if self.agreement is None:
+            return f"{self.key}: no study that both answered"
+        kappa = "" if self.kappa is None else f", kappa {self.kappa:.2f}"
+        text = (
+            f"{self.key}: the same in {self.agreement:.1%} of {self.studies} studies{kappa}; "
+            f"only {version_a} {self.only_a}, only {version_b} {self.only_b}"
+        )
+        if self.mcnemar_p is None:
+            return text
+        return (
+            f"{text}; of {self.labelled} with a label only {version_a} right {self.only_a_right}, "
+            f"only {version_b} right {self.only_b_right}, McNemar p {self.mcnemar_p:.3f}"
+        )
+
 
 class Comparison(_View):
     """Both versions on the same studies; the studies where they differ come first."""

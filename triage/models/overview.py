@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -106,7 +106,7 @@ def show_model(session: Session, name: str, now: datetime) -> Model:
     """Return all that is known about a model.
 
     Raises:
-        StageError: there is no model of that name.
+        UnknownModelError: there is no model of that name.
     """
     rows = versions_of(session, name)
     version_of = {row.id: row.version for row in rows}
@@ -257,13 +257,8 @@ def add_evaluation(
     return row
 
 
-def find_registered(session: Session, name: str, version: str) -> ModelRow | None:
-    """Return the row of a version, or None where it is not registered."""
+def registered_with(session: Session, name: str, package_sha256: str) -> ModelRow | None:
+    """Return the version of a model whose package has this digest, or None."""
     return session.scalar(
-        select(ModelRow).where(ModelRow.name == name, ModelRow.version == version)
+        select(ModelRow).where(ModelRow.name == name, ModelRow.package_sha256 == package_sha256)
     )
-
-
-def names_of(versions: Iterable[ModelVersion]) -> tuple[str, ...]:
-    """Return the names of the models among the versions, each once."""
-    return tuple(dict.fromkeys(v.name for v in versions))

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from triage.core.errors import TriageError
 from triage.core.stages import Stage
 from triage.models.packages import PackageError
+from triage.models.placeholders import unfilled
 from triage.models.registry import registered_package
 from triage.store.model_tables import ModelEventRow, ModelRow
 
@@ -28,6 +29,10 @@ class StageError(TriageError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+
+
+class UnknownModelError(StageError):
+    """No model of that name, or no such version of it, is registered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,8 @@ def promote(
         raise StageError("to", f"{name} {version} is in {to} already")
     if to is Stage.CANARY:
         _require_production_beside(versions, model)
+    if to.counts:
+        _require_filled(model)
     _require_intact(model)
     _make_room(session, versions, model, to, decision)
     _move(session, model, to, PROMOTED, decision, share=share)
@@ -149,7 +156,7 @@ def versions_of(session: Session, name: str) -> Sequence[ModelRow]:
     """Return the registered versions of a model, the newest first.
 
     Raises:
-        StageError: there is no model of that name.
+        UnknownModelError: there is no model of that name.
     """
     return sorted(_versions(session, name), key=_number, reverse=True)
 
@@ -158,7 +165,7 @@ def version_of(session: Session, name: str, version: str) -> ModelRow:
     """Return one registered version.
 
     Raises:
-        StageError: there is no such version.
+        UnknownModelError: there is no such version.
     """
     return _of_version(_versions(session, name), name, version)
 
@@ -168,7 +175,7 @@ def _versions(session: Session, name: str, *, is_locking: bool = False) -> Seque
     rows = session.scalars(statement.with_for_update() if is_locking else statement).all()
     if not rows:
         known = session.scalars(select(ModelRow.name).distinct().order_by(ModelRow.name)).all()
-        raise StageError(
+        raise UnknownModelError(
             "name", f"no model {name} is registered; registered are: {', '.join(known) or 'none'}"
         )
     return rows
@@ -182,7 +189,7 @@ def _locked(session: Session, name: str) -> Sequence[ModelRow]:
 def _of_version(versions: Iterable[ModelRow], name: str, version: str) -> ModelRow:
     known = {model.version: model for model in versions}
     if version not in known:
-        raise StageError(
+        raise UnknownModelError(
             "version", f"{name} has no version {version}; registered are: {', '.join(known)}"
         )
     return known[version]
@@ -209,6 +216,14 @@ def _require_production_beside(versions: Iterable[ModelRow], model: ModelRow) ->
             "to",
             f"a canary stands beside a version in production, and {model.name} has no other; "
             "promote to production or shadow",
+        )
+
+
+def _require_filled(model: ModelRow) -> None:
+    keys = ", ".join(unfilled(model.manifest))
+    if keys:
+        raise StageError(
+            "version", f"its model.yaml still leaves to be said: {keys}; register a new version"
         )
 
 
