@@ -236,6 +236,8 @@ class WebSettings(_Section):
     """Their port."""
     allowed_hosts: tuple[str, ...] = ()
     """Names of this server in browsers, beside loopback; other Host headers are refused."""
+    maximum_package_mb: Annotated[int, Field(ge=1)] = 4096
+    """The longest upload of a model package, in MB; a longer one is answered with 413."""
 
 
 class ArchiveSettings(_TlsPeer):
