@@ -69,6 +69,7 @@ def run(typed: Typed, folder: Path) -> None:
             assert part in ran.output, f"{typed.command}\n{ran.output}"
 
 
+@pytest.mark.timeout(900)  # it starts a model's host four times
 def test_every_command_of_the_tutorial_does_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,18 +81,22 @@ def check(folder: Path, *, record: bool) -> None:
 
 
 @models.command("register")
-@click.argument("folder", type=_Folder)
+@click.argument("package", type=click.Path(exists=True, path_type=Path))
 @click.option("--reason", default="", help="Why; it stays in the history.")
 @who_option
-def register(folder: Path, reason: str, who: str) -> None:
-    """Register the package in FOLDER as a shadow; one that is registered keeps its stage."""
-    from triage.models.packages import load_package
-    from triage.models.registry import register_package
+def register(package: Path, reason: str, who: str) -> None:
+    """Register PACKAGE, a folder or an archive, as a shadow.
 
-    package = load_package(folder)
-    with opened_store(load_settings()) as store, store.transaction() as session:
-        row = register_package(session, package, who=who, reason=reason, now=datetime.now(UTC))
-        out.print(f"{package.manifest.identity} is registered as {row.stage}", highlight=False)
+    One that is registered keeps its stage.
+    """
+    from triage.models.registration import register_at
+
+    settings = load_settings()
+    with opened_store(settings) as store:
+        row = register_at(
+            store, package, settings.data_directory, who=who, reason=reason, now=datetime.now(UTC)
+        )
+    out.print(f"{row.name} {row.version} is registered as {row.stage}", highlight=False)
 
 
 @models.command("list")
@@ -100,14 +104,16 @@ def list_models() -> None:
     """Show the registered models."""
     from triage.models.overview import list_models
 
-    table = Table("model", "version", "stage", "runs of the last day", "title", "notice")
+    table = Table(
+        "model", "version", "stage", "signed by", "runs of the last day", "title", "notice"
+    )
     with opened_store(load_settings()) as store, store.reading() as session:
         for one in list_models(session, datetime.now(UTC)):
             stage = f"{one.stage} {one.share:.0%}" if one.share else str(one.stage)
             runs = ", ".join(
                 f"{count} {state}" for state, count in one.health.runs.items() if count
             )
-            table.add_row(one.name, one.version, stage, runs, one.title, one.notice)
+            table.add_row(one.name, one.version, stage, one.signed_by, runs, one.title, one.notice)
     out.print(table)
 
 

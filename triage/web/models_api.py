@@ -25,6 +25,7 @@ from triage.models.overview import (
     show_model,
 )
 from triage.models.packages import PackageError
+from triage.models.registration import register_at
 from triage.models.stages import (
     Decision,
     StageError,
@@ -33,7 +34,6 @@ from triage.models.stages import (
     retire,
     rollback,
 )
-from triage.models.uploads import register_archive
 from triage.store.model_tables import ModelRow
 from triage.web.context import Context, WebContext
 from triage.web.security import require_same_origin
@@ -265,7 +265,7 @@ def _register(context: WebContext, upload: UploadFile, decision: Decision) -> Mo
             while chunk := upload.file.read(1 << 20):
                 file.write(chunk)
         with saying_what_is_wrong():
-            return register_archive(
+            return register_at(
                 context.database,
                 archive,
                 data,

@@ -1,4 +1,4 @@
-"""A package that comes over the network: unpacked, checked, kept and registered."""
+"""A package from a folder or an archive: unpacked, checked, kept and registered."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from triage.store.database import Database
 from triage.store.model_tables import ModelRow
 
 
-def register_archive(
-    store: Database, archive: Path, data_directory: Path, *, who: str, reason: str, now: datetime
+def register_at(
+    store: Database, path: Path, data_directory: Path, *, who: str, reason: str, now: datetime
 ) -> ModelRow:
-    """Register the package in `archive` as a shadow, and return its row.
+    """Register the package at `path`, a folder or an archive, and return its row.
+
+    A new one begins as a shadow; one that is registered keeps its stage.
 
     Raises:
         PackageError: it is no package, or its name and version are registered with other content.
     """
-    with open_package(archive) as folder:
+    with open_package(path) as folder:
         kept = _keep(load_package(folder), data_directory)
     with store.transaction() as session:
         row = register_package(session, kept, who=who, reason=reason, now=now)
@@ -39,5 +41,5 @@ def _keep(package: ModelPackage, data_directory: Path) -> ModelPackage:
         unfinished.rename(home)
     kept = load_package(home)
     if kept.sha256 != package.sha256:
-        raise PackageError(f"{home}: the copy differs from the archive; look at the disk")
+        raise PackageError(f"{home}: the copy differs from its source; look at the disk")
     return kept
