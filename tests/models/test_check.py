@@ -17,9 +17,9 @@ from tests.models.tiny import axial_series, head_with_lesion, write_all
 from tests.tools import PROJECT
 from triage.models.check import Verdict, check_package
 from triage.models.model_files import ScaffoldError, read_model_file
+from triage.models.package_samples import EXPECTED, record_expectations, samples_of
 from triage.models.packages import ModelPackage, PackageError, load_package
 from triage.models.placeholders import PLACEHOLDER, unfilled
-from triage.models.samples import EXPECTED, record_expectations, samples_of
 from triage.models.scaffold import Said, scaffold
 from triage.settings import WorkerSettings
 from triage.simulator.radiograph import Examination, Subject, radiograph

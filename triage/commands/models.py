@@ -66,7 +66,7 @@ def init_package(
 def check(folder: Path, *, record: bool) -> None:
     """Check the package in FOLDER and run it on its samples; fails where something is wrong."""
     from triage.models.check import check_package
-    from triage.models.samples import record_expectations
+    from triage.models.package_samples import record_expectations
 
     configure_logs(for_people=True, least=logging.ERROR)
     report = check_package(folder, load_settings().worker)

@@ -12,9 +12,9 @@ from pathlib import Path
 from triage.core.analysis import Analysis, AnalysisFailedError, InputRefusedError
 from triage.core.findings import Finding
 from triage.models.host import ModelHosts
+from triage.models.package_samples import EXPECTED, FOLDER, Sample, SampleError, samples_of
 from triage.models.packages import ModelPackage, PackageError, load_package
 from triage.models.placeholders import PLACEHOLDER, unfilled
-from triage.models.samples import EXPECTED, FOLDER, Sample, SampleError, samples_of
 from triage.models.try_model import analyse_study, read_study
 from triage.settings import WorkerSettings
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from triage.models.bundles import Bundle, read_bundle
 from triage.models.model_files import ModelFile, ScaffoldError, read_model_file
+from triage.models.package_samples import FOLDER
 from triage.models.packages import MANIFEST_NAME, file_sha256
 from triage.models.placeholders import PLACEHOLDER
-from triage.models.samples import FOLDER
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{1,62}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
