@@ -12,7 +12,7 @@ from triage.core.stages import Stage, is_in_share
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
-from triage.store.runs import fail_attempt, refuse_run
+from triage.store.runs import fail_attempt, recover_expired_leases, refuse_run
 from triage.store.tables import AnalysisRunRow
 
 NAME = "head-ct-hemorrhage"
@@ -110,6 +110,20 @@ def test_production_is_asked_where_the_canary_cannot_answer(
             canary.manifest = {**canary.manifest, "accepts": {"modalities": ["MR"]}}
     complete_one(hospital, is_of_canary=True)
     assert ("1.0.0", "production", "pending") in asked(hospital)
+
+
+def test_study_does_not_wait_for_a_canary_that_is_parked_later(hospital: Hospital) -> None:
+    complete_one(hospital, is_of_canary=True)
+    with hospital.database.transaction() as session:
+        canary = session.query(ModelRow).filter_by(version="1.1.0").one()
+        canary.parked_until = hospital.clock() + timedelta(minutes=5)
+    for _ in range(2):  # once is enough
+        with hospital.database.transaction() as session:
+            recover_expired_leases(session, maximum_attempts=2, now=hospital.clock())
+    assert asked(hospital) == [
+        ("1.1.0", "canary", "pending"),
+        ("1.0.0", "production", "pending"),
+    ]
 
 
 def test_run_keeps_its_stage_when_the_model_moves_on(hospital: Hospital) -> None:

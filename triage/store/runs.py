@@ -15,7 +15,7 @@ from triage.core.runs import RunState, check_transition
 from triage.core.stages import COUNTING_STAGES, RUNNING_STAGES, Stage
 from triage.core.studies import Series
 from triage.store.history import note
-from triage.store.stand_ins import ask_production
+from triage.store.stand_ins import ask_production, ask_production_for_parked
 from triage.store.studies import load_series
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
 
@@ -212,7 +212,8 @@ class AbandonedRun:
 def recover_expired_leases(
     session: Session, *, maximum_attempts: int, now: datetime
 ) -> list[AbandonedRun]:
-    """Put back the runs whose worker has died."""
+    """Put back the runs whose worker has died, and let no study wait for a parked canary."""
+    ask_production_for_parked(session, now)
     expired = session.scalars(
         select(AnalysisRunRow)
         .where(AnalysisRunRow.state == RunState.RUNNING, AnalysisRunRow.lease_until < now)

@@ -7,11 +7,29 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from triage.core.runs import RunState
 from triage.core.stages import Stage
 from triage.store.history import note
 from triage.store.model_tables import ModelRow
 from triage.store.studies import identity_of, live_runs, queue_run, want_of
 from triage.store.tables import AnalysisRunRow, StudyRow
+
+
+def ask_production_for_parked(session: Session, now: datetime) -> None:
+    """Queue for production what waits for a canary that was parked after it was queued."""
+    waiting = session.scalars(
+        select(AnalysisRunRow)
+        .join(ModelRow, ModelRow.id == AnalysisRunRow.model_id)
+        .where(
+            AnalysisRunRow.state == RunState.PENDING,
+            AnalysisRunRow.stage == Stage.CANARY,
+            ModelRow.parked_until.is_not(None),
+        )
+        .order_by(AnalysisRunRow.id)
+        .with_for_update(skip_locked=True, of=AnalysisRunRow)
+    ).all()
+    for run in waiting:
+        ask_production(session, run, now)
 
 
 def ask_production(session: Session, run: AnalysisRunRow, now: datetime) -> None:
