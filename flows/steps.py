@@ -136,7 +136,7 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
 async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str:
     """Record the findings and raise the study's priority in one transaction.
 
-    Runs that are not production never touch the worklist. Returns the outcome in words.
+    Shadow runs never touch the worklist. Returns the outcome in words.
     """
     identity = run.manifest.identity
     wanted = ai_priority([(identity, finding) for finding in analysis.findings])
@@ -168,7 +168,8 @@ async def build_and_store_results(
 ) -> tuple[list[NewResultObject], float]:
     """Build the DICOM objects that the manifest asks for and make their files durable.
 
-    Returns the objects and the seconds that it took.
+    Those of a shadow run are built, so that a failure comes to light, and not kept. Returns the
+    objects that are kept and the seconds that it took.
     """
     started = asyncio.get_running_loop().time()
 
@@ -180,7 +181,7 @@ async def build_and_store_results(
             settings=step.settings.results,
             produced_at=step.clock(),
         )
-        return store_results(step.files, objects)
+        return store_results(step.files, objects) if run.counts else []
 
     try:
         stored = await asyncio.to_thread(build)
@@ -202,8 +203,7 @@ async def complete_run(
     """Complete the run, index its objects and queue their deliveries, in one transaction."""
     stored, seconds = objects
     timings = {**analysis.timings_s, "results": round(seconds, 3)}
-    # Shadow runs never touch the archive.
-    archives = [d.name for d in step.settings.destinations] if run.counts else []
+    archives = [d.name for d in step.settings.destinations]
 
     def complete() -> None:
         now = step.clock()

@@ -76,8 +76,8 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("code of models", lambda: _code_of_models(database))
             yield _guarded("worker", lambda: _worker(database))
             yield _guarded("deliveries", lambda: _deliveries(database))
-        yield _guarded("sandbox", lambda: _sandbox(settings))
             yield _guarded("model watch", lambda: _model_watch(database))
+        yield _guarded("sandbox", lambda: _sandbox(settings))
         yield _guarded("web", lambda: _web(settings))
         if settings.receiver.count_at:
             yield _guarded("count_at", lambda: _count_at(settings))

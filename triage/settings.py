@@ -280,6 +280,8 @@ class WebSettings(_Section):
     """Header in which the proxy in front names the person who is logged in, such as
     `X-Remote-User`; it must remove what browsers send under that name. Empty: feedback is kept
     under the computer's address."""
+    maximum_package_mb: Annotated[int, Field(ge=1)] = 4096
+    """The longest upload of a model package, in MB; a longer one is answered with 413."""
 
 
 class ArchiveSettings(_TlsPeer):

@@ -1,4 +1,4 @@
-"""`triage models try`: a model on a folder of files, outside the queue and without a database."""
+"""`triage models try`: a model on one study, outside the queue."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydicom import dcmread
 
 from triage.core.analysis import Analysis
 from triage.core.manifest import ModelManifest
+from triage.core.studies import Study
+from triage.models import try_model
 from triage.models.code import code_in
 from triage.models.packages import ModelPackage
 from triage.models.previews import write_previews
-from triage.models.registry import package_named
-from triage.models.try_model import try_model
 from triage.results.build import build_results, number_segments
 from triage.settings import Settings
 
@@ -31,17 +31,19 @@ class Trial:
     lines: tuple[str, ...]
 
 
-def try_on_folder(model: str, folder: Path, destination: Path, settings: Settings) -> Trial:
-    """Analyse the study in `folder` and write findings, DICOM objects and pictures.
+def try_on_study(
+    package: ModelPackage, study: Study, destination: Path, settings: Settings
+) -> Trial:
+    """Analyse a study and write findings, DICOM objects and pictures into `destination`.
 
     Raises:
-        PackageError: there is no such model, or it is broken.
         InputRefusedError: the model accepts no series of the study.
         AnalysisFailedError: the model could not be run.
     """
-    package = package_named(model, settings.model_registry)
     manifest = package.manifest
-    tried = try_model(package, folder, worker=settings.worker, sandbox=settings.trust.sandbox)
+    tried = try_model.try_on_study(
+        package, study, worker=settings.worker, sandbox=settings.trust.sandbox
+    )
     analysis = number_segments(tried, manifest)
     destination.mkdir(parents=True, exist_ok=True)
     findings = destination / "findings.json"

@@ -198,6 +198,9 @@ async def test_shadow_run_touches_neither_worklist_nor_archive(
     assert (study.priority, study.ai_priority) == (Priority.ROUTINE, None)
     assert [f.present for f in rows(hospital, FindingRow)] == [True]
     assert rows(hospital, DeliveryRow) == []
+    assert rows(hospital, ResultObjectRow) == []
+    held = {instance.path for instance in rows(hospital, InstanceRow)}
+    assert len(held) == len(list(hospital.files.root.rglob("*.dcm")))  # nor left a file
 
 
 async def test_broken_images_are_a_stated_refusal_and_no_retry(

@@ -173,8 +173,8 @@ def test_model_is_evaluated_on_labelled_images(
     figures = evaluate_model(
         classification, labels, images, replicates=50, on_progress=lambda *at: seen.append(at)
     )
-    assert figures["images"] == 11
-    assert figures["images_without_prediction"] == 1  # the broken one is counted, not hidden
+    assert figures["cases"] == 11
+    assert figures["cases_without_prediction"] == 1  # the broken one is counted, not hidden
     assert figures["left.auc"] == 1.0
     assert figures["left.sensitivity"] == 1.0
     assert "right.auc" not in figures  # the table says nothing about it

@@ -2,26 +2,85 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import click
-from rich.progress import Progress
 from rich.table import Table
 
 from triage.commands.console import out
+from triage.commands.evaluation import compare, evaluate
+from triage.commands.stages import promote, retire, rollback
+from triage.commands.store import opened_store, who_option
 from triage.commands.trust import approve, keygen, sign
 from triage.core.studies import Study
 from triage.logs import configure_logs
 from triage.settings import load_settings
 
+_Folder = click.Path(exists=True, file_okay=False, path_type=Path)
+_COLOURS = {"ok": "green", "look": "yellow", "wrong": "red"}
+
 
 @click.group()
 def models() -> None:
-    """Register, try and evaluate model packages."""
+    """Make, check, register, promote, evaluate and compare models."""
+
+
+@models.command("init")
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--out",
+    "destination",
+    type=click.Path(path_type=Path),
+    help="The package's folder; NAME in this folder by default.",
+)
+@click.option("--name", default="", help="The model's name.")
+@click.option("--version", default="", help="Its version, such as 1.0.0.")
+@click.option("--modality", default="", help="Modality of the images that it accepts, such as CT.")
+@click.option("--size", type=int, help="Rows and columns of the image it takes; not for volumes.")
+@click.option("--label", "labels", multiple=True, help="What a channel finds; once for each.")
+def init_package(
+    source: Path,
+    destination: Path | None,
+    *,
+    name: str,
+    version: str,
+    modality: str,
+    size: int | None,
+    labels: tuple[str, ...],
+) -> None:
+    """Make a package from SOURCE: a MONAI bundle's folder or a network's file.
+
+    The file is TorchScript, torch.export, ONNX or Python. What only you can say is marked.
+    """
+    from triage.models.scaffold import Said, scaffold
+
+    said = Said(name, version, modality.upper(), size, labels)
+    folder = scaffold(source, destination or Path(name or source.stem.lower()), said)
+    out.print(f"{folder} is made; next: triage models check {folder}", highlight=False)
+
+
+@models.command("check")
+@click.argument("folder", type=_Folder)
+@click.option("--record", is_flag=True, help="Write what it says as what its samples expect.")
+def check(folder: Path, *, record: bool) -> None:
+    """Check the package in FOLDER and run it on its samples; fails where something is wrong."""
+    from triage.models.check import check_package
+    from triage.models.package_samples import record_expectations
+
+    configure_logs(for_people=True, least=logging.ERROR)
+    settings = load_settings()
+    report = check_package(folder, settings.worker, settings.trust.sandbox)
+    for one in report.checks:
+        mark = f"[{_COLOURS[one.verdict]}]{one.verdict:<5}[/]"
+        out.print(f"{mark} {one.name}: ", end="")
+        out.print(one.text, highlight=False, markup=False)
+    if record and report.said:
+        path = record_expectations(folder, report.said)
+        out.print(f"{path} is written; read it before you rely on it", highlight=False)
+    sys.exit(0 if report.is_ok else 1)
 
 
 models.add_command(keygen)
@@ -31,65 +90,104 @@ models.add_command(approve)
 
 @models.command("register")
 @click.argument("package", type=click.Path(exists=True, path_type=Path))
-@click.option("--stage", type=click.Choice(["production", "shadow", "retired"]), default="shadow")
-def register_model(package: Path, stage: Literal["production", "shadow", "retired"]) -> None:
-    """Register PACKAGE, a folder, .zip or .tar.gz; one that is registered keeps its stage."""
-    from triage.models.admission import Admission
-    from triage.models.registry import register_package
+@click.option("--reason", default="", help="Why; it stays in the history.")
+@who_option
+def register(package: Path, reason: str, who: str) -> None:
+    """Register PACKAGE, a folder or an archive, as a shadow.
+
+    One that is registered keeps its stage.
+    """
+    from triage.models.registration import register_at
     from triage.store.code_approvals import WAITS_FOR_APPROVAL, waiting_digests
-    from triage.store.database import Database
 
     settings = load_settings()
-    store = Database(settings.database_url)
-    store.check_schema()
-    admitted = Admission(settings).admit(package)
-    with store.transaction() as session:
-        row = register_package(
-            session,
-            admitted.package,
-            stage=stage,
-            now=datetime.now(UTC),
-            signed_by=admitted.signed_by,
-        )
-        signed = f", signed by {row.signed_by}" if row.signed_by else ""
-        out.print(f"{row.name} {row.version} is registered as {row.stage}{signed}")
-        if row.package_sha256 in waiting_digests(session):
-            out.print(f"it is not run yet: {WAITS_FOR_APPROVAL}")
-    store.close()
+    with opened_store(settings) as store:
+        row = register_at(store, package, settings, who=who, reason=reason, now=datetime.now(UTC))
+        with store.reading() as session:
+            waits = row.package_sha256 in waiting_digests(session)
+    signed = f", signed by {row.signed_by}" if row.signed_by else ""
+    out.print(f"{row.name} {row.version} is registered as {row.stage}{signed}", highlight=False)
+    if waits:
+        out.print(f"it is not run yet: {WAITS_FOR_APPROVAL}", highlight=False)
 
 
 @models.command("list")
 def list_models() -> None:
     """Show the registered models."""
-    from sqlalchemy import select
+    from triage.models.overview import list_models
 
-    from triage.store.code_approvals import waiting_digests
-    from triage.store.database import Database
-    from triage.store.model_tables import ModelRow
-
-    store = Database(load_settings().database_url)
-    store.check_schema()
-    table = Table("model", "version", "stage", "signed by", "title", "notice")
-    with store.reading() as session:
-        waiting = waiting_digests(session)
-        for row in session.scalars(select(ModelRow).order_by(ModelRow.name, ModelRow.version)):
-            manifest = row.manifest
-            waits = ", waits for approval of its code" if row.package_sha256 in waiting else ""
-            table.add_row(
-                row.name,
-                row.version,
-                f"{row.stage}{waits}",
-                row.signed_by,
-                manifest["title"],
-                manifest["notice"],
+    table = Table(
+        "model", "version", "stage", "signed by", "runs of the last day", "title", "notice"
+    )
+    with opened_store(load_settings()) as store, store.reading() as session:
+        for one in list_models(session, datetime.now(UTC)):
+            stage = f"{one.stage} {one.share:.0%}" if one.share else str(one.stage)
+            waits = ", waits for approval of its code" if one.waits_for_approval else ""
+            runs = ", ".join(
+                f"{count} {state}" for state, count in one.health.runs.items() if count
             )
-    store.close()
+            table.add_row(
+                one.name, one.version, stage + waits, one.signed_by, runs, one.title, one.notice
+            )
     out.print(table)
+
+
+@models.command("show")
+@click.argument("name")
+@click.argument("version", required=False)
+def show(name: str, version: str | None) -> None:
+    """Show what the model NAME is, how it does, and who did what with it."""
+    from triage.models.overview import show_model
+    from triage.models.stages import version_of
+
+    with opened_store(load_settings()) as store, store.reading() as session:
+        if version is not None:
+            version_of(session, name, version)
+        model = show_model(session, name, datetime.now(UTC))
+    out.print(f"{model.title} ({name})", highlight=False)
+    for one in model.versions:
+        if version in (None, one.version):
+            _show_version(one.version, str(one.stage), one.notice, model.in_words[one.version])
+            problems = [
+                one.health.parked_reason if one.health.is_parked else "",
+                *one.health.alerts,
+            ]
+            for problem in filter(None, problems):
+                out.print(f"  wrong: {problem}", highlight=False, markup=False)
+    for evaluation in model.evaluations:
+        if version in (None, evaluation.version):
+            when = f"{evaluation.at:%Y-%m-%d}"
+            text = (
+                f"evaluated {when} on {evaluation.labels_name}: {_main_figures(evaluation.figures)}"
+            )
+            out.print(f"{evaluation.version}: {text}", highlight=False, markup=False)
+    table = Table("when", "version", "who", "what", "from", "to", "why")
+    for event in model.events:
+        if version in (None, event.version):
+            to = f"{event.to_stage} {event.share:.0%}" if event.share else event.to_stage
+            at = f"{event.at.astimezone():%Y-%m-%d %H:%M}"
+            table.add_row(
+                at, event.version, event.who, event.action, event.from_stage, to, event.reason
+            )
+    out.print(table)
+
+
+def _show_version(version: str, stage: str, notice: str, sentences: tuple[str, ...]) -> None:
+    for sentence in (f"{version}: {stage}. {notice}", *(f"  {line}" for line in sentences)):
+        out.print(sentence, highlight=False, markup=False)
+
+
+def _main_figures(figures: dict[str, object]) -> str:
+    wanted = (".auc", ".sensitivity", ".specificity")
+    main = [
+        f"{k} {v:.3f}" for k, v in figures.items() if k.endswith(wanted) and isinstance(v, float)
+    ]
+    return ", ".join(main) or "no figures"
 
 
 @models.command("try")
 @click.argument("model")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("study")
 @click.option(
     "--out",
     "destination",
@@ -97,16 +195,22 @@ def list_models() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder that gets findings.json, the DICOM objects and the preview pictures.",
 )
-def try_model(model: str, folder: Path, destination: Path) -> None:
-    """Run MODEL on the DICOM files in FOLDER, outside the queue.
+def try_model(model: str, study: str, destination: Path) -> None:
+    """Run MODEL on STUDY, outside the queue: nothing of it reaches worklist or archive.
 
     MODEL is a package's folder, or the name of a model in the registry, "name" or "name/version".
+    STUDY is a folder of DICOM files, or the Study Instance UID of a study that Triage holds.
     """
-    from triage.trial import try_on_folder
+    from triage.commands.packages import held_by_triage, package_meant
+    from triage.models.try_model import read_study
+    from triage.trial import try_on_study
 
     configure_logs(for_people=True, least=logging.WARNING)
-    trial = try_on_folder(model, folder, destination, load_settings())
-    for line in trial.lines:
+    settings = load_settings()
+    package = package_meant(model, settings)
+    path = Path(study)
+    content = read_study(path) if path.exists() else held_by_triage(study, settings)
+    for line in try_on_study(package, content, destination, settings).lines:
         out.print(line, highlight=False)
 
 
@@ -153,47 +257,5 @@ def _received(study_instance_uid: str) -> tuple[Study, tuple[Study, ...]]:
         store.close()
 
 
-@models.command("evaluate")
-@click.argument("model")
-@click.option(
-    "--labels",
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A table of labels in the form of NIH ChestX-ray14.",
-)
-@click.option(
-    "--images",
-    required=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of PNG or DICOM files.",
-)
-@click.option("--held-out-only", is_flag=True, help="Only patients that training never saw.")
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write figures."
-)
-def evaluate(
-    model: str, labels: Path, images: Path, *, held_out_only: bool, json_file: Path | None
-) -> None:
-    """Compare what MODEL says about IMAGES with LABELS: figures with 95 % intervals."""
-    from triage.models.evaluate import evaluate_model
-    from triage.models.registry import package_named
-
-    settings = load_settings()
-    configure_logs(for_people=True, least=logging.WARNING)
-    package = package_named(model, settings.model_registry)
-    with Progress(console=out, transient=True) as progress:
-        task = progress.add_task(package.manifest.identity, total=None)
-        figures = evaluate_model(
-            package,
-            labels,
-            images,
-            held_out_only=held_out_only,
-            worker=settings.worker,
-            sandbox=settings.trust.sandbox,
-            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    for name, value in figures.items():
-        shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-        out.print(f"{name:<44} {shown}", highlight=False)
-    if json_file is not None:
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+for command in (promote, retire, rollback, evaluate, compare):
+    models.add_command(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 
 
@@ -26,3 +27,16 @@ class Stage(StrEnum):
 
 COUNTING_STAGES = frozenset({Stage.CANARY, Stage.PRODUCTION})
 RUNNING_STAGES = frozenset({Stage.SHADOW, Stage.CANARY, Stage.PRODUCTION})
+
+
+def is_in_share(name: str, study_instance_uid: str, share: float) -> bool:
+    """Return whether the canary of the model `name` answers for a study.
+
+    The digest of both decides: a study stays on its side however often it is asked, also where
+    the share grows, and each model has a share of its own.
+
+    >>> [is_in_share("m", f"1.2.{n}", 0.5) for n in range(4)].count(True)
+    2
+    """
+    digest = hashlib.sha256(f"{name}\0{study_instance_uid}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64

@@ -15,42 +15,46 @@ from triage.models.code import code_in
 from triage.models.packages import MANIFEST_NAME, ModelPackage, PackageError, load_package
 from triage.models.shipped import APPROVED_BECAUSE, APPROVED_BY, is_shipped
 from triage.store.code_approvals import approve_code, ask_for_approval
-from triage.store.model_tables import ModelRow
+from triage.store.model_tables import ModelEventRow, ModelRow
 
-STAGES = (Stage.PRODUCTION, Stage.SHADOW, Stage.RETIRED)
+REGISTERED = "registered"
+BY_PREPARE = "triage prepare"
 
 
 def register_package(
     session: Session,
     package: ModelPackage,
     *,
-    stage: str | None = None,
+    stage: Stage | None = None,
+    who: str = BY_PREPARE,
+    reason: str = "",
     now: datetime,
     replace: bool = False,
     signed_by: str = "",
 ) -> ModelRow:
     """Register `package`, or find it registered already; a second call changes nothing.
 
-    A `stage` that is given is set. Without one, a new version goes to production and a registered
-    one keeps the stage that an administrator gave it. `replace` lets the content of a version
-    change, for development only: the runs of the old content would no longer say which model they
-    came from. `signed_by` is whose signature the package bears.
+    A new version begins in `stage`, or as a shadow; a registered one keeps the stage that an
+    administrator gave it. `replace` lets the content of a version change, for development only:
+    the runs of the old content would no longer say which model they came from. `signed_by` is
+    whose signature the package bears.
 
     A package with code waits for an administrator's approval, unless it was shipped with Triage.
 
     Raises:
-        PackageError: the same name and version is registered with other content, or there is no
-            such stage.
+        PackageError: the same name and version is registered with other content.
     """
     manifest = package.manifest
-    if stage is not None and stage not in STAGES:
-        raise PackageError(f"stage {stage!r} is unknown; use one of {', '.join(STAGES)}")
     row = session.scalar(
         select(ModelRow).where(ModelRow.name == manifest.name, ModelRow.version == manifest.version)
     )
+    is_new = row is None
     if row is None:
         row = ModelRow(
-            name=manifest.name, version=manifest.version, stage=STAGES[0], registered_at=now
+            name=manifest.name,
+            version=manifest.version,
+            stage=stage or Stage.SHADOW,
+            registered_at=now,
         )
         session.add(row)
     elif row.package_sha256 != package.sha256 and not replace:
@@ -58,12 +62,22 @@ def register_package(
             f"{package.path / MANIFEST_NAME}: version: {manifest.identity} is registered with "
             "other content, and a registered version never changes; raise the version"
         )
-    row.stage = Stage(stage) if stage else row.stage
     row.manifest = manifest.model_dump(mode="json")
     row.package_path = str(package.path)
     row.package_sha256 = package.sha256
     row.signed_by = signed_by or row.signed_by
     session.flush()
+    if is_new:
+        session.add(
+            ModelEventRow(
+                model_id=row.id,
+                at=now,
+                who=who[:128],
+                action=REGISTERED,
+                to_stage=row.stage,
+                reason=reason,
+            )
+        )
     if code_in(package):
         ask_for_approval(session, package.sha256, now=now)
     if is_shipped(package):
@@ -81,22 +95,39 @@ def register_all(
 ) -> tuple[str, ...]:
     """Register every package `NAME/VERSION/` below `registry_folder`; return what is wrong.
 
-    A broken package is reported with its reason and does not keep the others out.
+    At the first start the newest version of each model goes to production, and the older ones are
+    there to go back to. A version that comes later begins as a shadow. A broken package is
+    reported with its reason and does not keep the others out.
     """
+    known = set(session.scalars(select(ModelRow.name)))
+    newest: set[str] = set()
     problems: list[str] = []
-    for path in sorted(registry_folder.glob(f"*/*/{MANIFEST_NAME}")):
+    for folder in _folders_newest_first(registry_folder):
         try:
-            admitted = admission.admit(path.parent)
+            admitted = admission.admit(folder)
+            name = admitted.package.manifest.name
+            if name in known:
+                stage = Stage.SHADOW
+            else:
+                stage = Stage.RETIRED if name in newest else Stage.PRODUCTION
             register_package(
                 session,
                 admitted.package,
+                stage=stage,
                 now=now,
                 replace=replace,
                 signed_by=admitted.signed_by,
             )
+            newest.add(name)
         except PackageError as error:
             problems.append(str(error))
     return tuple(problems)
+
+
+def _folders_newest_first(registry_folder: Path) -> list[Path]:
+    folders = [manifest.parent for manifest in registry_folder.glob(f"*/*/{MANIFEST_NAME}")]
+    by_version = sorted(folders, key=lambda f: _version_key(f.name), reverse=True)
+    return sorted(by_version, key=lambda f: f.parent.name)
 
 
 def package_named(model: str, registry_folder: Path) -> ModelPackage:

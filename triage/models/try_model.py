@@ -48,7 +48,36 @@ def try_model(
         InputRefusedError: there is no study, or no series that the model accepts.
         AnalysisFailedError: the model could not be run.
     """
-    study = read_study(dicom_folder)
+    return try_on_study(package, read_study(dicom_folder), worker=worker, sandbox=sandbox)
+
+
+def try_on_study(
+    package: ModelPackage,
+    study: Study,
+    *,
+    worker: WorkerSettings | None = None,
+    sandbox: SandboxMode = "prefer",
+) -> Analysis:
+    """Do the same with a study whose files are known, such as one that Triage holds.
+
+    Raises:
+        InputRefusedError: the model accepts no series.
+        AnalysisFailedError: the model could not be run.
+    """
+    hosts = ModelHosts(worker or WorkerSettings(), sandbox=sandbox)
+    try:
+        return asyncio.run(analyse_study(hosts, package, study))
+    finally:
+        hosts.close()
+
+
+async def analyse_study(hosts: ModelHosts, package: ModelPackage, study: Study) -> Analysis:
+    """Route a study to the model and analyse the series that fits best, in hosts that are warm.
+
+    Raises:
+        InputRefusedError: the model accepts no series.
+        AnalysisFailedError: the model could not be run.
+    """
     selection = select_inputs(study, package.manifest)
     if not selection.chosen:
         raise InputRefusedError(selection.refusal)
@@ -56,37 +85,44 @@ def try_model(
         (one.name, [(i.sop_instance_uid, Path(i.path)) for i in one.series.instances])
         for one in selection.chosen
     )
-    hosts = ModelHosts(worker or WorkerSettings(), sandbox=sandbox)
-    try:
-        return asyncio.run(analyse(hosts, package, first[1], dict(others)))
-    finally:
-        hosts.close()
+    return await analyse(hosts, package, first[1], dict(others))
 
 
-def read_study(folder: Path) -> Study:
-    """Return the study whose files lie anywhere below `folder`, as routing sees it.
+def read_study(path: Path) -> Study:
+    """Return the study whose files lie anywhere below a folder, or that is one file.
 
-    What is no DICOM instance is passed over.
+    As routing sees it; what is no DICOM instance is passed over.
 
     Raises:
-        InputRefusedError: the folder has no instance, or those of several studies.
+        InputRefusedError: there is no instance, or those of several studies.
     """
-    headers = list(_headers(sorted(p for p in folder.rglob("*") if p.is_file())))
-    studies = {str(dataset.StudyInstanceUID) for _, dataset in headers}
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    studies = studies_in(files)
     if len(studies) != 1:
         found = f"{len(studies)} studies" if studies else "no DICOM instance"
-        raise InputRefusedError(f"{folder} has {found}; give a folder with one study")
-    series: dict[str, list[Instance]] = {}
+        raise InputRefusedError(f"{path} has {found}; give a folder with one study")
+    return studies[0]
+
+
+def studies_in(files: Iterable[Path]) -> list[Study]:
+    """Return the studies that the DICOM files among `files` belong to, as routing sees them."""
+    series: dict[str, dict[str, list[Instance]]] = {}
+    patients: dict[str, Patient] = {}
     modalities: dict[str, str] = {}
-    for path, dataset in headers:
+    for file, dataset in _headers(files):
         uid = str(dataset.SeriesInstanceUID)
         modalities.setdefault(uid, str(dataset.get("Modality", "")))
-        series.setdefault(uid, []).append(_instance(path, dataset))
-    return Study(
-        studies.pop(),
-        tuple(Series(uid, modalities[uid], tuple(found)) for uid, found in series.items()),
-        _patient(headers[0][1]),
-    )
+        of_study = series.setdefault(str(dataset.StudyInstanceUID), {})
+        of_study.setdefault(uid, []).append(_instance(file, dataset))
+        patients.setdefault(str(dataset.StudyInstanceUID), _patient(dataset))
+    return [
+        Study(
+            study,
+            tuple(Series(uid, modalities[uid], tuple(found)) for uid, found in of_study.items()),
+            patients[study],
+        )
+        for study, of_study in series.items()
+    ]
 
 
 def _patient(dataset: Dataset) -> Patient:

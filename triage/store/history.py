@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, exists, select
 from sqlalchemy.orm import Session
 
-from triage.store.tables import StudyEventRow
+from triage.core.stages import COUNTING_STAGES
+from triage.store.tables import AnalysisRunRow, StudyEventRow
+
+SHADOW_KIND = "shadow"
+"""The kind of the lines about shadow models that belong to no run."""
 
 
 def note(
@@ -32,3 +36,14 @@ def texts_of_kind(session: Session, study_id: int, kind: str) -> list[str]:
             .order_by(StudyEventRow.id)
         )
     )
+
+
+def is_for_readers() -> ColumnElement[bool]:
+    """Return the condition that a line is not about a shadow run, which no radiologist sees."""
+    of_shadow_run = exists(
+        select(AnalysisRunRow.id).where(
+            AnalysisRunRow.id == StudyEventRow.run_id,
+            AnalysisRunRow.stage.not_in(COUNTING_STAGES),
+        )
+    )
+    return and_(StudyEventRow.kind != SHADOW_KIND, ~of_shadow_run)

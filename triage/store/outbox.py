@@ -66,8 +66,12 @@ def add_result_objects(
     over by this run and not written again; what was withdrawn of it becomes due again, and a file
     that retention had deleted is replaced by the new one. The objects
     are also indexed as instances of the study, marked as results, because Triage's own store is
-    the archive where no other is configured.
+    the archive where no other is configured. Of a shadow run nothing is kept: what is not in the
+    index no page, query or retrieval can show.
     """
+    run = session.scalars(select(AnalysisRunRow).where(AnalysisRunRow.id == run_id)).one()
+    if not run.stage.counts:
+        return
     for sequence, new in enumerate(objects):
         known = session.scalar(
             select(ResultObjectRow).where(ResultObjectRow.sop_instance_uid == new.sop_instance_uid)

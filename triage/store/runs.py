@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,11 +13,13 @@ from triage.core.findings import Finding
 from triage.core.input_characteristics import characteristics_of
 from triage.core.manifest import ModelManifest
 from triage.core.runs import RunState, check_transition
+from triage.core.stages import COUNTING_STAGES, RUNNING_STAGES, Stage
 from triage.core.studies import Series
 from triage.store import breaker
 from triage.store.history import note
 from triage.store.model_tables import ModelRow
 from triage.store.run_inputs import ClaimedInputs, claim_inputs
+from triage.store.stand_ins import ask_production, ask_production_for_parked
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
 
 
@@ -54,18 +56,12 @@ def claim_most_urgent(
 ) -> ClaimedRun | None:
     """Claim the most urgent run that is pending, or None if there is none.
 
-    Most urgent is the highest order priority, then the longest wait. Two workers never get the
-    same run: PostgreSQL skips rows that another has locked, SQLite has one writer at a time. Runs
-    of a parked model are passed over (`triage.store.breaker`).
+    Most urgent is the highest order priority, then the longest wait; a shadow run comes after all
+    that count, because nobody waits for it. Two workers never get the same run: PostgreSQL skips
+    rows that another has locked, SQLite has one writer at a time. Runs of a parked model are
+    passed over (`triage.store.breaker`).
     """
-    run = session.scalars(
-        select(AnalysisRunRow)
-        .join(ModelRow, ModelRow.id == AnalysisRunRow.model_id)
-        .where(*_claimable(now))
-        .order_by(AnalysisRunRow.priority.desc(), AnalysisRunRow.created_at, AnalysisRunRow.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=AnalysisRunRow)
-    ).first()
+    run = _most_urgent(session, COUNTING_STAGES, now) or _most_urgent(session, RUNNING_STAGES, now)
     if run is None or not breaker.may_be_claimed(session, run.model_id, now):
         return None
     check_transition(run.id, run.state, RunState.RUNNING)
@@ -81,6 +77,19 @@ def claim_most_urgent(
     claimed = claim_inputs(session, run, manifest)
     run.instances_sha256 = claimed.digest
     return _claimed(session, run, manifest, claimed)
+
+
+def _most_urgent(
+    session: Session, stages: Collection[Stage], now: datetime
+) -> AnalysisRunRow | None:
+    return session.scalars(
+        select(AnalysisRunRow)
+        .join(ModelRow, ModelRow.id == AnalysisRunRow.model_id)
+        .where(*_claimable(now), AnalysisRunRow.stage.in_(stages))
+        .order_by(AnalysisRunRow.priority.desc(), AnalysisRunRow.created_at, AnalysisRunRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=AnalysisRunRow)
+    ).first()
 
 
 def _claimable(now: datetime) -> tuple[ColumnElement[bool], ...]:
@@ -208,6 +217,7 @@ def refuse_run(session: Session, run: ClaimedRun, reason: str, *, now: datetime)
     row.input_characteristics = _characteristics(row, run)
     text = f"{run.manifest.identity}: {reason}"
     note(session, run.study_id, "not-analysed", text, at=now, run_id=run.run_id)
+    ask_production(session, row, now)
 
 
 def fail_attempt(
@@ -246,7 +256,8 @@ class AbandonedRun:
 def recover_expired_leases(
     session: Session, *, maximum_attempts: int, now: datetime
 ) -> list[AbandonedRun]:
-    """Put back the runs whose worker has died."""
+    """Put back the runs whose worker has died, and let no study wait for a parked canary."""
+    ask_production_for_parked(session, now)
     expired = session.scalars(
         select(AnalysisRunRow)
         .where(AnalysisRunRow.state == RunState.RUNNING, AnalysisRunRow.lease_until < now)
@@ -296,6 +307,7 @@ def _end_attempt(
     now: datetime,
 ) -> RunState:
     identity = f"{row.model.name} {row.model.version}"
+    ask_production(session, row, now)  # at the first failure: it does not wait for the last
     if row.attempts >= maximum_attempts:
         _finish(row, RunState.FAILED, reason, now)
         text = f"{identity}: {reason} ({row.attempts} attempts)"

@@ -25,14 +25,14 @@ from triage.core.manifest import ModelManifest
 from triage.core.priority import Priority, effective_priority
 from triage.core.routing import InputSelection, select_inputs, shortened
 from triage.core.runs import RunState, StudyState, check_transition
-from triage.core.stages import RUNNING_STAGES
+from triage.core.stages import RUNNING_STAGES, Stage, is_in_share
 from triage.core.studies import Series, Study, inputs_digest
 from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER, load_arrivals
 from triage.store.chunks import MOST_IN_A_STATEMENT, chunks
 from triage.store.code_approvals import WAITS_FOR_APPROVAL, waiting_digests
 from triage.store.contents import load_study, priors_of
 from triage.store.files import StoredFile
-from triage.store.history import note
+from triage.store.history import SHADOW_KIND, note
 from triage.store.model_tables import ModelRow
 from triage.store.outbox import withdraw_unsent
 from triage.store.prior_searches import is_searching, is_wanted_as_prior, wait_for_priors
@@ -552,7 +552,8 @@ def _carry_out(
         supersede_run(session, earlier, reason, now)
     if want.series is None:
         text = f"{identity_of(want.model)}: {want.reason}"
-        note(session, study.id, "not-routed", text, at=now)
+        kind = "not-routed" if want.model.stage.counts else SHADOW_KIND
+        note(session, study.id, kind, text, at=now)
         return
     text = f"queued for {identity_of(want.model)}: {want.reason}"
     queue_run(session, study, want, text, now, available_at=available_at)
@@ -600,14 +601,34 @@ class WantedRun:
 
 
 def wanted_runs(session: Session, study: StudyRow) -> list[WantedRun]:
-    """Return what each production and shadow model gets of the images that are here.
+    """Return what each model that is asked gets of the images that are here.
 
-    A model whose code nobody approved gets nothing.
+    Shadows are asked for every study. Of a canary and the version in production one is asked, the
+    canary for its share of the studies; but both are where the canary gets nothing or is parked,
+    and where production was asked about this study before. A model whose code nobody approved
+    gets nothing.
     """
     models = session.scalars(
         select(ModelRow).where(ModelRow.stage.in_(RUNNING_STAGES)).order_by(ModelRow.id)
     ).all()
-    return _wants(session, study, models)
+    asked = [m for m in models if m.stage is not Stage.CANARY or _is_in_share(m, study)]
+    wanted = _wants(session, study, asked)
+    answered = {w.model.name for w in wanted if _answers_alone(w)}
+    if not answered:
+        return wanted
+    asked_before = live_runs(session, study.id)
+    return [
+        want
+        for want in wanted
+        if want.model.stage is not Stage.PRODUCTION
+        or want.model.name not in answered
+        or want.model.id in asked_before
+    ]
+
+
+def want_of(session: Session, study: StudyRow, model: ModelRow) -> WantedRun:
+    """Return what one model gets of the images that are here, whatever its stage."""
+    return _wants(session, study, [model])[0]
 
 
 def _wants(session: Session, study: StudyRow, models: Sequence[ModelRow]) -> list[WantedRun]:
@@ -630,6 +651,15 @@ def _wants(session: Session, study: StudyRow, models: Sequence[ModelRow]) -> lis
 
 def _compares(model: ModelRow) -> bool:
     return any(one.get("from") == "prior" for one in model.manifest.get("inputs", ()))
+
+
+def _is_in_share(canary: ModelRow, study: StudyRow) -> bool:
+    return is_in_share(canary.name, study.study_instance_uid, canary.share)
+
+
+def _answers_alone(want: WantedRun) -> bool:
+    model = want.model
+    return model.stage is Stage.CANARY and want.series is not None and model.parked_until is None
 
 
 def live_runs(session: Session, study_id: int) -> dict[int, AnalysisRunRow]:

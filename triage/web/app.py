@@ -24,7 +24,7 @@ from triage.settings import Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.web import api, feedback, images, pages, stow, watch
+from triage.web import api, feedback, images, model_pages, models_api, pages, stow, watch
 from triage.web.context import WebContext
 from triage.web.live import LiveUpdates
 from triage.web.rendering import HERE, templates
@@ -65,6 +65,8 @@ def create_app(
     app.include_router(pages.router)
     app.include_router(images.router)
     app.include_router(api.router)
+    app.include_router(models_api.router)
+    app.include_router(model_pages.router)
     app.include_router(stow.router)
     app.include_router(feedback.router)
     app.include_router(watch.router)
@@ -88,7 +90,8 @@ def healthz(request: Request) -> Response:
 
 def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = _say(request, error.status_code, str(error.detail))
+    field = error.field if isinstance(error, models_api.RefusedRequestError) else ""
+    answer = _say(request, error.status_code, str(error.detail), field)
     answer.headers.update(error.headers or {})
     return answer
 
@@ -96,8 +99,12 @@ def _refusal(request: Request, error: Exception) -> Response:
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # The value itself is not repeated: it came from outside.
-    names = ", ".join(sorted({str(e["loc"][-1]) for e in error.errors()}))
-    return _say(request, 422, f"This address is not valid ({names}).")
+    wrong = {str(e["loc"][-1]): e for e in error.errors()}
+    in_body = {name: e["msg"] for name, e in wrong.items() if e["loc"][0] == "body"}
+    if in_body:
+        detail = "; ".join(f"{name}: {said}" for name, said in sorted(in_body.items()))
+        return _say(request, 422, detail, min(in_body))
+    return _say(request, 422, f"This address is not valid ({', '.join(sorted(wrong))}).")
 
 
 def _database_away(request: Request, error: Exception) -> Response:
@@ -105,9 +112,10 @@ def _database_away(request: Request, error: Exception) -> Response:
     return _say(request, 503, "The database does not answer. Studies are not lost; try again.")
 
 
-def _say(request: Request, status: int, detail: str) -> Response:
+def _say(request: Request, status: int, detail: str, field: str = "") -> Response:
     if "text/html" not in request.headers.get("accept", ""):
-        return JSONResponse({"detail": detail}, status)
+        said = {"detail": detail, "field": field} if field else {"detail": detail}
+        return JSONResponse(said, status)
     title = HTTPStatus(status).phrase
     content = {"status": status, "title": title, "detail": detail}
     return templates.TemplateResponse(request, "error.html", content, status)

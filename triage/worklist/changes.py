@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from triage.store.history import is_for_readers
 from triage.store.tables import StudyEventRow, StudyRow
 
 _WINDOW = 500
@@ -49,13 +50,13 @@ def recent_changes(session: Session, token: ChangeToken, last: ChangeToken) -> l
     """Return the lines that may have been added since `last`, oldest first.
 
     They include the window below `last`, for the lines that were committed late, and never more
-    than the newest few thousand.
+    than the newest few thousand. What shadow models do is no change.
     """
     floor = max(last.newest_event_id - _WINDOW, token.newest_event_id - _MOST)
     rows = session.execute(
         select(StudyEventRow.id, StudyRow.study_instance_uid, StudyEventRow.kind)
         .join(StudyRow, StudyRow.id == StudyEventRow.study_id)
-        .where(StudyEventRow.id > floor)
+        .where(StudyEventRow.id > floor, is_for_readers())
         .order_by(StudyEventRow.id)
     )
     return [Change(*row) for row in rows]

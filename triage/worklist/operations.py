@@ -9,11 +9,12 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload
 
 from triage.core.runs import DeliveryState, RunState
+from triage.core.stages import COUNTING_STAGES
 from triage.settings import ReceiverSettings
 from triage.store import outbox
 from triage.store.breaker import parked_models
 from triage.store.disk import DiskLevel, disk_level
-from triage.store.history import note
+from triage.store.history import is_for_readers, note
 from triage.store.runs import count_by_state
 from triage.store.tables import (
     AnalysisRunRow,
@@ -132,7 +133,7 @@ def disk_view(free_bytes: int, receiver: ReceiverSettings) -> DiskView:
 
 
 def operations(session: Session, now: datetime, disk: DiskView | None = None) -> Operations:
-    """Return the state of the whole, the newest first in every list."""
+    """Return the state of the whole, the newest first in every list; without shadow models."""
     runs = count_by_state(session)
     counted = select(DeliveryRow.state, func.count()).group_by(DeliveryRow.state)
     deliveries = {row[0]: row[1] for row in session.execute(counted)}
@@ -235,6 +236,7 @@ def _problems(session: Session, now: datetime) -> tuple[ProblemRun, ...]:
         .options(joinedload(AnalysisRunRow.model))
         .where(
             AnalysisRunRow.state.in_((RunState.FAILED, RunState.REFUSED)),
+            AnalysisRunRow.stage.in_(COUNTING_STAGES),
             AnalysisRunRow.created_at >= now - _PROBLEMS_OF,
         )
         .order_by(AnalysisRunRow.id.desc())
@@ -257,6 +259,7 @@ def _newest_events(session: Session) -> tuple[RecentEvent, ...]:
     rows = session.execute(
         select(StudyEventRow, StudyRow.study_instance_uid)
         .join(StudyRow, StudyRow.id == StudyEventRow.study_id)
+        .where(is_for_readers())
         .order_by(StudyEventRow.id.desc())
         .limit(_SHOWN)
     )

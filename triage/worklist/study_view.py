@@ -14,8 +14,9 @@ from triage.core.manifest import PriorityName
 from triage.core.priority import Priority
 from triage.core.priors import SearchState
 from triage.core.runs import RunState
-from triage.core.stages import Stage
+from triage.core.stages import COUNTING_STAGES, Stage
 from triage.store.feedback import Feedback, feedback_on
+from triage.store.history import is_for_readers
 from triage.store.priors import prior_rows
 from triage.store.studies import find_study
 from triage.store.tables import (
@@ -190,7 +191,10 @@ class StudyView(_View):
 
 
 def study_view(session: Session, study_instance_uid: str, now: datetime) -> StudyView | None:
-    """Return all that is known about the study, or None if Triage holds no such study."""
+    """Return all that a radiologist may see of the study, or None if Triage holds no such study.
+
+    What shadow models do is not part of it.
+    """
     study = find_study(session, study_instance_uid)
     if study is None:
         return None
@@ -243,7 +247,7 @@ def _patient(study: StudyRow) -> PatientView:
 def _runs(session: Session, study: StudyRow) -> Sequence[AnalysisRunRow]:
     return session.scalars(
         select(AnalysisRunRow)
-        .where(AnalysisRunRow.study_id == study.id)
+        .where(AnalysisRunRow.study_id == study.id, AnalysisRunRow.stage.in_(COUNTING_STAGES))
         .options(
             joinedload(AnalysisRunRow.model),
             joinedload(AnalysisRunRow.series),
@@ -284,7 +288,6 @@ def _findings(
         sorted(
             views,
             key=lambda f: (
-                not f.stage.counts,
                 not f.present,
                 -urgency[f.priority.name.lower()],
                 -f.confidence,
@@ -428,7 +431,7 @@ def _history(session: Session, study: StudyRow) -> tuple[EventView, ...]:
     """Return the newest lines of the history, oldest first, with the order's own priority."""
     rows = session.scalars(
         select(StudyEventRow)
-        .where(StudyEventRow.study_id == study.id)
+        .where(StudyEventRow.study_id == study.id, is_for_readers())
         .order_by(StudyEventRow.id.desc())
         .limit(_NEWEST_EVENTS)
     ).all()

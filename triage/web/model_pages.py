@@ -1,0 +1,126 @@
+"""The pages of the models: what runs, how it does, and who decided so."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from triage.core.stages import Stage
+from triage.models.compare import Comparison, recorded_comparison
+from triage.models.overview import Model, list_models, show_model
+from triage.models.stages import promote, retire, rollback
+from triage.web.context import Context
+from triage.web.models_api import (
+    Name,
+    Reason,
+    RefusedRequestError,
+    Version,
+    decision_of,
+    saying_what_is_wrong,
+)
+from triage.web.rendering import templates
+from triage.web.security import require_same_origin
+
+router = APIRouter(prefix="/models", include_in_schema=False)
+_CHANGED_SHOWN = 20
+
+
+@router.get("")
+def models(request: Request, context: Context) -> Response:
+    """Show all models."""
+    with context.database.reading() as session:
+        versions = list_models(session, context.now())
+    groups = {v.name: [one for one in versions if one.name == v.name] for v in versions}
+    return templates.TemplateResponse(request, "models.html", {"groups": groups})
+
+
+@router.get("/{name}")
+def model(request: Request, name: Name, context: Context) -> Response:
+    """Show one model."""
+    with saying_what_is_wrong(), context.database.reading() as session:
+        shown = show_model(session, name, context.now())
+        comparisons = _against_production(session, shown)
+    content: dict[str, Any] = {
+        "model": shown,
+        "comparisons": comparisons,
+        "changed_shown": _CHANGED_SHOWN,
+        "now": context.now(),
+    }
+    return templates.TemplateResponse(request, "model.html", content)
+
+
+def _against_production(session: Session, model: Model) -> list[Comparison]:
+    """Hold each shadow against the version in production, on the studies that both analysed."""
+    present = [v.version for v in model.versions if v.stage is Stage.PRODUCTION]
+    if not present:
+        return []
+    return [
+        recorded_comparison(session, model.name, present[0], version.version)
+        for version in model.versions
+        if version.stage in (Stage.SHADOW, Stage.CANARY)
+    ]
+
+
+Text = Annotated[str, Form()]
+_SAME_ORIGIN = [Depends(require_same_origin)]
+
+
+@router.post("/{name}/versions/{version}/stage", dependencies=_SAME_ORIGIN)
+def change_stage(
+    request: Request,
+    context: Context,
+    *,
+    name: Name,
+    version: Version,
+    to: Text,
+    who: Text = "",
+    reason: Text = "",
+    share: Text = "",
+) -> Response:
+    """Bring a version to another stage, and go back to the model's page."""
+    with saying_what_is_wrong(), context.database.transaction() as session:
+        decision = decision_of(request, context, _reason(who, reason))
+        if to == Stage.RETIRED:
+            retire(session, name, version, decision)
+        else:
+            promote(session, name, version, _stage(to), decision, share=_share(to, share))
+    return RedirectResponse(f"/models/{name}", status_code=303)
+
+
+@router.post("/{name}/rollback", dependencies=_SAME_ORIGIN)
+def roll_back(
+    request: Request, context: Context, *, name: Name, who: Text = "", reason: Text = ""
+) -> Response:
+    """Bring back the version that was in production before."""
+    with saying_what_is_wrong(), context.database.transaction() as session:
+        rollback(session, name, decision_of(request, context, _reason(who, reason)))
+    return RedirectResponse(f"/models/{name}", status_code=303)
+
+
+def _reason(who: str, reason: str) -> Reason:
+    try:
+        return Reason(who=who.strip(), reason=reason.strip())
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        raise RefusedRequestError(422, f"{field}: say it in a few words", field) from error
+
+
+def _stage(to: str) -> Stage:
+    try:
+        return Stage(to)
+    except ValueError as error:
+        raise RefusedRequestError(422, "to: there is no such stage", "to") from error
+
+
+def _share(to: str, percent: str) -> float | None:
+    """Return the share of a canary; the field of the form is in percent, and for canaries only."""
+    if to != Stage.CANARY or not percent.strip():
+        return None
+    try:
+        return float(percent) / 100
+    except ValueError as error:
+        raise RefusedRequestError(422, "share: give a number of percent", "share") from error

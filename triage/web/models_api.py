@@ -1,0 +1,275 @@
+"""The JSON API of the models, version 1."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import Path as InPath
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from triage.core.stages import Stage
+from triage.models.compare import MOST_STUDIES, Comparison, recorded_comparison
+from triage.models.overview import (
+    Model,
+    ModelEvaluation,
+    ModelVersion,
+    list_models,
+    show_model,
+)
+from triage.models.packages import PackageError
+from triage.models.registration import register_at
+from triage.models.stages import (
+    Decision,
+    StageError,
+    UnknownModelError,
+    promote,
+    retire,
+    rollback,
+)
+from triage.store.model_tables import ModelRow
+from triage.web.context import Context, WebContext
+from triage.web.security import require_same_origin
+
+router = APIRouter(prefix="/api/v1/models", tags=["models"])
+
+Name = Annotated[str, InPath(pattern=r"^[a-z][a-z0-9-]{1,62}$", description="A model's name")]
+Version = Annotated[str, InPath(pattern=r"^\d+\.\d+\.\d+$", description="A version, such as 1.0.0")]
+AnyVersion = Annotated[str, Query(pattern=r"^\d+\.\d+\.\d+$")]
+ARCHIVE_ENDINGS = (".zip", ".tar.gz", ".tgz")
+_ROOM_FOR_FIELDS = 64 * 1024
+
+
+class Refusal(BaseModel):
+    """Why a request was refused: what is wrong and what to do, and the field that it is about."""
+
+    detail: str
+    field: str = ""
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    404: {"model": Refusal, "description": "There is no such model or version."},
+    409: {"model": Refusal, "description": "It cannot be done so; `field` says what to change."},
+}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Reason(_Body):
+    """Who decides, and why; both stay in the model's history."""
+
+    who: Annotated[str, Field(min_length=1, max_length=100)]
+    reason: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class Promotion(Reason):
+    """Where a version goes; of a canary, the part of the studies that it answers for."""
+
+    to: Literal["shadow", "canary", "production"]
+    share: float | None = None
+
+
+class StagedVersion(BaseModel):
+    """Where a version stands now."""
+
+    name: str
+    version: str
+    stage: Stage
+    share: float
+    package_sha256: str
+
+    @staticmethod
+    def of(row: ModelRow) -> StagedVersion:
+        """Return what a row of the registry says."""
+        return StagedVersion(
+            name=row.name,
+            version=row.version,
+            stage=row.stage,
+            share=row.share,
+            package_sha256=row.package_sha256,
+        )
+
+
+class RefusedRequestError(HTTPException):
+    """A refusal that names the field it is about."""
+
+    def __init__(self, status: int, detail: str, field: str) -> None:
+        super().__init__(status, detail)
+        self.field = field
+
+
+@contextmanager
+def saying_what_is_wrong() -> Iterator[None]:
+    """Turn what the registry refuses into an answer."""
+    try:
+        yield
+    except UnknownModelError as error:
+        raise RefusedRequestError(404, str(error), error.field) from error
+    except StageError as error:
+        raise RefusedRequestError(409, str(error), error.field) from error
+    except PackageError as error:
+        raise RefusedRequestError(409, str(error), "package") from error
+
+
+def decision_of(request: Request, context: WebContext, reason: Reason) -> Decision:
+    """Return the decision of the person who asks; the address says from where."""
+    client = request.client.host if request.client else "unknown address"
+    return Decision(f"{reason.who.strip()} (from {client})", context.now(), reason.reason)
+
+
+@router.get("")
+def models(context: Context) -> list[ModelVersion]:
+    """Give all registered versions with their stage and their health."""
+    with context.database.reading() as session:
+        return list_models(session, context.now())
+
+
+@router.get("/{name}", responses={404: REFUSALS[404]})
+def model(name: Name, context: Context) -> Model:
+    """Give all that is known about one model."""
+    with saying_what_is_wrong(), context.database.reading() as session:
+        return show_model(session, name, context.now())
+
+
+@router.get("/{name}/evaluations", responses={404: REFUSALS[404]})
+def evaluations(name: Name, context: Context) -> tuple[ModelEvaluation, ...]:
+    """Give the evaluations of a model's versions, the newest first."""
+    with saying_what_is_wrong(), context.database.reading() as session:
+        return show_model(session, name, context.now()).evaluations
+
+
+@router.get("/{name}/comparison", responses=REFUSALS)
+def comparison(
+    *,
+    name: Name,
+    context: Context,
+    version_a: AnyVersion,
+    version_b: AnyVersion,
+    studies: Annotated[int, Query(ge=1, le=MOST_STUDIES)] = 200,
+    since: date | None = None,
+) -> Comparison:
+    """Compare two versions on the newest studies that both have analysed."""
+    begin = datetime.combine(since, time.min, context.now().tzinfo) if since else None
+    with saying_what_is_wrong(), context.database.reading() as session:
+        return recorded_comparison(session, name, version_a, version_b, most=studies, since=begin)
+
+
+@router.post(
+    "/{name}/versions/{version}/promote",
+    dependencies=[Depends(require_same_origin)],
+    responses=REFUSALS,
+)
+def promote_version(
+    request: Request, name: Name, version: Version, body: Promotion, context: Context
+) -> StagedVersion:
+    """Bring a version to shadow, canary or production."""
+    with saying_what_is_wrong(), context.database.transaction() as session:
+        decision = decision_of(request, context, body)
+        row = promote(session, name, version, Stage(body.to), decision, share=body.share)
+        return StagedVersion.of(row)
+
+
+@router.post(
+    "/{name}/versions/{version}/retire",
+    dependencies=[Depends(require_same_origin)],
+    responses=REFUSALS,
+)
+def retire_version(
+    request: Request, name: Name, version: Version, body: Reason, context: Context
+) -> StagedVersion:
+    """Let a version be asked no more."""
+    with saying_what_is_wrong(), context.database.transaction() as session:
+        return StagedVersion.of(retire(session, name, version, decision_of(request, context, body)))
+
+
+@router.post("/{name}/rollback", dependencies=[Depends(require_same_origin)], responses=REFUSALS)
+def roll_back(request: Request, name: Name, body: Reason, context: Context) -> StagedVersion:
+    """Bring back the version that was in production before the present one."""
+    with saying_what_is_wrong(), context.database.transaction() as session:
+        return StagedVersion.of(rollback(session, name, decision_of(request, context, body)))
+
+
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["package", "who", "reason"],
+                    "properties": {
+                        "package": {"type": "string", "format": "binary"},
+                        "who": {"type": "string"},
+                        "reason": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    dependencies=[Depends(require_same_origin)],
+    responses={**REFUSALS, 411: {"model": Refusal}, 413: {"model": Refusal}},
+    openapi_extra=_UPLOAD,
+)
+async def register(request: Request, context: Context) -> StagedVersion:
+    """Register a package as a shadow: an archive (.zip, .tar.gz) in the field `package`."""
+    _require_length(request, context)
+    async with request.form(max_files=1, max_fields=2) as form:
+        archive, who, reason = (form.get(field) for field in ("package", "who", "reason"))
+        if not isinstance(archive, UploadFile) or not _ending(archive):
+            expected = f"send a file that ends in {', '.join(ARCHIVE_ENDINGS)}"
+            raise RefusedRequestError(422, f"package: {expected}", "package")
+        for field, value in (("who", who), ("reason", reason)):
+            if not isinstance(value, str) or not value.strip():
+                raise RefusedRequestError(422, f"{field}: this field is required", field)
+        decision = decision_of(request, context, Reason(who=str(who), reason=str(reason)))
+        row = await run_in_threadpool(_register, context, archive, decision)
+    return StagedVersion.of(row)
+
+
+def _require_length(request: Request, context: WebContext) -> None:
+    announced = request.headers.get("content-length", "")
+    if not announced.isdecimal():
+        raise RefusedRequestError(411, "say how long the request is (Content-Length)", "package")
+    megabytes = context.settings.web.maximum_package_mb
+    if int(announced) > megabytes * 1024 * 1024 + _ROOM_FOR_FIELDS:
+        detail = f"package: it is longer than {megabytes} MB (web.maximum_package_mb)"
+        raise RefusedRequestError(413, detail, "package")
+
+
+def _ending(archive: UploadFile) -> str:
+    name = (archive.filename or "").lower()
+    return next((ending for ending in ARCHIVE_ENDINGS if name.endswith(ending)), "")
+
+
+def _register(context: WebContext, upload: UploadFile, decision: Decision) -> ModelRow:
+    data = context.settings.data_directory.absolute()
+    (data / "spool").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=data / "spool") as folder:
+        archive = Path(folder) / f"package{_ending(upload)}"
+        with archive.open("wb") as file:
+            while chunk := upload.file.read(1 << 20):
+                file.write(chunk)
+        with saying_what_is_wrong():
+            return register_at(
+                context.database,
+                archive,
+                context.settings,
+                who=decision.who,
+                reason=decision.reason,
+                now=decision.at,
+            )
