@@ -42,11 +42,14 @@ _MOST_REMEMBERED = 10_000
 class _Pending:
     received: ReceivedInstance
     association: str
+    is_journaled: bool
     recorded: Future[Recorded] = field(default_factory=Future)
 
 
 class Indexer:
     """Records received instances for many threads, as many in one commit as wait for it."""
+
+    is_for_priors = False
 
     def __init__(
         self, database: Database, files: InstanceFiles, receiver_name: str, clock: Clock
@@ -62,16 +65,20 @@ class Indexer:
         self._held: set[tuple[int, str]] = set()
         self._series: dict[tuple[str, str, str], KnownSeries] = {}
 
-    def record(self, received: ReceivedInstance, association: str) -> Recorded:
+    def record(
+        self, received: ReceivedInstance, association: str, *, is_journaled: bool = False
+    ) -> Recorded:
         """Return once the instance's row is committed.
 
-        The row says, in the same transaction, that `association` holds the study open.
+        The row says, in the same transaction, that `association` holds the study open. The commit
+        waits for the disk, unless the instance `is_journaled`: its row is then made again after a
+        power failure.
 
         Raises:
             RefusedInstanceError: 0xA700 where the database is away or busy, so that the sender
                 tries again; 0x0110 where it refuses this instance.
         """
-        pending = _Pending(received, association)
+        pending = _Pending(received, association, is_journaled)
         self._waiting.append(pending)
         with self._committing:
             while not pending.recorded.done():  # another handler may have committed it
@@ -123,7 +130,8 @@ class Indexer:
 
     def _commit(self, batch: Sequence[_Pending]) -> list[Recorded]:
         learned = _Learned()
-        with self._database.connection() as connection:
+        is_durable = not all(pending.is_journaled for pending in batch)
+        with self._database.connection(is_durable=is_durable) as connection:
             outcomes = self._record_known(connection, batch)
             if None in outcomes:
                 with Session(connection, expire_on_commit=False) as session:

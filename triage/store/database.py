@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ class Database:
         self.url = url
         self.engine = _create_engine(url)
         file = make_url(url).database if self.is_sqlite else None
-        self._queue = f"{file}.writers" if file and file != ":memory:" else None
+        self._file = file if file != ":memory:" else None
+        self._queue = f"{self._file}.writers" if self._file else None
 
     @property
     def is_sqlite(self) -> bool:
@@ -51,14 +53,39 @@ class Database:
             yield session
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self, *, is_durable: bool = True) -> Iterator[Connection]:
         """Give a connection that writes, as `transaction` does, without the weight of a session.
 
         Processes that use it wait for one another in a queue. SQLite by itself has none: who finds
         another writer sleeps for up to 0.1 s and tries again.
+
+        Where `is_durable` is false, the commit does not wait for the disk. It outlives the process
+        all the same; a power failure only from `make_durable`, or the next durable commit, on.
         """
-        with self._turn(), self.engine.begin() as connection:
+        engine = self.engine if is_durable else self._hasty_engine
+        with self._turn(), engine.begin() as connection:
+            if not is_durable and not self.is_sqlite:
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             yield connection
+
+    @cached_property
+    def _hasty_engine(self) -> Engine:
+        return _create_engine(self.url, synchronous="NORMAL") if self.is_sqlite else self.engine
+
+    def make_durable(self) -> None:
+        """Return once all that was committed is durable.
+
+        Raises:
+            OSError, SQLAlchemyError: it is not.
+        """
+        if self._file is not None:
+            # What is not in the write-ahead log any more was synced before it was taken from there.
+            with suppress(FileNotFoundError):
+                _sync(f"{self._file}-wal")
+        elif not self.is_sqlite:
+            # A commit that has written something waits for all that was written before it.
+            with self.engine.begin() as connection:
+                connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'triage', '')")
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -109,6 +136,7 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        self._hasty_engine.dispose()
 
 
 def _alembic_config() -> Config:
@@ -117,7 +145,15 @@ def _alembic_config() -> Config:
     return config
 
 
-def _create_engine(url: str) -> Engine:
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create_engine(url: str, synchronous: str = "FULL") -> Engine:
     # hide_parameters: the values of a failed statement are patients' names, and errors are logged.
     if url.startswith("sqlite"):
         engine = create_engine(
@@ -125,18 +161,19 @@ def _create_engine(url: str) -> Engine:
             connect_args={"timeout": _SQLITE_BUSY_TIMEOUT_MS / 1000},
             hide_parameters=True,
         )
-        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "connect", partial(_configure_sqlite, synchronous))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     return create_engine(url, pool_pre_ping=True, hide_parameters=True)
 
 
-def _configure_sqlite(connection: Any, _: Any) -> None:
+def _configure_sqlite(synchronous: str, connection: Any, _: Any) -> None:
     # The driver's own transaction control would begin too late; see _begin_sqlite.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")  # what was answered with success survives a crash
+    # FULL: what was answered with success survives a power failure.
+    cursor.execute(f"PRAGMA synchronous = {synchronous}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_TIMEOUT_MS}")
     cursor.close()
