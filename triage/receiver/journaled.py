@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from mmap import mmap
 
@@ -29,6 +29,9 @@ class AnnouncedInstance:
     sop_instance_uid: str
     calling_ae_title: str
     association: str
+
+
+_ANNOUNCED = tuple(field.name for field in fields(AnnouncedInstance))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,14 @@ class Arrival:
 
     def encoded(self) -> bytes:
         """Return it as the description of an entry of the journal."""
-        values = asdict(self) | {"received_at": self.received_at.isoformat()}
+        announced = {name: getattr(self.announced, name) for name in _ANNOUNCED}
+        values = {
+            "announced": announced,
+            "study_instance_uid": self.study_instance_uid,
+            "data_set_offset": self.data_set_offset,
+            "received_at": self.received_at.isoformat(),
+            "is_prior": self.is_prior,
+        }
         return json.dumps(values).encode()
 
     @classmethod

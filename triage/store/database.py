@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
@@ -34,6 +35,7 @@ class Database:
         self.url = url
         self.engine = _create_engine(url)
         file = make_url(url).database if self.is_sqlite else None
+        self._kept = {True: _Kept(), False: _Kept()}
         self._file = file if file != ":memory:" else None
         self._queue = f"{self._file}.writers" if self._file else None
 
@@ -67,6 +69,29 @@ class Database:
             if not is_durable and not self.is_sqlite:
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
             yield connection
+
+    @contextmanager
+    def cursor(self, *, is_durable: bool) -> Iterator[Any]:
+        """Give a cursor of the driver in a transaction, as `connection` does.
+
+        The connections are kept, so there is one for all threads that want the same durability.
+        They wait for one another.
+
+        Raises:
+            Exception: what the driver raises.
+        """
+        with self._turn(), self._kept[is_durable] as kept:
+            cursor = kept.cursor(self.engine if is_durable else self._hasty_engine)
+            try:
+                if self.is_sqlite:
+                    cursor.execute("BEGIN IMMEDIATE")
+                elif not is_durable:
+                    cursor.execute("SET LOCAL synchronous_commit = off")
+                yield cursor
+                cursor.connection.commit()
+            except BaseException:
+                kept.drop()  # the next one begins with a connection that was looked at
+                raise
 
     @cached_property
     def _hasty_engine(self) -> Engine:
@@ -135,6 +160,9 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        for kept in self._kept.values():
+            with kept:
+                kept.drop()
         self.engine.dispose()
         self._hasty_engine.dispose()
 
@@ -143,6 +171,32 @@ def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
+
+
+class _Kept:
+    """A connection of the driver that stays out of its pool; used within `with`, by one thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: PoolProxiedConnection | None = None
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def cursor(self, engine: Engine) -> Any:
+        if self._connection is None:
+            self._connection = engine.raw_connection()
+        return self._connection.cursor()
+
+    def drop(self) -> None:
+        if self._connection is not None:
+            with suppress(Exception):  # it may be broken, which is why it is dropped
+                self._connection.invalidate()
+        self._connection = None
 
 
 def _sync(path: str) -> None:
