@@ -196,11 +196,13 @@ class GrowingFile:
         if os.path.exists(place):  # noqa: PTH110
             # It may be one that was acknowledged: only what is durable may take its place.
             os.fsync(self._descriptor)
-            self._move_to(place)
+            is_first = self._move_to(place)
         else:
             # Named first, so that a journal takes the content and the name in one commit.
-            self._move_to(place)
+            is_first = self._move_to(place)
             os.fsync(self._descriptor)
+        if is_first:
+            _fsync_folder(self._root)
         # A file's name is durable only once its folder is (POSIX fsync on the directory).
         _fsync_folder(os.path.dirname(place))  # noqa: PTH120
         self._close()
@@ -224,13 +226,15 @@ class GrowingFile:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)  # noqa: PTH108
 
-    def _move_to(self, place: str) -> None:
+    def _move_to(self, place: str) -> bool:
+        """Name the file; return whether it is the first of its study, whose folder is then made."""
         try:
             os.rename(self._path, place)  # noqa: PTH104
-        except FileNotFoundError:  # the first image of its study
+        except FileNotFoundError:
             Path(place).parent.mkdir(exist_ok=True)
             os.rename(self._path, place)  # noqa: PTH104
-            _fsync_folder(self._root)
+            return True
+        return False
 
     def _close(self) -> None:
         self._is_open = False
