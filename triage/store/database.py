@@ -61,13 +61,12 @@ class Database:
         Processes that use it wait for one another in a queue. SQLite by itself has none: who finds
         another writer sleeps for up to 0.1 s and tries again.
 
-        Where `is_durable` is false, the commit does not wait for the disk. It outlives the process
-        all the same; a power failure only from `make_durable`, or the next durable commit, on.
+        Where `is_durable` is false, the commit of SQLite does not wait for the disk. It outlives
+        the process all the same; a power failure only from `make_durable`, or the next durable
+        commit, on. PostgreSQL always waits: its server may end by itself and lose such commits,
+        and nobody here would know.
         """
-        engine = self.engine if is_durable else self._hasty_engine
-        with self._turn(), engine.begin() as connection:
-            if not is_durable and not self.is_sqlite:
-                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        with self._turn(), self._engine_for(is_durable=is_durable).begin() as connection:
             yield connection
 
     @contextmanager
@@ -81,36 +80,33 @@ class Database:
             Exception: what the driver raises.
         """
         with self._turn(), self._kept[is_durable] as kept:
-            cursor = kept.cursor(self.engine if is_durable else self._hasty_engine)
+            cursor = kept.cursor(self._engine_for(is_durable=is_durable))
             try:
                 if self.is_sqlite:
                     cursor.execute("BEGIN IMMEDIATE")
-                elif not is_durable:
-                    cursor.execute("SET LOCAL synchronous_commit = off")
                 yield cursor
                 cursor.connection.commit()
             except BaseException:
                 kept.drop()  # the next one begins with a connection that was looked at
                 raise
 
+    def _engine_for(self, *, is_durable: bool) -> Engine:
+        return self.engine if is_durable or not self.is_sqlite else self._hasty_engine
+
     @cached_property
     def _hasty_engine(self) -> Engine:
-        return _create_engine(self.url, synchronous="NORMAL") if self.is_sqlite else self.engine
+        return _create_engine(self.url, synchronous="NORMAL")
 
     def make_durable(self) -> None:
         """Return once all that was committed is durable.
 
         Raises:
-            OSError, SQLAlchemyError: it is not.
+            OSError: it is not.
         """
         if self._file is not None:
             # What is not in the write-ahead log any more was synced before it was taken from there.
             with suppress(FileNotFoundError):
                 _sync(f"{self._file}-wal")
-        elif not self.is_sqlite:
-            # A commit that has written something waits for all that was written before it.
-            with self.engine.begin() as connection:
-                connection.exec_driver_sql("SELECT pg_logical_emit_message(true, 'triage', '')")
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -164,7 +160,8 @@ class Database:
             with kept:
                 kept.drop()
         self.engine.dispose()
-        self._hasty_engine.dispose()
+        if self.is_sqlite:
+            self._hasty_engine.dispose()
 
 
 def _alembic_config() -> Config:
