@@ -57,6 +57,7 @@ def receiver_settings(
     defaults = {
         "port": find_free_port(),
         "minimum_free_mb": 0,
+        "journal_mb": 2,
         "quiet_period_s": 0.3,
         "quiet_period_by_modality_s": {"CT": 0.2},
     }

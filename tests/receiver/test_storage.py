@@ -453,7 +453,7 @@ def test_database_that_is_away_is_out_of_resources_until_it_is_back(
     receiver = start_receiver(sqlite_database)
     one = ct_slice()
 
-    def away() -> None:
+    def away(**_: object) -> None:
         raise OperationalError("BEGIN", {}, Exception("connection refused"))
 
     with monkeypatch.context() as patch:

@@ -38,9 +38,14 @@ _HEARTBEAT_S = 10.0
 class PriorsIndexer(Indexer):
     """Records instances as those of priors: kept for comparison, not put on the worklist."""
 
-    def record(self, received: ReceivedInstance, association: str) -> Recorded:
+    is_for_priors = True
+
+    def record(
+        self, received: ReceivedInstance, association: str, *, is_journaled: bool = False
+    ) -> Recorded:
         """Return once the instance's row is committed; see `Indexer.record`."""
-        return super().record(replace(received, is_prior=True), association)
+        received = replace(received, is_prior=True)
+        return super().record(received, association, is_journaled=is_journaled)
 
 
 class Visit:

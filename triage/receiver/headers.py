@@ -51,7 +51,8 @@ _INDEX_KEYWORDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+# Without `eq`: compared and hashed by identity, which the cache below does for every value.
+@dataclass(frozen=True, slots=True, eq=False)
 class _Attribute:
     keyword: str
     tag: int

@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import structlog
-from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -22,7 +21,7 @@ from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.store.known_series import KnownSeries, record_in_known_series
+from triage.store.known_series import KnownSeries, ShortWay
 from triage.store.studies import (
     FileIsGoneError,
     ReceivedInstance,
@@ -42,11 +41,14 @@ _MOST_REMEMBERED = 10_000
 class _Pending:
     received: ReceivedInstance
     association: str
+    is_journaled: bool
     recorded: Future[Recorded] = field(default_factory=Future)
 
 
 class Indexer:
     """Records received instances for many threads, as many in one commit as wait for it."""
+
+    is_for_priors = False
 
     def __init__(
         self, database: Database, files: InstanceFiles, receiver_name: str, clock: Clock
@@ -55,6 +57,7 @@ class Indexer:
         self._files = files
         self._receiver_name = receiver_name
         self._clock = clock
+        self._short_way = ShortWay(database)
         self._waiting: deque[_Pending] = deque()
         self._committing = threading.Lock()
         # Which associations are known to hold which studies open, and which series are known:
@@ -62,16 +65,20 @@ class Indexer:
         self._held: set[tuple[int, str]] = set()
         self._series: dict[tuple[str, str, str], KnownSeries] = {}
 
-    def record(self, received: ReceivedInstance, association: str) -> Recorded:
+    def record(
+        self, received: ReceivedInstance, association: str, *, is_journaled: bool = False
+    ) -> Recorded:
         """Return once the instance's row is committed.
 
-        The row says, in the same transaction, that `association` holds the study open.
+        The row says, in the same transaction, that `association` holds the study open. The commit
+        waits for the disk, unless the instance `is_journaled`: its row is then made again after a
+        power failure.
 
         Raises:
             RefusedInstanceError: 0xA700 where the database is away or busy, so that the sender
                 tries again; 0x0110 where it refuses this instance.
         """
-        pending = _Pending(received, association)
+        pending = _Pending(received, association, is_journaled)
         self._waiting.append(pending)
         with self._committing:
             while not pending.recorded.done():  # another handler may have committed it
@@ -122,35 +129,39 @@ class Indexer:
             return
 
     def _commit(self, batch: Sequence[_Pending]) -> list[Recorded]:
+        is_durable = not all(pending.is_journaled for pending in batch)
+        known = self._all_known(batch)
+        if known is not None and self._record_shortly(batch, known, is_durable=is_durable):
+            return [Recorded(place.study_id, place.series_id) for place in known]
         learned = _Learned()
-        with self._database.connection() as connection:
-            outcomes = self._record_known(connection, batch)
-            if None in outcomes:
-                with Session(connection, expire_on_commit=False) as session:
-                    for place, pending in enumerate(batch):
-                        if outcomes[place] is None:
-                            outcomes[place] = self._record_fully(session, pending, learned)
-                    session.commit()
+        with (
+            self._database.connection(is_durable=is_durable) as connection,
+            Session(connection, expire_on_commit=False) as session,
+        ):
+            outcomes = [self._record_fully(session, pending, learned) for pending in batch]
+            session.commit()
         self._remember(learned)
-        return [outcome for outcome in outcomes if outcome is not None]
-
-    def _record_known(
-        self, connection: Connection, batch: Sequence[_Pending]
-    ) -> list[Recorded | None]:
-        """Record what belongs to a series and an association that we know; None for the rest."""
-        outcomes: list[Recorded | None] = [None] * len(batch)
-        places, arrived = [], []
-        for place, pending in enumerate(batch):
-            known = self._series.get(_series_key(pending.received))
-            if known and (known.study_id, pending.association) in self._held:
-                places.append(place)
-                arrived.append((pending.received, known))
-        if arrived:
-            is_recorded = record_in_known_series(connection, arrived)
-            for place, (_, known), was_all in zip(places, arrived, is_recorded, strict=True):
-                if was_all:
-                    outcomes[place] = Recorded(known.study_id, known.series_id)
         return outcomes
+
+    def _all_known(self, batch: Sequence[_Pending]) -> list[KnownSeries] | None:
+        """Return where instances belong, None if one is of a series or association not known."""
+        places = []
+        for pending in batch:
+            known = self._series.get(_series_key(pending.received))
+            if known is None or (known.study_id, pending.association) not in self._held:
+                return None
+            places.append(known)
+        return places
+
+    def _record_shortly(
+        self, batch: Sequence[_Pending], places: Sequence[KnownSeries], *, is_durable: bool
+    ) -> bool:
+        arrived = [(pending.received, known) for pending, known in zip(batch, places, strict=True)]
+        try:
+            return self._short_way.record(arrived, is_durable=is_durable)
+        except Exception as error:  # noqa: BLE001 - the long way finds it again, and says which
+            log.debug("instances go the long way", error=type(error).__name__)
+            return False
 
     def _record_fully(self, session: Session, pending: _Pending, learned: _Learned) -> Recorded:
         recorded = record_instance(session, pending.received, self._files.exists)

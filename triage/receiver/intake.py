@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 import structlog
 
 from triage.receiver.headers import Header, is_valid_uid, parse_head, parse_header
 from triage.receiver.indexer import Indexer
+from triage.receiver.journaled import AnnouncedInstance, Arrival, IncomingFile
 from triage.receiver.part10 import file_header
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.settings import ReceiverSettings
 from triage.store.clock import Clock
 from triage.store.disk import DiskFullError, Watermarks
-from triage.store.files import GrowingFile, InstanceFiles, StoredFile
+from triage.store.files import InstanceFiles, StoredFile
+from triage.store.journal import Journal
 from triage.store.studies import ReceivedInstance, Recorded
 
 log = structlog.get_logger(__name__)
@@ -26,17 +30,6 @@ _HEAD_BYTES = 64 * 1024
 _MIB = 1024 * 1024
 _ROOM_BYTES = 4 * _MIB
 _NO_LIMIT = 2**63
-
-
-@dataclass(frozen=True, slots=True)
-class AnnouncedInstance:
-    """What a C-STORE request says of the data set that follows it (DICOM PS3.7 9.1.1.1)."""
-
-    transfer_syntax_uid: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    calling_ae_title: str
-    association: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +50,7 @@ class Intake:
         *,
         watermarks: Watermarks | None = None,
         maximum_instance_bytes: int = _NO_LIMIT,
+        journal: Journal | None = None,
     ) -> None:
         """Prepare an intake.
 
@@ -66,12 +60,14 @@ class Intake:
             clock: the time.
             watermarks: how much of the disk is kept free; None takes all of it.
             maximum_instance_bytes: the largest data set that is taken.
+            journal: makes small instances durable; without one each is synced by itself.
         """
         self._files = files
         self._indexer = indexer
         self._clock = clock
         self._watermarks = watermarks or Watermarks(files.free_bytes, minimum=0)
         self._maximum_instance_bytes = maximum_instance_bytes
+        self._journal = journal
 
     @classmethod
     def configured(
@@ -81,6 +77,8 @@ class Intake:
         indexer: Indexer,
         clock: Clock,
         watermarks: Watermarks,
+        *,
+        journal: Journal | None = None,
     ) -> Self:
         """Return an intake with the limits that the settings name."""
         return cls(
@@ -89,6 +87,7 @@ class Intake:
             clock,
             watermarks=watermarks,
             maximum_instance_bytes=settings.maximum_instance_mb * _MIB,
+            journal=journal,
         )
 
     def store(self, incoming: IncomingInstance) -> Recorded:
@@ -120,32 +119,29 @@ class Intake:
             )
         return ArrivingInstance(
             announced,
-            self._files,
             self._indexer,
             self._clock,
+            open_file=lambda: IncomingFile(self._files, self._journal),
             watermarks=self._watermarks,
             maximum_bytes=self._maximum_instance_bytes,
         )
 
 
 class ArrivingInstance:
-    """An instance whose data set is being written to its file while it arrives.
-
-    Of the data set only its first bytes and one fragment are in memory.
-    """
+    """An instance whose data set goes to its file while it arrives."""
 
     def __init__(
         self,
         announced: AnnouncedInstance,
-        files: InstanceFiles,
         indexer: Indexer,
         clock: Clock,
         *,
+        open_file: Callable[[], IncomingFile],
         watermarks: Watermarks,
         maximum_bytes: int,
     ) -> None:
         self._announced = announced
-        self._files = files
+        self._open_file = open_file
         self._indexer = indexer
         self._clock = clock
         self._watermarks = watermarks
@@ -194,22 +190,33 @@ class ArrivingInstance:
         """
         header = self._header or self._parsed_whole()
         _check_is_what_was_announced(header, self._announced)
+        arrival = Arrival(
+            self._announced,
+            header.study_instance_uid,
+            self._offset,
+            self._clock(),
+            is_prior=self._indexer.is_for_priors,
+        )
         try:
-            file = self._file.keep(header.study_instance_uid, header.sop_instance_uid)
+            file = self._file.keep(arrival)
         except OSError as error:
             raise self._not_written(error) from error
         self._room.close()
-        received = _received(header, self._announced, file, self._clock)
-        return self._indexer.record(received, self._announced.association)
+        received = received_instance(header, self._announced, file, arrival.received_at)
+        recorded = self._indexer.record(
+            received, self._announced.association, is_journaled=self._file.is_journaled
+        )
+        self._file.close()
+        return recorded
 
     def discard(self) -> None:
         """Remove what was written, unless the instance was stored."""
         self._room.close()
-        self._file.discard()
+        self._file.close()
 
-    def _open(self, meta: bytes) -> GrowingFile:
+    def _open(self, meta: bytes) -> IncomingFile:
         try:
-            file = self._files.begin()
+            file = self._open_file()
             file.write(meta)
         except OSError as error:
             self._room.close()
@@ -227,7 +234,7 @@ class ArrivingInstance:
         if self._received_bytes < _HEAD_BYTES:
             return self._parsed_head() or parse_header(bytes(self._head), syntax)
         # Not closed here: while an error is under way, its traceback may still look into it.
-        return parse_header(self._file.mapped(), syntax, start=self._offset)
+        return parse_header(self._file.whole(), syntax, start=self._offset)
 
     def _take_room(self) -> None:
         """Hold room on the disk for what comes next; how much that is, nobody has said."""
@@ -261,9 +268,10 @@ def _check_is_what_was_announced(header: Header, announced: AnnouncedInstance) -
         )
 
 
-def _received(
-    header: Header, announced: AnnouncedInstance, file: StoredFile, clock: Clock
+def received_instance(
+    header: Header, announced: AnnouncedInstance, file: StoredFile, received_at: datetime
 ) -> ReceivedInstance:
+    """Return what the index keeps of an instance."""
     return ReceivedInstance(
         file=file,
         sop_instance_uid=header.sop_instance_uid,
@@ -272,7 +280,7 @@ def _received(
         study_instance_uid=header.study_instance_uid,
         series_instance_uid=header.series_instance_uid,
         calling_ae_title=announced.calling_ae_title,
-        received_at=clock(),
+        received_at=received_at,
         patient_id=header.text("PatientID"),
         issuer_of_patient_id=header.text("IssuerOfPatientID"),
         patient_name=header.text("PatientName"),

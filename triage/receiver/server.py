@@ -33,12 +33,14 @@ from triage.receiver.deadlines import Deadlines
 from triage.receiver.entrance import PriorsIndexer
 from triage.receiver.housekeeping import Housekeeping
 from triage.receiver.indexer import Indexer
-from triage.receiver.intake import AnnouncedInstance, Intake
+from triage.receiver.intake import Intake
+from triage.receiver.journaled import AnnouncedInstance
 from triage.receiver.part10 import IMPLEMENTATION_CLASS_UID
 from triage.receiver.performed_steps import PerformedProcedureSteps
 from triage.receiver.processes import Listener, ReceiverProcesses, Share, not_listening
 from triage.receiver.query import query_retrieve_services
 from triage.receiver.refusals import ReceiverError, StorageStatus
+from triage.receiver.replay import Replay
 from triage.receiver.retrieve.origin import is_of_priors_move
 from triage.receiver.rounds import Duty
 from triage.receiver.services import DimseService, handlers_of
@@ -50,6 +52,7 @@ from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.disk import watermarks_of
 from triage.store.files import InstanceFiles
+from triage.store.journal import Journal
 from triage.store.studies import release_receiver
 
 log = structlog.get_logger(__name__)
@@ -64,6 +67,7 @@ _MOST_PROCESSES = 4
 _GARBAGE_THRESHOLDS = (20_000, 20, 20)
 # Connections that have not asked for anything yet do not keep senders out; this bounds them.
 _CONNECTIONS_PER_ASSOCIATION = 4
+_MIB = 1024 * 1024
 _GRACE_S = 2.0
 _LONGEST_STORE_S = 10.0
 _KNOWN_TRANSFER_SYNTAXES = frozenset(AllTransferSyntaxes)
@@ -94,12 +98,15 @@ class Receiver:
         self.name = receiver_name(settings.receiver, share)
         self._open = OpenAssociations()
         watermarks = watermarks_of(files, settings.receiver)
+        self._journal = Journal(
+            settings.data_directory / "journal",
+            segment_bytes=settings.receiver.journal_mb * _MIB,
+            make_durable=self._make_durable,
+        )
+        indexer = Indexer(database, files, self.name, clock)
+        self._replay = Replay(database, files, indexer)
         self._intake = Intake.configured(
-            settings.receiver,
-            files,
-            Indexer(database, files, self.name, clock),
-            clock,
-            watermarks,
+            settings.receiver, files, indexer, clock, watermarks, journal=self._journal
         )
         # For what a C-MOVE of ours brings: it is not to be read.
         self._priors_intake = Intake.configured(
@@ -108,6 +115,7 @@ class Receiver:
             PriorsIndexer(database, files, self.name, clock),
             clock,
             watermarks,
+            journal=self._journal,
         )
         self._rounds = CompletenessRounds(
             database,
@@ -148,6 +156,7 @@ class Receiver:
         # In this order: where a receiver of this name runs, the port is taken, and what it holds
         # open must not be freed. Connections wait until the server begins to serve.
         servers = self._listen()
+        self._open_journal()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._files.remove_abandoned()
@@ -161,6 +170,17 @@ class Receiver:
                 target=server.serve_forever, name="triage-receiver", daemon=True
             ).start()
         log.info("receiver listens", receiver=self.name, tls_port=self._settings.tls_port)
+
+    def _open_journal(self) -> None:
+        """Put back what a power failure has cost, and begin a journal of our own."""
+        try:
+            self._journal.open(self._replay.put_back)
+        except OSError as error:
+            log.warning("no journal: each image is synced by itself", error=error.strerror)
+
+    def _make_durable(self) -> None:
+        self._files.make_durable()
+        self._database.make_durable()
 
     def _listen(self) -> list[StorageServer]:
         servers: list[StorageServer] = []
@@ -223,6 +243,7 @@ class Receiver:
             duty.stop()
         with self._database.transaction() as session:
             release_receiver(session, self.name)
+        self._journal.close()
         self._servers = []
         log.info("receiver stopped", receiver=self.name)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import structlog
 
-from triage.receiver.intake import AnnouncedInstance, ArrivingInstance, Intake
+from triage.receiver.intake import ArrivingInstance, Intake
+from triage.receiver.journaled import AnnouncedInstance
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 
 log = structlog.get_logger(__name__)

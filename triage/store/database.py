@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
@@ -33,7 +35,9 @@ class Database:
         self.url = url
         self.engine = _create_engine(url)
         file = make_url(url).database if self.is_sqlite else None
-        self._queue = f"{file}.writers" if file and file != ":memory:" else None
+        self._kept = {True: _Kept(), False: _Kept()}
+        self._file = file if file != ":memory:" else None
+        self._queue = f"{self._file}.writers" if self._file else None
 
     @property
     def is_sqlite(self) -> bool:
@@ -51,14 +55,58 @@ class Database:
             yield session
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self, *, is_durable: bool = True) -> Iterator[Connection]:
         """Give a connection that writes, as `transaction` does, without the weight of a session.
 
         Processes that use it wait for one another in a queue. SQLite by itself has none: who finds
         another writer sleeps for up to 0.1 s and tries again.
+
+        Where `is_durable` is false, the commit of SQLite does not wait for the disk. It outlives
+        the process all the same; a power failure only from `make_durable`, or the next durable
+        commit, on. PostgreSQL always waits: its server may end by itself and lose such commits,
+        and nobody here would know.
         """
-        with self._turn(), self.engine.begin() as connection:
+        with self._turn(), self._engine_for(is_durable=is_durable).begin() as connection:
             yield connection
+
+    @contextmanager
+    def cursor(self, *, is_durable: bool) -> Iterator[Any]:
+        """Give a cursor of the driver in a transaction, as `connection` does.
+
+        The connections are kept, so there is one for all threads that want the same durability.
+        They wait for one another.
+
+        Raises:
+            Exception: what the driver raises.
+        """
+        with self._turn(), self._kept[is_durable] as kept:
+            cursor = kept.cursor(self._engine_for(is_durable=is_durable))
+            try:
+                if self.is_sqlite:
+                    cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                cursor.connection.commit()
+            except BaseException:
+                kept.drop()  # the next one begins with a connection that was looked at
+                raise
+
+    def _engine_for(self, *, is_durable: bool) -> Engine:
+        return self.engine if is_durable or not self.is_sqlite else self._hasty_engine
+
+    @cached_property
+    def _hasty_engine(self) -> Engine:
+        return _create_engine(self.url, synchronous="NORMAL")
+
+    def make_durable(self) -> None:
+        """Return once all that was committed is durable.
+
+        Raises:
+            OSError: it is not.
+        """
+        if self._file is not None:
+            # What is not in the write-ahead log any more was synced before it was taken from there.
+            with suppress(FileNotFoundError):
+                _sync(f"{self._file}-wal")
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -108,7 +156,12 @@ class Database:
 
     def close(self) -> None:
         """Close all connections."""
+        for kept in self._kept.values():
+            with kept:
+                kept.drop()
         self.engine.dispose()
+        if self.is_sqlite:
+            self._hasty_engine.dispose()
 
 
 def _alembic_config() -> Config:
@@ -117,7 +170,41 @@ def _alembic_config() -> Config:
     return config
 
 
-def _create_engine(url: str) -> Engine:
+class _Kept:
+    """A connection of the driver that stays out of its pool; used within `with`, by one thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: PoolProxiedConnection | None = None
+
+    def __enter__(self) -> Self:
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def cursor(self, engine: Engine) -> Any:
+        if self._connection is None:
+            self._connection = engine.raw_connection()
+        return self._connection.cursor()
+
+    def drop(self) -> None:
+        if self._connection is not None:
+            with suppress(Exception):  # it may be broken, which is why it is dropped
+                self._connection.invalidate()
+        self._connection = None
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create_engine(url: str, synchronous: str = "FULL") -> Engine:
     # hide_parameters: the values of a failed statement are patients' names, and errors are logged.
     if url.startswith("sqlite"):
         engine = create_engine(
@@ -125,18 +212,19 @@ def _create_engine(url: str) -> Engine:
             connect_args={"timeout": _SQLITE_BUSY_TIMEOUT_MS / 1000},
             hide_parameters=True,
         )
-        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "connect", partial(_configure_sqlite, synchronous))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     return create_engine(url, pool_pre_ping=True, hide_parameters=True)
 
 
-def _configure_sqlite(connection: Any, _: Any) -> None:
+def _configure_sqlite(synchronous: str, connection: Any, _: Any) -> None:
     # The driver's own transaction control would begin too late; see _begin_sqlite.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")  # what was answered with success survives a crash
+    # FULL: what was answered with success survives a power failure.
+    cursor.execute(f"PRAGMA synchronous = {synchronous}")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_TIMEOUT_MS}")
     cursor.close()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import itertools
 import mmap
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -60,6 +62,41 @@ class InstanceFiles:
             for chunk in chunks:
                 file.write(chunk)
             return file.keep(study_instance_uid, sop_instance_uid)
+
+    def put(
+        self,
+        study_instance_uid: str,
+        sop_instance_uid: str,
+        pieces: Sequence[bytes | memoryview],
+        sha256: str,
+    ) -> StoredFile:
+        """Write the file of an instance whose bytes are durable elsewhere until `make_durable`.
+
+        Raises:
+            OSError: the disk refused; nothing is left behind.
+        """
+        with self.begin() as file:
+            for piece in pieces:
+                file.append(piece)
+            return file.name(study_instance_uid, sop_instance_uid, sha256)
+
+    def make_durable(self) -> None:
+        """Return once all files that were put are durable, and their names.
+
+        One sync of the file system instead of one for each file and folder: the device writes in
+        the order that suits it.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        libc = ctypes.CDLL(None, use_errno=True)
+        descriptor = os.open(self.root, os.O_RDONLY)
+        try:
+            if libc.syncfs(descriptor):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        finally:
+            os.close(descriptor)
 
     def begin(self) -> GrowingFile:
         """Return a new file that takes bytes before it is known whose they are.
@@ -126,8 +163,16 @@ class GrowingFile:
         Raises:
             OSError: the disk refused.
         """
+        self._content.update(chunk)
+        self.append(chunk)
+
+    def append(self, chunk: bytes | memoryview) -> None:
+        """Append `chunk`, whose digest is taken care of elsewhere.
+
+        Raises:
+            OSError: the disk refused.
+        """
         view = memoryview(chunk)
-        self._content.update(view)
         self.size_bytes += len(view)
         while view:
             view = view[os.write(self._descriptor, view) :]
@@ -145,20 +190,32 @@ class GrowingFile:
         Raises:
             OSError: the disk refused.
         """
-        folder = _digest(study_instance_uid)[:32]
         sha256 = self._content.hexdigest()
-        path = f"{folder}/{_digest(sop_instance_uid)[:24]}-{sha256[:16]}.dcm"
+        path = _path_of(study_instance_uid, sop_instance_uid, sha256)
         place = f"{self._root}/{path}"
         if os.path.exists(place):  # noqa: PTH110
             # It may be one that was acknowledged: only what is durable may take its place.
             os.fsync(self._descriptor)
-            self._move_to(place)
+            is_first = self._move_to(place)
         else:
             # Named first, so that a journal takes the content and the name in one commit.
-            self._move_to(place)
+            is_first = self._move_to(place)
             os.fsync(self._descriptor)
+        if is_first:
+            _fsync_folder(self._root)
         # A file's name is durable only once its folder is (POSIX fsync on the directory).
-        _fsync_folder(f"{self._root}/{folder}")
+        _fsync_folder(os.path.dirname(place))  # noqa: PTH120
+        self._close()
+        return StoredFile(path, self.size_bytes, sha256)
+
+    def name(self, study_instance_uid: str, sop_instance_uid: str, sha256: str) -> StoredFile:
+        """Name the file as `keep` does, and leave it to others to make it durable.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        path = _path_of(study_instance_uid, sop_instance_uid, sha256)
+        self._move_to(f"{self._root}/{path}")
         self._close()
         return StoredFile(path, self.size_bytes, sha256)
 
@@ -169,17 +226,29 @@ class GrowingFile:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)  # noqa: PTH108
 
-    def _move_to(self, place: str) -> None:
+    def _move_to(self, place: str) -> bool:
+        """Name the file; return whether it is the first of its study, whose folder is then made."""
         try:
             os.rename(self._path, place)  # noqa: PTH104
-        except FileNotFoundError:  # the first image of its study
+        except FileNotFoundError:
             Path(place).parent.mkdir(exist_ok=True)
             os.rename(self._path, place)  # noqa: PTH104
-            _fsync_folder(self._root)
+            return True
+        return False
 
     def _close(self) -> None:
         self._is_open = False
         os.close(self._descriptor)
+
+
+def _path_of(study_instance_uid: str, sop_instance_uid: str, sha256: str) -> str:
+    folder = _folder_of(study_instance_uid)
+    return f"{folder}/{_digest(sop_instance_uid)[:24]}-{sha256[:16]}.dcm"
+
+
+@lru_cache(maxsize=256)
+def _folder_of(study_instance_uid: str) -> str:
+    return _digest(study_instance_uid)[:32]
 
 
 def _digest(uid: str) -> str:
