@@ -127,7 +127,9 @@ def _check_folder(rows: dict[str, list[InstanceRow]], data: Path, result: Audit)
 
 
 def _outside(data: Path) -> Iterable[str]:
-    known = re.compile(r"instances|incoming|journal|logs|run|triage\.sqlite(-wal|-shm|\.writers)?")
+    known = re.compile(
+        r"instances|incoming|journal|logs|models|run|triage\.sqlite(-wal|-shm|\.writers)?"
+    )
     yield from (p.name for p in data.iterdir() if not known.fullmatch(p.name))
     beside = {p.name for p in data.parent.iterdir()}
     ours = re.compile(r"data|receiver\.log|MODALITY_[ABC]\.(ledger|json|log)")

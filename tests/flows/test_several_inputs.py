@@ -18,6 +18,7 @@ from tests.models.tiny import manifest_of, write_manifest
 from tests.tools import ManualClock
 from tests.web.hospital import Hospital
 from triage.core.priority import Priority
+from triage.core.stages import Stage
 from triage.models.host import ModelHosts
 from triage.models.packages import ModelPackage
 from triage.models.registry import register_package
@@ -93,7 +94,7 @@ async def test_what_only_both_series_show_is_found(
     hospital: Hospital, step: Step, package: ModelPackage
 ) -> None:
     with hospital.database.transaction() as session:
-        register_package(session, package, now=hospital.clock())
+        register_package(session, package, stage=Stage.PRODUCTION, now=hospital.clock())
     study = {"StudyInstanceUID": "1.2.77", "StudyDescription": "CT head"}
     frame = {"FrameOfReferenceUID": "1.2.78"}
     hospital.receive(*head(hospital, 40, SeriesDescription="Head plain", **study, **frame))
@@ -120,7 +121,7 @@ async def test_series_that_cannot_be_laid_upon_one_another_are_not_routed(
     hospital: Hospital, step: Step, package: ModelPackage
 ) -> None:
     with hospital.database.transaction() as session:
-        register_package(session, package, now=hospital.clock())
+        register_package(session, package, stage=Stage.PRODUCTION, now=hospital.clock())
     study = {"StudyInstanceUID": "1.2.77", "StudyDescription": "CT head"}
     hospital.receive(*head(hospital, 40, SeriesDescription="Head plain", **study))
     late = {"ContrastBolusAgent": "agent", "SeriesDescription": "Head late"}

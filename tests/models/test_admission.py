@@ -130,7 +130,9 @@ def test_code_waits_for_an_administrator(
         register_package(session, segmentation, now=clock())  # a restart takes nothing back
         check_code_approved(session, waiting)
         assert len(runnable_models(session)) == 2
-        (event,) = session.scalars(select(ModelEventRow)).all()
+        (event,) = session.scalars(
+            select(ModelEventRow).where(ModelEventRow.action == "approved")
+        ).all()
         assert (event.action, event.who, event.reason) == ("approved", "Dr Grey", "read it")
 
 

@@ -39,7 +39,7 @@ _MISBEHAVE = (
     f" else ctypes.PyDLL(None).sleep(600) if x.max() == {STUCK_HU}"
     f" else [print('flood ' * 200000), print('{LAST_WORDS}'), os._exit(4)]"
     f" if x.max() == {FLOOD_HU}"
-    f" else [os.write(int(sys.argv[1]), b'junk'), x][1] if x.max() == {JUNK_HU}"
+    f" else [os.write(int(sys.argv[2]), b'junk'), x][1] if x.max() == {JUNK_HU}"
     f" else [setattr(sys, 'kept', b'x' * {LEAKED_BYTES}), x][1] if x.max() == {LEAK_HU}"
     # Too large for every device but the plain CPU.
     f" else (_ for _ in ()).throw(MemoryError('CUDA out of memory'))"

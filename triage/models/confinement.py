@@ -104,6 +104,7 @@ def host_environment(ours: Mapping[str, str], scratch: Path | None) -> dict[str,
         "OMP_WAIT_POLICY": "PASSIVE",
         **kept,
         "PYTHONPATH": os.pathsep.join(search_path),
+        "PYTHONUNBUFFERED": "1",  # what a model printed before it crashed is what explains it
         "HOME": home,
         "TMPDIR": home,
         "USER": "triage",

@@ -62,9 +62,13 @@ class MonaiBundleRunner:
         network = _network(parser)
         if scripted is None:
             load_weights(network, package, device)
-        self._network = AcceleratedNetwork(network.to(device).eval(), acceleration, device)
+        network = network.to(device).eval()
         fulfil_requirements(parser)
         self._detector = _optional(parser, "detector")
+        # A detector has taken hold of its network by now.
+        self._network: torch.nn.Module = (
+            network if self._detector else AcceleratedNetwork(network, acceleration, device)
+        )
         self._inferer: Any = parser.get_parsed_content("inferer")
         self._postprocessing = _postprocessing(parser)
         self._scoring = _without(self._postprocessing, (AsDiscreted,))
