@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.tools import (
     ManualClock,
@@ -16,6 +18,34 @@ from tests.tools import (
 )
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+
+# What shares a running system, or would starve its neighbours if it ran beside its own kind.
+_TOGETHER = (
+    "tests/chaos/",
+    "tests/deployment/",
+    "tests/end_to_end/",
+    "tests/fuzz/",
+    "tests/web/test_browser.py",
+)
+# Tests of a file share warm model hosts, whose start takes seconds.
+_BY_FILE = ("tests/flows/", "tests/models/")
+
+
+class _Together(LoadScopeScheduling):
+    """Sends tests to whichever process is free, but those that belong together to the same one.
+
+    pytest-xdist's own mark for this has no effect with pytest 9.2, which computes node names.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(_BY_FILE):
+            return nodeid.partition("::")[0]
+        return next((place for place in _TOGETHER if nodeid.startswith(place)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together:
+    """Return how tests are spread over the processes of pytest-xdist."""
+    return _Together(config, log)
 
 
 @pytest.fixture(scope="session")

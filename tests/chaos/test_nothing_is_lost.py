@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.round import run_round
 
-pytestmark = [pytest.mark.xdist_group("chaos"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 _KILLS = 3
 

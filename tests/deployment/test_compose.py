@@ -28,7 +28,7 @@ from triage.settings import load_settings
 from triage.simulator.hemorrhage import HemorrhageKind, LesionSpec
 
 _FILE = PROJECT / "docker-compose.gpu.yml"
-pytestmark = [pytest.mark.xdist_group("deployment"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")

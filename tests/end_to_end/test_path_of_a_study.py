@@ -17,7 +17,7 @@ from tests.results.scenes import run_tool
 from tests.tools import require_tool, wait_until
 from triage.simulator.hemorrhage import HemorrhageKind, LesionSpec
 
-pytestmark = [pytest.mark.xdist_group("end-to-end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 _BLEEDING = LesionSpec(HemorrhageKind.INTRAPARENCHYMAL, 25.0)
 _ANALYSED_WITHIN_S = 120.0

@@ -10,8 +10,6 @@ from tests.hostile.conftest import Target, attacked, target
 
 __all__ = ["attacked", "target"]
 
-pytestmark = pytest.mark.xdist_group("fuzz")
-
 
 def test_data_set_parser_refuses_or_gives_what_the_index_can_hold() -> None:
     outcomes = fuzz(Parser(), inputs=1500)

@@ -14,8 +14,6 @@ from tests.web.hospital import Hospital, hemorrhage, segmentation
 from triage.store.outbox import claim_due_delivery, mark_not_delivered
 from triage.worklist.reading import mark_as_read
 
-pytestmark = pytest.mark.xdist_group("browser")  # one Chromium at a time is enough for a laptop
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
