@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.tools import (
@@ -46,6 +47,13 @@ class _Together(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together:
     """Return how tests are spread over the processes of pytest-xdist."""
     return _Together(config, log)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command that ran in this process set up for the logs."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def test_code_is_shown_approved_once_and_then_runs(
     assert "waits for approval of its code" in triage("models", "list")
     named = ("models", "approve", "tiny-segmentation", "1.0.0")
     shown = triage(*named)
-    assert "configs/inference.json, imports#0: $import os" in shown
+    assert "configs/inference.json, imports#1: $import os" in shown
     assert "approve it with --who and --reason" in shown
     assert "say both" in triage(*named, "--who", "Dr Grey", fails=True)
     assert "may run from now on" in triage(*named, "--who", "Dr Grey", "--reason", "read it")

@@ -118,7 +118,7 @@ def test_commands_change_stages_and_say_who(
     assert "is retired" in run("retire", NAME, "1.0.0", "--reason", "fire").output
     with hospital.database.reading() as session:
         events = session.query(ModelEventRow).order_by(ModelEventRow.id).all()
-        assert events[2].who == "ada"
+        assert {e.who for e in events if e.action in ("promoted", "rolled-back")} == {"ada"}
         assert events[-1].who not in ("", "ada")  # whoever runs the tests
     shown = run("show", NAME)
     assert "Looks for: Hemorrhage from confidence 0.5 on, priority STAT." in shown.output

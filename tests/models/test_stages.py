@@ -12,9 +12,11 @@ from sqlalchemy.orm import Session
 from tests.models.tiny import manifest_of, write_manifest
 from tests.tools import ManualClock
 from triage.core.stages import Stage, is_in_share
+from triage.models.admission import Admission
 from triage.models.packages import ModelPackage
 from triage.models.registry import register_all, register_package
 from triage.models.stages import Decision, StageError, promote, retire, rollback
+from triage.settings import Settings
 from triage.store.database import Database
 from triage.store.model_tables import ModelEventRow, ModelRow
 
@@ -155,11 +157,12 @@ def test_registry_fills_production_at_the_first_start_only(
 ) -> None:
     for version in ("1.9.0", "1.10.0"):
         package_of(tmp_path, version)
+    admission = Admission(Settings(data_directory=tmp_path / "data"))
     with sqlite_database.transaction() as session:
-        assert register_all(session, tmp_path, now=clock()) == ()
+        assert register_all(session, tmp_path, admission, now=clock()) == ()
         assert stages(session) == {"1.9.0": "retired", "1.10.0": "production"}
         package_of(tmp_path, "2.0.0")
-        register_all(session, tmp_path, now=clock())
+        register_all(session, tmp_path, admission, now=clock())
         assert stages(session)["2.0.0"] == "shadow"
         assert stages(session)["1.10.0"] == "production"
 

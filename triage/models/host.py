@@ -441,6 +441,8 @@ class _Host:
         lifeline, self._lifeline = self._lifeline, None
         if lifeline is not None:
             os.close(lifeline)
+        if self._launch is not None:
+            self._launch.clean_up()
 
     def _ask(self, message: Message, time_limit_s: float) -> Message:
         assert self._channel is not None, "the host was not started"

@@ -115,7 +115,7 @@ def show_model(session: Session, name: str, now: datetime) -> Model:
     manifests = {row.version: ModelManifest.model_validate(row.manifest) for row in rows}
     return Model(
         name=name,
-        title=_leading(rows).manifest["title"],
+        title=leading(rows).manifest["title"],
         versions=tuple(_version_views(session, rows, now)),
         manifests={row.version: row.manifest for row in rows},
         in_words={version: in_words(manifest) for version, manifest in manifests.items()},
@@ -142,7 +142,7 @@ def in_words(manifest: ModelManifest) -> tuple[str, ...]:
     )
 
 
-def _leading(rows: Sequence[ModelRow]) -> ModelRow:
+def leading(rows: Sequence[ModelRow]) -> ModelRow:
     """Return the version that speaks for the model: the one in production, or the newest."""
     return next((row for row in rows if row.stage is Stage.PRODUCTION), rows[0])
 

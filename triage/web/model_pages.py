@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from triage.core.stages import Stage
 from triage.models.compare import Comparison, recorded_comparison
-from triage.models.overview import Model, list_models, show_model
-from triage.models.stages import promote, retire, rollback
+from triage.models.overview import Model, leading, list_models, show_model
+from triage.models.stages import promote, retire, rollback, versions_of
 from triage.web.context import Context
 from triage.web.models_api import (
     Name,
@@ -24,9 +24,11 @@ from triage.web.models_api import (
 )
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
+from triage.web.watch import model_watch_block
 
 router = APIRouter(prefix="/models", include_in_schema=False)
 _CHANGED_SHOWN = 20
+_WATCHED_DAYS = 30
 
 
 @router.get("")
@@ -44,9 +46,17 @@ def model(request: Request, name: Name, context: Context) -> Response:
     with saying_what_is_wrong(), context.database.reading() as session:
         shown = show_model(session, name, context.now())
         comparisons = _against_production(session, shown)
+        block = model_watch_block(
+            session,
+            leading(versions_of(session, name)),
+            context.settings.watch,
+            _WATCHED_DAYS,
+            context.now(),
+        )
     content: dict[str, Any] = {
         "model": shown,
         "comparisons": comparisons,
+        "block": block,
         "changed_shown": _CHANGED_SHOWN,
         "now": context.now(),
     }

@@ -24,7 +24,7 @@ def scripted_network(package: ModelPackage, device: torch.device) -> torch.nn.Mo
     return network
 
 
-def load_weights(network: torch.nn.Module, package: ModelPackage, device: torch.device) -> None:
+def load_weights(network: torch.nn.Module, package: ModelPackage) -> None:
     """Load a state dict, or one that lies below "model" or the like, into `network`.
 
     The file is read with `weights_only`, so nothing in it is run.
@@ -32,7 +32,7 @@ def load_weights(network: torch.nn.Module, package: ModelPackage, device: torch.
     Raises:
         RunnerError: it is not a state dict of the network.
     """
-    content: Any = torch.load(package.weights, map_location=device, weights_only=True)
+    content: Any = torch.load(package.weights, map_location="cpu", weights_only=True)
     try:
         network.load_state_dict(_state_dict(content))
     except (RuntimeError, TypeError) as error:

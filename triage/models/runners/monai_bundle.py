@@ -61,7 +61,7 @@ class MonaiBundleRunner:
         self._preprocessing: Compose = parser.get_parsed_content("preprocessing")
         network = _network(parser)
         if scripted is None:
-            load_weights(network, package, device)
+            load_weights(network, package)
         network = network.to(device).eval()
         fulfil_requirements(parser)
         self._detector = _optional(parser, "detector")
