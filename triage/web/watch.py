@@ -302,7 +302,7 @@ class _Plots:
                 Line("median", "accent", _of(found, 50)),
             ],
             y_title=unit or "value",
-            summary=f"Median {median(everything):.3g} {unit}".rstrip() + ".",
+            summary=f"Median {median(everything):.4g} {unit}".rstrip() + ".",
         )
 
 
