@@ -24,6 +24,7 @@ from triage.models.confinement import missing_protections
 from triage.models.packages import PackageError, load_package
 from triage.receiver.counts import CountError, counter_at
 from triage.settings import ArchiveSettings, RemoteSettings, Settings, SettingsError
+from triage.store.alerts import open_alerts
 from triage.store.clock import system_clock
 from triage.store.code_approvals import waiting_digests
 from triage.store.database import Database, DatabaseError
@@ -31,7 +32,6 @@ from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
 from triage.store.tables import DeliveryRow
-from triage.store.watch_alerts import open_alerts
 from triage.store.workers import alive_workers
 from triage.tls import TlsError, own_certificate, server_context
 

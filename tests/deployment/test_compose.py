@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -229,6 +230,7 @@ def _wait_until_well(environment: Mapping[str, str], folder: Path) -> None:
             check=False,
         )
         (folder / "doctor.log").write_bytes(ran.stdout + ran.stderr)
+        time.sleep(2 if ran.returncode else 0)  # each look costs seconds of the processor
         return ran.returncode == 0
 
     wait_until(is_well, "triage doctor is green", timeout_s=120)

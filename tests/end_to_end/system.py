@@ -89,7 +89,7 @@ class RunningSystem:
             raise AssertionError((self.folder / "up.log").read_text())
         wrong = self.doctor()
         if wrong:
-            time.sleep(0.5)
+            time.sleep(2)  # each look costs seconds of the processor
         return not wrong
 
     def kill(self, part: str) -> None:

@@ -13,11 +13,12 @@ from tests.tools import ManualClock
 from triage.core.runs import RunState
 from triage.core.stages import Stage
 from triage.settings import WatchRuleSettings, WatchSettings
+from triage.store.alerts import open_alerts
 from triage.store.database import Database
 from triage.store.model_tables import ModelAlertRow, ModelEventRow, ModelRow
 from triage.store.tables import FindingRow
 from triage.store.watch import BINS, Outcomes, Window, watch_model
-from triage.store.watch_alerts import measure_rules, open_alerts, watch_round
+from triage.store.watch_alerts import measure_rules, watch_round
 from triage.store.watch_drift import drift_of
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -15,8 +15,8 @@ from triage.settings import load_settings
 
 if TYPE_CHECKING:
     from triage.core.agreement import Agreement, Estimate
+    from triage.store.alerts import Alert
     from triage.store.watch import ModelWatch
-    from triage.store.watch_alerts import Alert
     from triage.store.watch_drift import DriftReport
 
 
@@ -31,10 +31,10 @@ class UnknownModelError(TriageError):
 @click.option("--stage", type=click.Choice(["shadow", "canary", "production", "retired"]))
 def watch(name: str, *, version: str, days: int, stage: str | None) -> None:
     """Show what the model NAME did: runs, rates, times, drift, agreement and alerts."""
+    from triage.store.alerts import alerts_since
     from triage.store.database import Database
     from triage.store.feedback import agreement_by_finding
     from triage.store.watch import Window, watch_model, watched_model
-    from triage.store.watch_alerts import alerts_since
     from triage.store.watch_drift import drift_of
 
     settings = load_settings()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-from scipy.stats import norm
+from statistics import NormalDist
 
 from triage.core.errors import TriageError
 
@@ -36,7 +35,7 @@ def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interva
         raise ProportionError(f"{successes} of {trials} is not a proportion.")
     if trials == 0:
         return None
-    z = float(norm.ppf((1 + level) / 2))
+    z = NormalDist().inv_cdf((1 + level) / 2)
     share = successes / trials
     middle = share + z * z / (2 * trials)
     margin = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))

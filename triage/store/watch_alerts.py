@@ -13,6 +13,7 @@ from triage.core.proportions import wilson_interval
 from triage.core.runs import RunState
 from triage.core.stages import RUNNING_STAGES
 from triage.settings import WatchRuleSettings, WatchSettings
+from triage.store.alerts import Alert, alert_of
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.feedback import agreement_by_finding
@@ -42,18 +43,6 @@ class Measurement:
     rule: str
     is_broken: bool | None
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """A rule that a model broke, as it was when it was found; open until `cleared_at`."""
-
-    model: str
-    version: str
-    rule: str
-    text: str
-    raised_at: datetime
-    cleared_at: datetime | None = None
 
 
 def watch_round(
@@ -108,37 +97,7 @@ def record_alerts(session: Session, measured: Sequence[Measurement], now: dateti
         if row in rows:
             row.cleared_at = now
     session.flush()
-    return [_alert(row, session.get_one(ModelRow, row.model_id)) for row in changed]
-
-
-def open_alerts(session: Session, model_id: int | None = None) -> tuple[Alert, ...]:
-    """Return the alerts that are not cleared, of one model version or of all, the newest first."""
-    query = (
-        select(ModelAlertRow, ModelRow)
-        .join(ModelRow, ModelRow.id == ModelAlertRow.model_id)
-        .where(ModelAlertRow.cleared_at.is_(None))
-        .order_by(ModelAlertRow.raised_at.desc(), ModelAlertRow.id.desc())
-    )
-    if model_id is not None:
-        query = query.where(ModelAlertRow.model_id == model_id)
-    return tuple(_alert(row, model) for row, model in session.execute(query))
-
-
-def alerts_since(session: Session, model: ModelRow, since: datetime) -> tuple[Alert, ...]:
-    """Return the alerts of a model version that are open, or were cleared after `since`."""
-    rows = session.scalars(
-        select(ModelAlertRow)
-        .where(
-            ModelAlertRow.model_id == model.id,
-            ModelAlertRow.cleared_at.is_(None) | (ModelAlertRow.cleared_at >= since),
-        )
-        .order_by(ModelAlertRow.cleared_at.is_not(None), ModelAlertRow.raised_at.desc())
-    )
-    return tuple(_alert(row, model) for row in rows)
-
-
-def _alert(row: ModelAlertRow, model: ModelRow) -> Alert:
-    return Alert(model.name, model.version, row.rule, row.text, row.raised_at, row.cleared_at)
+    return [alert_of(row, session.get_one(ModelRow, row.model_id)) for row in changed]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from triage.core.input_characteristics import NUMBERS
 from triage.core.proportions import wilson_interval
 from triage.core.stages import Stage
 from triage.settings import WatchSettings
+from triage.store.alerts import Alert, alerts_since
 from triage.store.feedback import agreement_by_finding, agreement_by_week
 from triage.store.model_tables import ModelRow
 from triage.store.watch import (
@@ -29,7 +30,6 @@ from triage.store.watch import (
     watch_model,
     watched_model,
 )
-from triage.store.watch_alerts import Alert, alerts_since
 from triage.store.watch_drift import DriftReport, drift_of
 from triage.web.charts import Band, Bars, Chart, Line, chart, labels_of
 from triage.web.context import Context

@@ -12,6 +12,7 @@ from triage.core.runs import DeliveryState, RunState
 from triage.core.stages import COUNTING_STAGES
 from triage.settings import ReceiverSettings
 from triage.store import outbox
+from triage.store.alerts import open_alerts
 from triage.store.breaker import parked_models
 from triage.store.disk import DiskLevel, disk_level
 from triage.store.history import is_for_readers, note
@@ -23,7 +24,6 @@ from triage.store.tables import (
     StudyEventRow,
     StudyRow,
 )
-from triage.store.watch_alerts import open_alerts
 from triage.store.workers import alive_workers
 from triage.worklist.study_view import DeliveryView, delivery_view
 from triage.worklist.wording import without_series_uids
