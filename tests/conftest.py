@@ -44,6 +44,20 @@ class _Together(LoadScopeScheduling):
         return next((place for place in _TOGETHER if nodeid.startswith(place)), nodeid)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that lets slow tests run too."""
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked slow: it takes long and shows little that others do not."""
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together:
     """Return how tests are spread over the processes of pytest-xdist."""
     return _Together(config, log)

@@ -43,7 +43,7 @@ def drawn(
 @pytest.mark.parametrize("level", [0.05, 0.2])
 def test_without_a_change_models_are_alarmed_no_oftener_than_stated(level: float) -> None:
     generator = np.random.default_rng(20261128)
-    models = 300
+    models = 120
     alarmed = sum(
         any(
             test.is_significant(level)

@@ -62,10 +62,17 @@ def hospital(sqlite_database: Database, files: InstanceFiles, clock: ManualClock
     return Hospital(sqlite_database, files, clock)
 
 
-@pytest.fixture
-def step(hospital: Hospital, tmp_path: Path) -> Iterator[Step]:
-    """What the flow needs."""
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[ModelHosts]:
+    """Warm hosts for the tests of this module."""
     hosts = ModelHosts(WorkerSettings(device="cpu"))
+    yield hosts
+    hosts.close()
+
+
+@pytest.fixture
+def step(hospital: Hospital, hosts: ModelHosts, tmp_path: Path) -> Step:
+    """What the flow needs."""
     step = Step(
         worker="tests",
         settings=Settings(data_directory=tmp_path),
@@ -75,8 +82,7 @@ def step(hospital: Hospital, tmp_path: Path) -> Iterator[Step]:
         clock=hospital.clock,
     )
     step.become_worker()
-    yield step
-    hosts.close()
+    return step
 
 
 def head(hospital: Hospital, lesion_hu: float, **attributes: str) -> list[Dataset]:

@@ -151,6 +151,7 @@ def test_every_patient_is_on_one_side_of_the_split() -> None:
     assert {row["part"] for row in rows if row["fold"] != "0"} == {"train"}
 
 
+@pytest.mark.slow
 def test_held_out_patients_give_the_figures_of_the_card(
     manifest: ModelManifest, program: Program, figures: dict[str, Any]
 ) -> None:

@@ -107,6 +107,7 @@ def test_run_too_large_for_its_device_goes_to_the_cpu_where_the_manifest_lets_it
     assert list(hosts.process_ids()) == ["tiny-segmentation 1.0.0 on cpu"]
 
 
+@pytest.mark.slow
 def test_models_spread_over_the_devices(
     hosts_with: Callable[..., ModelHosts],
     segmentation: ModelPackage,

@@ -569,7 +569,7 @@ _runs = iter(range(10**9))
 
 
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
