@@ -223,12 +223,11 @@ def explain(model: str, study: str) -> None:
     MODEL is as for `try`. STUDY is a folder of DICOM files, or the Study Instance UID of a study
     that was received.
     """
+    from triage.commands.packages import package_meant
     from triage.core.routing import explained
-    from triage.models.registry import package_named
     from triage.models.try_model import read_study
 
-    settings = load_settings()
-    package = package_named(model, settings.model_registry)
+    package = package_meant(model, load_settings())
     if Path(study).is_dir():
         content, priors = read_study(Path(study)), tuple[Study, ...]()
     else:
@@ -239,22 +238,16 @@ def explain(model: str, study: str) -> None:
 
 def _received(study_instance_uid: str) -> tuple[Study, tuple[Study, ...]]:
     from triage.store.contents import load_study, priors_of
-    from triage.store.database import Database
     from triage.store.studies import find_study
 
-    store = Database(load_settings().database_url)
-    store.check_schema()
-    try:
-        with store.reading() as session:
-            row = find_study(session, study_instance_uid)
-            if row is None:
-                raise click.BadParameter(
-                    "is neither a folder nor the Study Instance UID of a study that was received",
-                    param_hint="STUDY",
-                )
-            return load_study(session, row.id), priors_of(session, row.id)
-    finally:
-        store.close()
+    with opened_store(load_settings()) as store, store.reading() as session:
+        row = find_study(session, study_instance_uid)
+        if row is None:
+            raise click.BadParameter(
+                "is neither a folder nor the Study Instance UID of a study that was received",
+                param_hint="STUDY",
+            )
+        return load_study(session, row.id), priors_of(session, row.id)
 
 
 for command in (promote, retire, rollback, evaluate, compare):

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from triage.commands.console import out
+from triage.commands.store import opened_store
 from triage.settings import load_settings
 
 
@@ -58,28 +59,20 @@ def approve(name: str, version: str, *, who: str, reason: str) -> None:
     from triage.models.code import code_in
     from triage.models.registry import find_package
     from triage.store.code_approvals import approve_code
-    from triage.store.database import Database
 
-    store = Database(load_settings().database_url)
-    store.check_schema()
-    try:
-        with store.transaction() as session:
-            package = find_package(session, name, version)
-            code = code_in(package)
-            for found in code:
-                out.print(f"  {found.in_words()}", highlight=False, markup=False)
-            if not code:
-                out.print(f"{package.manifest.identity} holds no code; there is nothing to approve")
-            elif not who and not reason:
-                out.print("approve it with --who and --reason, once you have read it")
-            elif approve_code(
-                session, package.sha256, who=who, reason=reason, now=datetime.now(UTC)
-            ):
-                out.print(f"{package.manifest.identity} may run from now on")
-            else:
-                out.print(f"{package.manifest.identity} was approved before")
-    finally:
-        store.close()
+    with opened_store(load_settings()) as store, store.transaction() as session:
+        package = find_package(session, name, version)
+        code = code_in(package)
+        for found in code:
+            out.print(f"  {found.in_words()}", highlight=False, markup=False)
+        if not code:
+            out.print(f"{package.manifest.identity} holds no code; there is nothing to approve")
+        elif not who and not reason:
+            out.print("approve it with --who and --reason, once you have read it")
+        elif approve_code(session, package.sha256, who=who, reason=reason, now=datetime.now(UTC)):
+            out.print(f"{package.manifest.identity} may run from now on")
+        else:
+            out.print(f"{package.manifest.identity} was approved before")
 
 
 def _password(*, confirm: bool = False) -> str:

@@ -9,6 +9,7 @@ import click
 from rich.table import Table
 
 from triage.commands.console import out
+from triage.commands.store import opened_store
 from triage.core.errors import TriageError
 from triage.core.stages import Stage
 from triage.settings import load_settings
@@ -32,35 +33,25 @@ class UnknownModelError(TriageError):
 def watch(name: str, *, version: str, days: int, stage: str | None) -> None:
     """Show what the model NAME did: runs, rates, times, drift, agreement and alerts."""
     from triage.store.alerts import alerts_since
-    from triage.store.database import Database
     from triage.store.feedback import agreement_by_finding
     from triage.store.watch import Window, watch_model, watched_model
     from triage.store.watch_drift import drift_of
 
     settings = load_settings()
-    store = Database(settings.database_url)
-    store.check_schema()
     now = datetime.now(UTC)
-    try:
-        with store.reading() as session:
-            model = watched_model(session, name, version)
-            if model is None:
-                raise UnknownModelError(
-                    f"no model {' '.join([name, version]).strip()} is registered; "
-                    "see `triage models list`"
-                )
-            window = Window(
-                model.id, now - timedelta(days=days), now, Stage(stage) if stage else None
+    with opened_store(settings) as store, store.reading() as session:
+        model = watched_model(session, name, version)
+        if model is None:
+            raise UnknownModelError(
+                f"no model {' '.join([name, version]).strip()} is registered; "
+                "see `triage models list`"
             )
-            seen = watch_model(session, window)
-            drift = drift_of(session, model, settings.watch, since=window.since, until=window.until)
-            totals = {key: seen.total_scores(key) for key in seen.scores}
-            said = agreement_by_finding(
-                session, window, totals, minimum=settings.watch.minimum_judged
-            )
-            alerts = alerts_since(session, model, window.since)
-    finally:
-        store.close()
+        window = Window(model.id, now - timedelta(days=days), now, Stage(stage) if stage else None)
+        seen = watch_model(session, window)
+        drift = drift_of(session, model, settings.watch, since=window.since, until=window.until)
+        totals = {key: seen.total_scores(key) for key in seen.scores}
+        said = agreement_by_finding(session, window, totals, minimum=settings.watch.minimum_judged)
+        alerts = alerts_since(session, model, window.since)
     out.print(f"{model.name} {model.version} ({model.stage}), the last {days} days")
     _show_runs(seen)
     _show_findings(seen, said)

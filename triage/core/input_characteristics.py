@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triage.core.characteristics import largest_slice_gap_mm
-from triage.core.studies import Series
+from triage.core.studies import Series, age_in_years
 
 CATEGORIES = ("modality", "manufacturer", "scanner", "kernel", "age", "sex")
 """The characteristics that are names."""
@@ -30,8 +29,6 @@ NUMBERS = (
 
 _LONGEST_TEXT = 64
 _VALUES_LOOKED_AT = 100_000
-_AGE = re.compile(r"(\d{3})([DWMY])")
-_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 _SEXES = {"F", "M", "O"}
 
 
@@ -52,7 +49,7 @@ def characteristics_of(
         "sex": sex.strip().upper() if sex.strip().upper() in _SEXES else "",
         "images": float(len(series.instances)),
         "slice_thickness_mm": _middle(series, "SliceThickness"),
-        "slice_distance_mm": _slice_distance_mm(series),
+        "slice_distance_mm": largest_slice_gap_mm(series),
         "pixel_spacing_mm": _middle(series, "PixelSpacing")
         or _middle(series, "ImagerPixelSpacing"),
     }
@@ -106,24 +103,13 @@ def _middle(series: Series, keyword: str) -> float | None:
     return float(median(numbers)) if numbers else None
 
 
-def _slice_distance_mm(series: Series) -> float | None:
-    try:
-        return largest_slice_gap_mm(series)
-    except (TypeError, ValueError):  # no numbers; a run must not fail for what is only watched
-        return None
-
-
 def _age_band(stated: str, birth_date: str, study_date: str) -> str:
     """Return the decade of the age, such as "60-69", from Patient's Age (AS, PS3.5 6.2) or dates.
 
     >>> _age_band("067Y", "", ""), _age_band("", "19590301", "20260228"), _age_band("091Y", "", "")
     ('60-69', '60-69', '90 and over')
     """
-    years: float | None = None
-    if match := _AGE.fullmatch(stated):
-        years = int(match[1]) / _PER_YEAR[match[2]]
-    elif re.fullmatch(r"\d{8}", birth_date) and re.fullmatch(r"\d{8}", study_date):
-        years = (int(study_date) - int(birth_date)) // 10_000
+    years = age_in_years(stated, birth_date, study_date)
     if years is None or not 0 <= years < 150:
         return ""
     decade = int(years) // 10 * 10

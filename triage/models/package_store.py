@@ -15,6 +15,7 @@ from triage.models.packages import (
     load_package,
     package_files,
 )
+from triage.store.syncing import sync
 
 _FILE_MODE, _FOLDER_MODE = 0o444, 0o555
 _CHUNK = 1 << 20
@@ -66,7 +67,7 @@ class PackageStore:
                 if not place.exists():  # else another process was faster, with the same content
                     raise
             place.chmod(_FOLDER_MODE)  # only now: a read-only folder cannot be moved
-            _sync(self._folder)
+            sync(self._folder)
         return self._unchanged(place)
 
     def _unchanged(self, place: Path) -> ModelPackage:
@@ -104,15 +105,7 @@ def _seal(folder: Path) -> None:
             Path(parent, name).chmod(_FILE_MODE)
         for name in folders:
             Path(parent, name).chmod(_FOLDER_MODE)
-        _sync(Path(parent))
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(Path(parent))
 
 
 def _discard(staging: Path) -> None:

@@ -15,7 +15,8 @@ from triage.models.code import code_in
 from triage.models.packages import MANIFEST_NAME, ModelPackage, PackageError, load_package
 from triage.models.shipped import APPROVED_BECAUSE, APPROVED_BY, is_shipped
 from triage.store.code_approvals import approve_code, ask_for_approval
-from triage.store.model_tables import ModelEventRow, ModelRow
+from triage.store.model_events import record_event
+from triage.store.model_tables import ModelRow
 
 REGISTERED = "registered"
 BY_PREPARE = "triage prepare"
@@ -68,16 +69,7 @@ def register_package(
     row.signed_by = signed_by or row.signed_by
     session.flush()
     if is_new:
-        session.add(
-            ModelEventRow(
-                model_id=row.id,
-                at=now,
-                who=who[:128],
-                action=REGISTERED,
-                to_stage=row.stage,
-                reason=reason,
-            )
-        )
+        record_event(session, row, REGISTERED, who=who, at=now, reason=reason, after=row.stage)
     if code_in(package):
         ask_for_approval(session, package.sha256, now=now)
     if is_shipped(package):

@@ -124,11 +124,6 @@ _ON_ITSELF_ONLY = {"kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 2
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 
 
-def is_known_machine() -> bool:
-    """Return whether there is a filter for this architecture."""
-    return platform.machine() in _MACHINES
-
-
 def refuse_system_calls() -> None:
     """Give up sockets, other programs, other processes, and the machine's settings, for good.
 

@@ -18,6 +18,7 @@ from triage.models.packages import PackageError
 from triage.models.placeholders import unfilled
 from triage.models.registry import registered_package
 from triage.store.code_approvals import CodeNotApprovedError, check_code_approved
+from triage.store.model_events import record_event
 from triage.store.model_tables import ModelEventRow, ModelRow
 
 DEFAULT_SHARE = 0.2
@@ -139,17 +140,16 @@ def record(
     share: float | None = None,
 ) -> None:
     """Add a line to a model's history."""
-    session.add(
-        ModelEventRow(
-            model_id=model.id,
-            at=decision.at,
-            who=decision.who.strip()[:128],
-            action=action,
-            from_stage=before or "",
-            to_stage=after or "",
-            share=share,
-            reason=decision.reason.strip(),
-        )
+    record_event(
+        session,
+        model,
+        action,
+        who=decision.who,
+        at=decision.at,
+        reason=decision.reason,
+        before=before,
+        after=after,
+        share=share,
     )
 
 

@@ -11,9 +11,8 @@ from sqlalchemy.orm import Session
 from triage.core.conditions import refusal_of
 from triage.core.manifest import InputSpec, ModelManifest, Range
 from triage.core.runs import RunState, StudyState
-from triage.core.stages import RUNNING_STAGES
 from triage.core.studies import Instance, Series
-from triage.store.model_tables import ModelRow
+from triage.store.code_approvals import runnable_models
 from triage.store.tables import AnalysisRunRow, InstanceRow, SeriesRow, StudyRow
 
 _UNFINISHED = (RunState.PENDING, RunState.RUNNING)
@@ -86,14 +85,13 @@ def settled_studies(session: Session, study_ids: frozenset[int]) -> frozenset[in
 
 
 def _accepted(session: Session) -> list[InputSpec]:
-    manifests = session.scalars(select(ModelRow.manifest).where(ModelRow.stage.in_(RUNNING_STAGES)))
     return [
         # Of a series that still arrives, its count, its gaps and expressions over it say nothing.
         one.accepts.model_copy(
             update={"images": Range(), "slice_spacing_mm": Range(), "when": None, "must_state": ()}
         )
-        for manifest in manifests
-        for one in ModelManifest.model_validate(manifest).inputs
+        for model in runnable_models(session)
+        for one in ModelManifest.model_validate(model.manifest).inputs
         if one.source == "study"
     ]
 

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session, aliased
 
 from triage.core.runs import RunState, check_transition
 from triage.store.history import note
-from triage.store.model_tables import ModelEventRow, ModelRow
+from triage.store.model_events import record_event
+from triage.store.model_tables import ModelRow
 from triage.store.tables import AnalysisRunRow
 
 _WHO = "triage"
@@ -61,7 +62,7 @@ def model_failed(
     _give_up_old_runs(session, model, now)
     if not was_parked:
         said = f"{model.failures_in_a_row} studies failed in a row, the last one: {reason}"
-        _note(session, model, "parked", said, who=_WHO, now=now)
+        record_event(session, model, "parked", who=_WHO, at=now, reason=said)
     return True
 
 
@@ -164,13 +165,7 @@ def _give_up_old_runs(session: Session, model: ModelRow, now: datetime) -> None:
 
 def _close(session: Session, model: ModelRow, reason: str, *, who: str, now: datetime) -> None:
     if model.parked_until is not None:
-        _note(session, model, "unparked", reason, who=who, now=now)
+        record_event(session, model, "unparked", who=who, at=now, reason=reason)
     model.failures_in_a_row = 0
     model.parked_until = None
     model.parked_reason = ""
-
-
-def _note(
-    session: Session, model: ModelRow, action: str, reason: str, *, who: str, now: datetime
-) -> None:
-    session.add(ModelEventRow(model_id=model.id, at=now, who=who, action=action, reason=reason))

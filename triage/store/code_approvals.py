@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 
 from triage.core.errors import TriageError
 from triage.core.stages import RUNNING_STAGES
-from triage.store.model_tables import CodeApprovalRow, ModelEventRow, ModelRow
+from triage.store.model_events import record_event
+from triage.store.model_tables import CodeApprovalRow, ModelRow
 
 WAITS_FOR_APPROVAL = "the code in its package waits for approval (`triage models approve`)"
 """Why a model whose code nobody approved is not run."""
@@ -44,8 +45,7 @@ def approve_code(
         return False
     row.who, row.reason, row.at = who, reason, now
     for model in session.scalars(select(ModelRow).where(ModelRow.package_sha256 == package_sha256)):
-        event = ModelEventRow(model_id=model.id, at=now, who=who, action="approved", reason=reason)
-        session.add(event)
+        record_event(session, model, "approved", who=who, at=now, reason=reason)
     session.flush()
     return True
 

@@ -20,6 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from triage.core.errors import TriageError
+from triage.store.syncing import sync
 
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
 
@@ -106,7 +107,7 @@ class Database:
         if self._file is not None:
             # What is not in the write-ahead log any more was synced before it was taken from there.
             with suppress(FileNotFoundError):
-                _sync(f"{self._file}-wal")
+                sync(f"{self._file}-wal")
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -194,14 +195,6 @@ class _Kept:
             with suppress(Exception):  # it may be broken, which is why it is dropped
                 self._connection.invalidate()
         self._connection = None
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _create_engine(url: str, synchronous: str = "FULL") -> Engine:

@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
+from triage.store.syncing import sync
+
 _INCOMING = "incoming"
 # In containers that share a disk, processes have the same numbers.
 _ours = uuid.uuid4().hex[:16]
@@ -202,9 +204,9 @@ class GrowingFile:
             is_first = self._move_to(place)
             os.fsync(self._descriptor)
         if is_first:
-            _fsync_folder(self._root)
+            sync(self._root)
         # A file's name is durable only once its folder is (POSIX fsync on the directory).
-        _fsync_folder(os.path.dirname(place))  # noqa: PTH120
+        sync(os.path.dirname(place))  # noqa: PTH120
         self._close()
         return StoredFile(path, self.size_bytes, sha256)
 
@@ -253,11 +255,3 @@ def _folder_of(study_instance_uid: str) -> str:
 
 def _digest(uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()
-
-
-def _fsync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,6 +25,8 @@ from uuid import uuid4
 
 import structlog
 
+from triage.store.syncing import sync
+
 log = structlog.get_logger(__name__)
 
 # Magic, generation of the segment, number in it, length of description and content, SHA-256 of the
@@ -106,7 +108,7 @@ class Journal:
                 self._take_over(path, put_back)
             if self._segment_bytes:
                 segments = [_Segment(self._folder, self._segment_bytes) for _ in range(_SEGMENTS)]
-                _sync_folder(self._folder)
+                sync(self._folder)
                 self._current, *self._clean = segments
                 self._emptying = threading.Thread(
                     target=self._empty_full_ones, name="triage-journal", daemon=True
@@ -347,11 +349,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -86,14 +86,7 @@ def post_feedback(
     is_named = bool(context.settings.web.user_header)
     person = who if is_named else said.who.strip() or who
     kept = _record(context, finding_id, person, said)
-    return FeedbackKept(
-        finding_id=kept.finding_id,
-        who=kept.who,
-        verdict=kept.verdict,
-        reason=kept.reason,
-        at=kept.at,
-        present=kept.present,
-    )
+    return FeedbackKept.model_validate(kept, from_attributes=True)
 
 
 def _record(context: WebContext, finding_id: int, who: str, said: Said) -> Feedback:
