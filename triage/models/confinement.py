@@ -50,14 +50,23 @@ class Launch:
     """How the process of a host is started.
 
     Attributes:
-        command: the program; the descriptors of its channel and lifeline come after it.
+        policy: what it may see, as JSON; None where it is not confined.
         environment: all that it has of the worker's environment, and no secret of it.
         scratch: the folder that it may write to, in memory; None where the system has none.
     """
 
-    command: tuple[str, ...]
+    policy: str | None
     environment: Mapping[str, str]
     scratch: Path | None
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The program that starts it afresh; the descriptors of its channel and lifeline follow."""
+        # -P: a file named torch.py in the working directory must not be run.
+        python = (sys.executable, "-P", "-m")
+        if self.policy is None:
+            return (*python, "triage.models.host_process")
+        return (*python, "triage.models.sandbox", self.policy)
 
     def clean_up(self) -> None:
         """Delete what the host wrote; the host must have ended."""
@@ -75,17 +84,14 @@ def launch_of(package: Path, mode: SandboxMode) -> Launch:
         _check_protections(mode)
     scratch = _scratch_folder()
     environment = host_environment(os.environ, scratch)
-    # -P: a file named torch.py in the working directory must not be run.
-    python = (sys.executable, "-P", "-m")
     if mode == "off":
-        return Launch((*python, "triage.models.host_process"), environment, scratch)
+        return Launch(None, environment, scratch)
     policy = Policy(
         readable=(str(package), *_python_files()),
         scratch=str(scratch or ""),
         is_required=mode == "require",
     )
-    command = (*python, "triage.models.sandbox", policy.as_json())
-    return Launch(command, environment, scratch)
+    return Launch(policy.as_json(), environment, scratch)
 
 
 def host_environment(ours: Mapping[str, str], scratch: Path | None) -> dict[str, str]:

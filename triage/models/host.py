@@ -25,6 +25,7 @@ from triage.models.devices import CPU, available_devices
 from triage.models.last_words import LastWords
 from triage.models.memory import DeviceMemory, HostMemory, full_devices, is_short, resident_bytes
 from triage.models.packages import ModelPackage, PackageError
+from triage.models.starting import HostProcess, start_host
 from triage.models.tensors import ModelInput, ModelOutput
 from triage.settings import SandboxMode, WorkerSettings
 
@@ -276,7 +277,7 @@ class _Host:
         self._sandbox: SandboxMode = sandbox
         self._launch: Launch | None = None
         self._lock = threading.Lock()  # one request at a time
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: HostProcess | None = None
         self._channel: Channel | None = None
         self._lifeline: int | None = None
         self._words: LastWords | None = None
@@ -422,17 +423,10 @@ class _Host:
         lifeline, self._lifeline = os.pipe()
         self._launch = launch_of(self._package.path, self._sandbox)
         with theirs:
-            self._process = subprocess.Popen(
-                [*self._launch.command, str(theirs.fileno()), str(lifeline)],
-                pass_fds=[theirs.fileno(), lifeline],
-                env=self._launch.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+            self._process, self._words = start_host(
+                self._launch, self.device, theirs.fileno(), lifeline
             )
         os.close(lifeline)
-        assert self._process.stdout is not None, "asked for above"
-        self._words = LastWords(self._process.stdout)
         self._channel = Channel(ours)
         if self._is_ended:
             self.kill()  # it was ended while the process was being started

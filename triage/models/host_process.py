@@ -1,6 +1,7 @@
 """The child process of a model host: one loaded model, run after run until its worker is gone.
 
-Started as `python -m triage.models.host_process CHANNEL LIFELINE` by `triage.models.host`.
+Started as `python -m triage.models.host_process CHANNEL LIFELINE` by `triage.models.starting`, or
+forked.
 """
 
 from __future__ import annotations

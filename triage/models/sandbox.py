@@ -1,9 +1,9 @@
 """The sandbox of a model host: what a model's process can do at most, whatever its package says.
 
-Started as `python -m triage.models.sandbox POLICY DESCRIPTOR` by `triage.models.confinement`. Only
-the standard library is imported until the process is confined, because Landlock and the filter of
-system calls hold for the thread that asks for them and for what it starts later, and numpy alone
-starts threads.
+Started as `python -m triage.models.sandbox POLICY CHANNEL LIFELINE` by `triage.models.starting`, or
+entered in a fork. Landlock and the filter of system calls hold for the thread that asks for them
+and for what it starts later, and numpy alone starts threads. So a process that is started imports
+only the standard library until it is confined; a fork has one thread, whatever its parent had.
 """
 
 from __future__ import annotations
