@@ -20,13 +20,14 @@ from tests.tools import (
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 
-# What shares a running system, or would starve its neighbours if it ran beside its own kind.
+# What shares a running system, or would starve its neighbours if it ran beside its own kind. The
+# longest come first: begun last, they would keep one process busy while the others have ended.
 _TOGETHER = (
-    "tests/chaos/",
-    "tests/deployment/",
     "tests/end_to_end/",
-    "tests/fuzz/",
+    "tests/deployment/",
+    "tests/chaos/",
     "tests/web/test_browser.py",
+    "tests/fuzz/",
 )
 # Tests of a file share warm model hosts, whose start takes seconds.
 _BY_FILE = ("tests/flows/", "tests/models/")
@@ -44,13 +45,19 @@ class _Together(LoadScopeScheduling):
         return next((place for place in _TOGETHER if nodeid.startswith(place)), nodeid)
 
 
+def _turn(nodeid: str) -> int:
+    places = (*_TOGETHER, *_BY_FILE)
+    return next((n for n, place in enumerate(places) if nodeid.startswith(place)), len(places))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that lets slow tests run too."""
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is marked slow: it takes long and shows little that others do not."""
+    """Begin with what takes longest; leave out what is slow and shows little that others do not."""
+    items.sort(key=lambda item: _turn(item.nodeid))
     if config.getoption("--slow"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
@@ -60,6 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together:
     """Return how tests are spread over the processes of pytest-xdist."""
+    config.option.loadscopereorder = False  # by the number of tests, which says little
     return _Together(config, log)
 
 

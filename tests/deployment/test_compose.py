@@ -221,6 +221,10 @@ def _running(command: list[str], environment: Mapping[str, str], folder: Path) -
 
 
 def _wait_until_well(environment: Mapping[str, str], folder: Path) -> None:
+    worker = folder / "triage-work.log"
+    # Each look of the doctor costs seconds of the processor; this one costs nothing.
+    wait_until(lambda: b"worker.ready" in worker.read_bytes(), "the worker is ready", timeout_s=120)
+
     def is_well() -> bool:
         ran = subprocess.run(
             [sys.executable, "-m", "triage.cli", "doctor"],
@@ -230,7 +234,7 @@ def _wait_until_well(environment: Mapping[str, str], folder: Path) -> None:
             check=False,
         )
         (folder / "doctor.log").write_bytes(ran.stdout + ran.stderr)
-        time.sleep(2 if ran.returncode else 0)  # each look costs seconds of the processor
+        time.sleep(2 if ran.returncode else 0)
         return ran.returncode == 0
 
     wait_until(is_well, "triage doctor is green", timeout_s=120)

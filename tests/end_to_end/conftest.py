@@ -1,4 +1,4 @@
-"""One running system with an archive for all end-to-end tests of a worker."""
+"""One running system with an archive for all end-to-end tests; it would idle for all others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.end_to_end.system import RunningSystem
 from tests.orthanc import Orthanc
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """An Orthanc that takes the results."""
     orthanc = Orthanc(tmp_path_factory.mktemp("orthanc"))
@@ -20,7 +20,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     orthanc.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(tmp_path_factory: pytest.TempPathFactory, archive: Orthanc) -> Iterator[RunningSystem]:
     """`triage up` on SQLite, whose results go to the archive."""
     destination = {

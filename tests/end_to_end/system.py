@@ -60,7 +60,18 @@ class RunningSystem:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        # Each look of the doctor costs seconds of the processor; this one costs nothing.
+        wait_until(self._has_worker, "the worker is ready", timeout_s=_STARTS_WITHIN_S)
         wait_until(self.is_green, "triage doctor is green", timeout_s=_STARTS_WITHIN_S)
+
+    def _has_worker(self) -> bool:
+        self._check_runs()
+        log = self.folder / "data" / "log" / "worker.log"
+        return log.exists() and b"worker.ready" in log.read_bytes()
+
+    def _check_runs(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            raise AssertionError((self.folder / "up.log").read_text())
 
     def stop(self) -> None:
         """Stop as Ctrl-C does."""
@@ -85,8 +96,7 @@ class RunningSystem:
 
     def is_green(self) -> bool:
         """Whether every check of `triage doctor` passes."""
-        if self._process is not None and self._process.poll() is not None:
-            raise AssertionError((self.folder / "up.log").read_text())
+        self._check_runs()
         wrong = self.doctor()
         if wrong:
             time.sleep(2)  # each look costs seconds of the processor

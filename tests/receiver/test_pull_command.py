@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from sqlalchemy import select
 
 from tests.datasets import ct_slice
 from tests.receiver.archives import dcmqrscp, orthanc_with
-from tests.tools import PROJECT, find_free_port
+from tests.tools import find_free_port
+from triage.cli import main
 from triage.settings import RemoteSettings
 from triage.store.clock import system_clock
 from triage.store.contents import priors_of
@@ -21,34 +20,25 @@ from triage.store.database import Database
 from triage.store.tables import StudyRow
 from triage.worklist.queue import reading_list
 
-Pull = Callable[..., subprocess.CompletedProcess[str]]
+Pull = Callable[..., Result]
 
 
 @pytest.fixture
 def pull(tmp_path: Path, sqlite_url: str) -> Pull:
     """A function that runs `triage pull` with an entry of [[remotes]]."""
 
-    def run(pacs: RemoteSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(pacs: RemoteSettings, *arguments: str) -> Result:
         lines = [
             f"{key} = {value!r}" for key, value in pacs.model_dump(exclude_defaults=True).items()
         ]
         (tmp_path / "triage.toml").write_text("[[remotes]]\n" + "\n".join(lines) + "\n")
         environment = {
-            **os.environ,
-            "PYTHONPATH": str(PROJECT),
             "TRIAGE_CONFIG": str(tmp_path / "triage.toml"),
             "TRIAGE_DATA_DIRECTORY": str(tmp_path / "data"),
             "TRIAGE_DATABASE__URL": sqlite_url,
             "TRIAGE_RECEIVER__MINIMUM_FREE_MB": "0",
         }
-        return subprocess.run(
-            [sys.executable, "-m", "triage.cli", "pull", *arguments],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return CliRunner().invoke(main, ["pull", *arguments], env=environment)
 
     return run
 
@@ -58,7 +48,7 @@ def test_a_study_and_its_priors(tmp_path: Path, sqlite_database: Database, pull:
     prior = ct_slice("1.2.5", StudyDate="20250101", AccessionNumber="A5")
     with orthanc_with(tmp_path, study, prior) as (_, pacs):
         done = pull(pacs, "pacs", "--accession", "A30", "--priors", "2")
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.stderr
         assert "1.2.30: 1 of 1 images are here: 1 came from pacs by dicomweb" in done.stdout
         assert "priors from pacs: 2025-01-01 CT" in done.stdout
         with sqlite_database.reading() as session:
@@ -71,7 +61,7 @@ def test_a_study_and_its_priors(tmp_path: Path, sqlite_database: Database, pull:
             assert found.study_instance_uid == "1.2.5"
         # Asked for by name, the prior becomes a study that is to be read.
         done = pull(pacs, "pacs", "--study", "1.2.5", "--via", "c-get")
-        assert done.returncode == 0
+        assert done.exit_code == 0
         assert "1 were here before" in done.stdout
     with sqlite_database.reading() as session:
         assert len(reading_list(session, system_clock())) == 2
@@ -80,19 +70,19 @@ def test_a_study_and_its_priors(tmp_path: Path, sqlite_database: Database, pull:
 def test_what_cannot_be_pulled_is_said(tmp_path: Path, pull: Pull) -> None:
     with dcmqrscp(tmp_path, ct_slice("1.2.3")) as pacs:
         unknown = pull(pacs, "pacs", "--study", "1.9.9")
-        assert unknown.returncode == 1
+        assert unknown.exit_code == 1
         assert "pacs holds nothing for study 1.9.9" in unknown.stderr
         nobody = pull(pacs, "other", "--study", "1.2.3")
         assert "there is no 'other' in [[remotes]] (known: pacs)" in nobody.stderr
         nothing = pull(pacs, "pacs")
-        assert nothing.returncode == 2
+        assert nothing.exit_code == 2
         assert "say which" in nothing.stderr
         # The archive knows TRIAGE at a port at which nobody listens.
         failed = pull(pacs, "pacs", "--study", "1.2.3", "--via", "c-move")
-        assert failed.returncode == 1
+        assert failed.exit_code == 1
         assert "missing 1.2.3.1.1" in failed.stdout
         no_web = pull(pacs, "pacs", "--study", "1.2.3", "--via", "dicomweb")
         assert "has no dicomweb_url" in no_web.stderr
     away = pull(pacs.model_copy(update={"port": find_free_port()}), "pacs", "--study", "1.2.3")
-    assert away.returncode == 1
+    assert away.exit_code == 1
     assert "cannot be reached" in away.stderr

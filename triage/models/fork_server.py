@@ -1,10 +1,10 @@
 """The process that model hosts are forked from: what a host imports is there when it is asked for.
 
 Torch and MONAI take four seconds of a core to import; a fork of a process that has done so takes
-10 ms, and shares their memory. It is started as `python -m triage.models.fork_server ORDERS` by
-`triage.models.forked`. It never sees a package: a host confines itself, as one that was started
-afresh does, before it opens its own. Only the thread that forks lives on in the child, so that the
-confinement holds for all of it.
+10 ms, and shares their memory. It is started as `python -m triage.models.fork_server ORDERS` and
+the modules to import, by `triage.models.forked`. It never sees a package: a host confines itself,
+as one that was started afresh does, before it opens its own. Only the thread that forks lives on in
+the child, so that the confinement holds for all of it.
 """
 
 from __future__ import annotations
@@ -29,26 +29,15 @@ DESCRIPTORS_OF_A_HOST = 3
 STATUS_BYTES = 4
 """An exit status as a signed number in the machine's order of bytes."""
 
-_IMPORTED = (
-    "monai.bundle",
-    "monai.inferers",
-    "monai.networks.nets",
-    "monai.transforms",
-    "triage.models.acceleration",
-    "triage.models.host_process",
-    "triage.models.runners.monai_bundle",
-    "triage.models.runners.network",
-    "triage.models.runners.programs",
-    "triage.models.runners.python_class",
-    "triage.models.samples",
-)
 
+def main(orders: int, modules: Sequence[str]) -> None:
+    """Import `modules`, then fork hosts as the worker at the other end of `orders` asks.
 
-def main(orders: int) -> None:
-    """Fork hosts as the worker at the other end of `orders` asks, until it is gone."""
+    Returns once the worker is gone.
+    """
     # Ctrl-C reaches the whole process group; the worker decides when this ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in _IMPORTED:
+    for name in modules:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page of its parent
@@ -148,4 +137,4 @@ def _serve(policy: str | None, channel: int, lifeline: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])

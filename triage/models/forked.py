@@ -20,6 +20,19 @@ from triage.models.fork_server import MAXIMUM_ORDER_BYTES, STATUS_BYTES
 from triage.models.last_words import LastWords
 
 _STARTING_LIMIT_S = 120.0
+_IMPORTED = (
+    "monai.bundle",
+    "monai.inferers",
+    "monai.networks.nets",
+    "monai.transforms",
+    "triage.models.acceleration",
+    "triage.models.host_process",
+    "triage.models.runners.monai_bundle",
+    "triage.models.runners.network",
+    "triage.models.runners.programs",
+    "triage.models.runners.python_class",
+    "triage.models.samples",
+)
 
 
 class ForkServerError(Exception):
@@ -79,7 +92,9 @@ class ForkServer:
     One is enough for a process, however many `ModelHosts` it has. Safe to use from several threads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, imported: Sequence[str] = _IMPORTED) -> None:
+        """Prepare a server that imports the modules `imported` before it forks."""
+        self._imported = imported
         self._lock = threading.Lock()
         self._running: _Running | None = None
 
@@ -122,7 +137,7 @@ class ForkServer:
             running = None
         if running is not None and running.process.poll() is not None:
             running = None
-        self._running = running or _Running(environment)
+        self._running = running or _Running(self._imported, environment)
         return self._running
 
     def _stop(self) -> None:
@@ -134,15 +149,16 @@ class ForkServer:
 class _Running:
     """A server that runs."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, imported: Sequence[str], environment: Mapping[str, str]) -> None:
         self.owner = os.getpid()
         self.environment = dict(environment)
         self._orders, theirs = channel_pair()
         self._orders.settimeout(_STARTING_LIMIT_S)
+        # -P: a file named torch.py in the working directory must not be run.
+        python = (sys.executable, "-P", "-m")
         with theirs:
             self.process = subprocess.Popen(
-                # -P: a file named torch.py in the working directory must not be run.
-                [sys.executable, "-P", "-m", "triage.models.fork_server", str(theirs.fileno())],
+                [*python, "triage.models.fork_server", str(theirs.fileno()), *imported],
                 pass_fds=[theirs.fileno()],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
