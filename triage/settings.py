@@ -97,7 +97,7 @@ class ReceiverSettings(_Section):
     long as an association that sent images of it."""
     maximum_instance_mb: Annotated[int, Field(ge=1)] = 8192
     """The largest instance, in MB; a larger one is answered with 0xA700."""
-    journal_mb: Annotated[int, Field(ge=0, le=4096)] = 64
+    journal_mb: Annotated[int, Field(ge=0, le=4096)] = 16
     """Size, in MB, of each of the two parts of a receiver process's journal, which makes images
     durable; 0 is no journal, and each image is synced by itself."""
     minimum_free_mb: Annotated[int, Field(ge=0)] = 512

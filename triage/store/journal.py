@@ -36,6 +36,7 @@ _CHECKSUM = struct.Struct("<I")
 _MAGIC = b"TRIAGEJ1"
 _SUFFIX = ".journal"
 _SEGMENTS = 2
+_MEGABYTE = 1 << 20
 _LONGEST_WAIT_S = 2.0
 _TRY_AGAIN_AFTER_S = 1.0
 
@@ -253,7 +254,9 @@ class _Segment:
         )
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            os.posix_fallocate(self._descriptor, 0, size)
+            # Written, not only reserved: a sync would then have to note that blocks are in use.
+            for position in range(0, size, _MEGABYTE):
+                os.pwrite(self._descriptor, bytes(min(_MEGABYTE, size - position)), position)
             os.fsync(self._descriptor)
         except OSError:
             self.remove()
