@@ -158,7 +158,7 @@ def test_without_a_journal_each_image_is_synced_by_itself(
     breaks: str,
 ) -> None:
     if breaks == "before":  # the disk has no room for a journal
-        monkeypatch.setattr(os, "posix_fallocate", no_room)
+        monkeypatch.setattr(os, "pwrite", no_room)
     receiver = start_receiver(sqlite_database)
     if breaks == "after":
         monkeypatch.setattr(os, "fdatasync", broken_sync)
