@@ -161,7 +161,7 @@ def _wait_until_green(
         if time.monotonic() > until:
             lines = "\n".join(f"{c.name}: {c.text}" for c in wrong)
             raise DemoError(f"not ready after {_READY_WITHIN_S:g} s:\n{lines}")
-        time.sleep(1.0)  # each look takes a fifth of a second of the processor from those that start
+        time.sleep(1.0)  # each look takes 0.2 s of the processor from those that start
 
 
 def _send(settings: Settings, folders: dict[int, Path], progress: Progress) -> None:
