@@ -18,6 +18,7 @@ from triage.core.stages import Stage
 from triage.models.compare_now import compare_now, truth_of
 from triage.models.packages import ModelPackage, load_package
 from triage.models.registry import register_package
+from triage.models.stages import version_of
 from triage.settings import Settings
 from triage.store.code_approvals import approve_code
 from triage.store.database import Database
@@ -120,6 +121,10 @@ def test_commands_change_stages_and_say_who(
         events = session.query(ModelEventRow).order_by(ModelEventRow.id).all()
         assert {e.who for e in events if e.action in ("promoted", "rolled-back")} == {"ada"}
         assert events[-1].who not in ("", "ada")  # whoever runs the tests
+    assert "1.0.0 is not parked; its runs go on" in run("resume", NAME, "1.0.0", *why).output
+    with hospital.database.transaction() as session:
+        version_of(session, NAME, "2.0.0").parked_until = hospital.clock()
+    assert run("resume", NAME, "2.0.0", *why).output == f"the runs of {NAME} 2.0.0 go on\n"
     shown = run("show", NAME)
     assert "Looks for: Hemorrhage from confidence 0.5 on, priority STAT." in shown.output
     refused = run("promote", NAME, "7.0.0", "--to", "shadow", *why)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
 from pathlib import Path
 
 import yaml
 
 from tests.tools import ManualClock
-from tests.web.hospital import MANIFEST
+from tests.web.hospital import MANIFEST, Hospital
 from triage.core.stages import Stage
 from triage.models.packages import load_package
 from triage.models.registry import register_package
+from triage.models.stages import version_of
 from triage.store.code_approvals import approve_code
 from triage.store.database import Database
 
@@ -40,3 +42,11 @@ def register_versions(
             register_package(session, package, stage=stage, who="ada", reason="tests", now=clock())
             # Whoever cannot read the program must take it for code.
             approve_code(session, package.sha256, who="ada", reason="tests", now=clock())
+
+
+def park(hospital: Hospital) -> None:
+    """Let the breaker have parked version 1.0.0."""
+    with hospital.database.transaction() as session:
+        row = version_of(session, NAME, "1.0.0")
+        row.parked_until = hospital.clock() + timedelta(minutes=5)
+        row.parked_reason = "it crashed"

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.web.hospital import Hospital, hemorrhage
-from tests.web.packages import NAME, register_versions
+from tests.web.packages import NAME, park, register_versions
 from triage.core.stages import Stage
 from triage.models.overview import add_evaluation
 from triage.models.stages import version_of
@@ -104,6 +104,20 @@ def test_buttons_change_the_stage_and_ask_for_a_reason(client: TestClient) -> No
     page = client.get(f"/models/{NAME}", headers=HTML).text
     assert "rolled-back: retired to production" in page
     assert "made room for 1.0.0: to see" in page
+
+
+def test_button_lets_a_parked_version_go_on(client: TestClient, hospital: Hospital) -> None:
+    assert "Let its runs go on" not in client.get(f"/models/{NAME}", headers=HTML).text
+    park(hospital)
+    page = client.get(f"/models/{NAME}", headers=HTML).text
+    assert "parked: it crashed" in page
+    assert "Let its runs go on" in page
+    form = {"who": "ada", "reason": "new driver"}
+    answer = client.post(f"/models/{NAME}/versions/1.0.0/resume", data=form, headers=OURS)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/models/{NAME}")
+    page = client.get(f"/models/{NAME}", headers=HTML).text
+    assert "parked: it crashed" not in page
+    assert "new driver" in page
 
 
 def test_unknown_model_is_said_on_a_page(client: TestClient) -> None:

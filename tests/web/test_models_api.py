@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from tests.web.hospital import Hospital, hemorrhage
-from tests.web.packages import NAME, register_versions, write_package
+from tests.web.packages import NAME, park, register_versions, write_package
 from triage.core.stages import Stage
 from triage.settings import Settings
 from triage.store.model_tables import ModelRow
@@ -60,6 +60,21 @@ def test_versions_are_promoted_retired_and_rolled_back(client: TestClient) -> No
     newest = client.get(f"{API}/{NAME}").json()["events"][0]
     assert (newest["action"], newest["reason"]) == ("rolled-back", "it does better")
     assert newest["who"] == "ada (from testclient)"
+
+
+def test_parked_version_goes_on_when_a_person_says_so(
+    client: TestClient, hospital: Hospital
+) -> None:
+    park(hospital)
+    address = f"{API}/{NAME}/versions/1.0.0/resume"
+    assert client.post(address, json=WHY).status_code == 403
+    assert client.post(address, json=WHY, headers=OURS).status_code == 200
+    assert not client.get(f"{API}/{NAME}").json()["versions"][-1]["health"]["is_parked"]
+    newest = client.get(f"{API}/{NAME}").json()["events"][0]
+    assert (newest["action"], newest["who"]) == ("unparked", "ada (from testclient)")
+    again = client.post(address, json=WHY, headers=OURS)
+    assert (again.status_code, again.json()["field"]) == (409, "version")
+    assert "is not parked" in again.json()["detail"]
 
 
 @pytest.mark.parametrize(

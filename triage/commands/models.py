@@ -12,7 +12,7 @@ from rich.table import Table
 
 from triage.commands.console import out
 from triage.commands.evaluation import compare, evaluate
-from triage.commands.stages import promote, retire, rollback
+from triage.commands.stages import promote, resume, retire, rollback
 from triage.commands.store import opened_store, who_option
 from triage.commands.trust import approve, keygen, sign
 from triage.core.studies import Study
@@ -250,5 +250,5 @@ def _received(study_instance_uid: str) -> tuple[Study, tuple[Study, ...]]:
         return load_study(session, row.id), priors_of(session, row.id)
 
 
-for command in (promote, retire, rollback, evaluate, compare):
+for command in (promote, retire, rollback, resume, evaluate, compare):
     models.add_command(command)

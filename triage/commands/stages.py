@@ -1,4 +1,4 @@
-"""`triage models promote`, `retire` and `rollback`."""
+"""`triage models promote`, `retire`, `rollback` and `resume`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,21 @@ def retire(name: str, version: str, reason: str, who: str) -> None:
     with opened_store(load_settings()) as store, store.transaction() as session:
         stages.retire(session, name, version, decision)
     out.print(f"{name} {version} is retired", highlight=False)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("version")
+@reason_option
+@who_option
+def resume(name: str, version: str, reason: str, who: str) -> None:
+    """Let the runs of VERSION, parked because it failed too often, go on at once."""
+    from triage.models import stages
+
+    decision = stages.Decision(who, datetime.now(UTC), reason)
+    with opened_store(load_settings()) as store, store.transaction() as session:
+        stages.resume(session, name, version, decision)
+    out.print(f"the runs of {name} {version} go on", highlight=False)
 
 
 @click.command()

@@ -17,6 +17,7 @@ from triage.core.stages import Stage
 from triage.models.packages import PackageError
 from triage.models.placeholders import unfilled
 from triage.models.registry import registered_package
+from triage.store.breaker import unpark
 from triage.store.code_approvals import CodeNotApprovedError, check_code_approved
 from triage.store.model_events import record_event
 from triage.store.model_tables import ModelEventRow, ModelRow
@@ -105,6 +106,20 @@ def retire(session: Session, name: str, version: str, decision: Decision) -> Mod
     if model.stage is Stage.RETIRED:
         raise StageError("version", f"{name} {version} is retired already")
     _move(session, model, Stage.RETIRED, RETIRED, decision)
+    return model
+
+
+def resume(session: Session, name: str, version: str, decision: Decision) -> ModelRow:
+    """Let the runs of a version that failed too often go on at once, and return its row.
+
+    Raises:
+        StageError: there is no such version, or it is not parked.
+    """
+    model = _of_version(_locked(session, name), name, version)
+    if model.parked_until is None:
+        raise StageError("version", f"{name} {version} is not parked; its runs go on")
+    unpark(session, model, who=decision.who, reason=decision.reason, now=decision.at)
+    session.flush()
     return model
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from triage.core.stages import Stage
 from triage.models.compare import Comparison, recorded_comparison
 from triage.models.overview import Model, leading, list_models, show_model
-from triage.models.stages import promote, retire, rollback, versions_of
+from triage.models.stages import promote, resume, retire, rollback, versions_of
 from triage.web.context import Context
 from triage.web.models_api import (
     Name,
@@ -98,6 +98,22 @@ def change_stage(
             retire(session, name, version, decision)
         else:
             promote(session, name, version, _stage(to), decision, share=_share(to, share))
+    return RedirectResponse(f"/models/{name}", status_code=303)
+
+
+@router.post("/{name}/versions/{version}/resume", dependencies=_SAME_ORIGIN)
+def resume_runs(
+    request: Request,
+    context: Context,
+    *,
+    name: Name,
+    version: Version,
+    who: Text = "",
+    reason: Text = "",
+) -> Response:
+    """Let the runs of a parked version go on, and go back to the model's page."""
+    with saying_what_is_wrong(), context.database.transaction() as session:
+        resume(session, name, version, decision_of(request, context, _reason(who, reason)))
     return RedirectResponse(f"/models/{name}", status_code=303)
 
 

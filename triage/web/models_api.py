@@ -31,6 +31,7 @@ from triage.models.stages import (
     StageError,
     UnknownModelError,
     promote,
+    resume,
     retire,
     rollback,
 )
@@ -189,6 +190,19 @@ def retire_version(
     """Let a version be asked no more."""
     with saying_what_is_wrong(), context.database.transaction() as session:
         return StagedVersion.of(retire(session, name, version, decision_of(request, context, body)))
+
+
+@router.post(
+    "/{name}/versions/{version}/resume",
+    dependencies=[Depends(require_same_origin)],
+    responses=REFUSALS,
+)
+def resume_version(
+    request: Request, name: Name, version: Version, body: Reason, context: Context
+) -> StagedVersion:
+    """Let the runs of a version, parked because it failed too often, go on at once."""
+    with saying_what_is_wrong(), context.database.transaction() as session:
+        return StagedVersion.of(resume(session, name, version, decision_of(request, context, body)))
 
 
 @router.post("/{name}/rollback", dependencies=[Depends(require_same_origin)], responses=REFUSALS)
