@@ -38,9 +38,9 @@ check: $(VENV)/.dev ## format, lint, types, layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-# Six at once also on two cores: the tests wait for sockets, clocks and processes most of the time.
+# Four at once also on two cores: the tests wait for sockets, clocks and processes most of the time.
 test: check ## every check and every test (ARGS goes to pytest)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 6 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 $(ARGS)
 
 format: $(VENV)/.dev ## format the code and mend what can be mended
 	@$(BIN)/ruff format .

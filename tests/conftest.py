@@ -23,11 +23,8 @@ from triage.store.files import InstanceFiles
 # What shares a running system, or would starve its neighbours if it ran beside its own kind. The
 # longest come first: begun last, they would keep one process busy while the others have ended.
 _TOGETHER = (
-    "tests/end_to_end/",
-    "tests/deployment/",
-    "tests/chaos/",
-    "tests/web/test_browser.py",
-    "tests/fuzz/",
+    ("tests/end_to_end/", "tests/deployment/"),
+    ("tests/chaos/", "tests/web/test_browser.py", "tests/fuzz/"),
 )
 # Tests of a file share warm model hosts, whose start takes seconds.
 _BY_FILE = ("tests/flows/", "tests/models/")
@@ -42,11 +39,11 @@ class _Together(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(_BY_FILE):
             return nodeid.partition("::")[0]
-        return next((place for place in _TOGETHER if nodeid.startswith(place)), nodeid)
+        return next((places[0] for places in _TOGETHER if nodeid.startswith(places)), nodeid)
 
 
 def _turn(nodeid: str) -> int:
-    places = (*_TOGETHER, *_BY_FILE)
+    places = (*(place for places in _TOGETHER for place in places), *_BY_FILE)
     return next((n for n, place in enumerate(places) if nodeid.startswith(place)), len(places))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -14,6 +16,8 @@ from pynetdicom.presentation import PresentationContext
 
 from triage.core.errors import TriageError
 from triage.tls import ClientContext, TlsError, TlsPeer, client_context, failure_in_words
+
+_PAUSES_WITHIN_S = 0.0005
 
 
 class Peer(TlsPeer, Protocol):
@@ -85,6 +89,7 @@ def associate(
         )
         _end(association)
         raise error
+    lose_no_answer(association)
     try:
         yield association
     except BaseException:
@@ -92,6 +97,47 @@ def associate(
             association.abort()
         raise
     _end(association)
+
+
+def lose_no_answer(association: Association) -> Association:
+    """Return the association that we opened, whose own thread takes no answer away from us.
+
+    Its thread looks for what the peer asks of us, and pauses while we wait for an answer.
+    Pynetdicom (3.0) takes it for paused from the moment before it looks whether it is to pause. An
+    answer that comes before it has looked for messages once more is thrown away, and whoever waits
+    for it waits until the timeout.
+    """
+    association._reactor_checkpoint = _Checkpoint(association)
+    return association
+
+
+class _Checkpoint(threading.Event):
+    """An event that is cleared once the thread that passes here waits for it."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        super().__init__()
+        self._thread = thread
+        self._changing = threading.Lock()
+        self._may_pass = False
+        self.set()
+
+    def set(self) -> None:
+        with self._changing:
+            self._may_pass = True
+            super().set()
+
+    def clear(self) -> None:
+        with self._changing:
+            super().clear()
+        while self._may_pass and self._thread.is_alive():
+            time.sleep(_PAUSES_WITHIN_S)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with self._changing:
+            if self.is_set():
+                return True
+            self._may_pass = False
+        return super().wait(timeout)
 
 
 def _security(peer: Peer) -> ClientContext | None:
@@ -143,6 +189,9 @@ def _why_not_established(
 
 
 def _end(association: Association) -> None:
+    if isinstance(association._reactor_checkpoint, _Checkpoint):
+        # An abort that has come is seen by its thread first: no release would be answered.
+        association._reactor_checkpoint.clear()
     if association.is_established:
         association.release()
     elif not (association.is_released or association.is_aborted or association.is_rejected):

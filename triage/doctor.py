@@ -17,7 +17,7 @@ from pynetdicom.presentation import build_context
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from triage.associations import AssociationError, associate
+from triage.associations import AssociationError, associate, lose_no_answer
 from triage.core.runs import DeliveryState
 from triage.core.stages import Stage
 from triage.models.confinement import missing_protections
@@ -187,7 +187,7 @@ def _receiver(settings: Settings) -> str:
     if not association.is_established:
         why = "refused the association" if association.is_rejected else "does not answer"
         raise _Wrong(f"{where} {why}")
-    status = association.send_c_echo()
+    status = lose_no_answer(association).send_c_echo()
     association.release()
     if getattr(status, "Status", None) != 0x0000:
         raise _Wrong(f"{where} did not answer C-ECHO with success")

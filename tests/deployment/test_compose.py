@@ -223,7 +223,7 @@ def _running(command: list[str], environment: Mapping[str, str], folder: Path) -
 def _wait_until_well(environment: Mapping[str, str], folder: Path) -> None:
     worker = folder / "triage-work.log"
     # Each look of the doctor costs seconds of the processor; this one costs nothing.
-    wait_until(lambda: b"worker.ready" in worker.read_bytes(), "the worker is ready", timeout_s=120)
+    wait_until(lambda: b"worker.ready" in worker.read_bytes(), "the worker is ready", timeout_s=180)
 
     def is_well() -> bool:
         ran = subprocess.run(

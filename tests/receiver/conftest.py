@@ -12,6 +12,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from tests.tools import find_free_port
+from triage.associations import lose_no_answer
 from triage.receiver import Receiver
 from triage.settings import Settings, load_settings
 from triage.store.database import Database
@@ -83,7 +84,9 @@ def associate(
     for sop_class_uid, transfer_syntax_uid in sorted(proposed):
         entity.add_requested_context(sop_class_uid, transfer_syntax_uid)
     entity.add_requested_context("1.2.840.10008.1.1")
-    return entity.associate("127.0.0.1", port_of(receiver), ae_title=called)
+    return lose_no_answer(
+        entity.associate("127.0.0.1", port_of(receiver), ae_title=called),
+    )
 
 
 def send(receiver: Receiver, *datasets: Dataset, calling: str = "SENDER") -> list[Dataset]:

@@ -9,6 +9,7 @@ from pydicom import dcmread
 from pydicom.uid import UID
 from pynetdicom import AE
 
+from triage.associations import lose_no_answer
 from triage.core.errors import TriageError
 from triage.demo.hospital import datasets_in
 from triage.settings import ReceiverSettings
@@ -34,6 +35,7 @@ def send_study(folder: Path, receiver: ReceiverSettings, *, calling_ae_title: st
     association = entity.associate(receiver.host, receiver.port, ae_title=receiver.ae_title)
     if not association.is_established:
         raise SendError(f"{receiver.ae_title} refused the association for {folder.name}")
+    lose_no_answer(association)
     try:
         for file in files:
             status = association.send_c_store(file)

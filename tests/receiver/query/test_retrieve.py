@@ -246,6 +246,7 @@ def test_get_ends_when_the_peer_breaks_off(
         ext_neg=[build_role(CTImageStorage, scp_role=True)],
         evt_handlers=[(evt.EVT_C_STORE, lambda event: event.assoc.abort())],
     )
+    association.dimse_timeout = 1  # for an answer that cannot come any more
     list(association.send_c_get(identifier("STUDY", StudyInstanceUID="1.2.3"), GET))
     wait_until(lambda: not receiver._ae.active_associations, "the receiver has let go", 5)
 
@@ -358,6 +359,7 @@ def test_move_stops_when_nobody_is_left_who_asked(
 
     workstation.on_store = hang_up
     asked = identifier("STUDY", StudyInstanceUID="1.2.3")
+    association.dimse_timeout = 1  # for an answer that cannot come any more
     list(association.send_c_move(asked, "WORKSTATION", MOVE))
     wait_until(lambda: not receiver._ae.active_associations, "the receiver has let go")
     assert len(workstation.received) < 20
