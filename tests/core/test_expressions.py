@@ -101,6 +101,21 @@ NAMES = [f"{group}.{name}" for group, names in VARIABLES.items() for name in nam
 LITERALS = ["3", "2.5", "'CT'", "true", "[1.0]", "['a']"]
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "series.contrast && series.contrast",
+        "series.images > 3 && (series.contrast || !series.contrast)",
+        "series.contrast ? true : false",
+    ],
+)
+def test_values_that_are_not_stated_are_named_however_they_are_joined(expression: str) -> None:
+    check_expression(expression)
+    assert VALUES["series"]["contrast"] is None
+    with pytest.raises(UndecidedError, match=r"^contrast is not stated$"):
+        holds(expression, VALUES)
+
+
 @settings(deadline=None, max_examples=80)
 @given(
     st.sampled_from(NAMES),

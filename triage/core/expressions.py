@@ -8,6 +8,7 @@ nesting, and how long the lists and texts are that it sees.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ LONGEST_EXPRESSION = 500
 _LONGEST_TEXT = 500
 _LONGEST_LIST = 64
 _DEEPEST_PARENTHESES = 16
+_NAME = re.compile(r"\b(series|study|patient)\.(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def holds(expression: str, values: Values) -> bool:
     try:
         result = _program(expression).evaluate(_as_cel(values))
     except CELEvalError as error:
-        raise UndecidedError(_in_words(error)) from None
+        raise UndecidedError(_in_words(error, expression, values)) from None
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise UndecidedError(f"it cannot be evaluated: {type(error).__name__}") from None
     return bool(result)
@@ -204,10 +206,16 @@ def _environment() -> celpy.Environment:
         sys.setrecursionlimit(limit)  # it raises it for the whole process
 
 
-def _in_words(error: CELEvalError) -> str:
+def _in_words(error: CELEvalError, expression: str, values: Values) -> str:
     said = str(error.args[0]) if error.args else "it cannot be evaluated"
     _, is_absent, name = said.partition("no such member in mapping: ")
-    return f"{name.strip(chr(39))} is not stated" if is_absent else said[:100]
+    if is_absent:
+        return f"{name.strip(chr(39))} is not stated"
+    # Where two parts lack a value, the library says that it cannot join two errors.
+    for group, name in _NAME.findall(expression):
+        if values.get(group, {}).get(name) is None:
+            return f"{name} is not stated"
+    return said[:100]
 
 
 def _depth(text: str) -> int:
