@@ -96,6 +96,8 @@ def associate(
         if association.is_established:
             association.abort()
         raise
+    # An abort that has come is seen by the association's thread first: no release is answered then.
+    association._reactor_checkpoint.clear()
     _end(association)
 
 
@@ -189,9 +191,6 @@ def _why_not_established(
 
 
 def _end(association: Association) -> None:
-    if isinstance(association._reactor_checkpoint, _Checkpoint):
-        # An abort that has come is seen by its thread first: no release would be answered.
-        association._reactor_checkpoint.clear()
     if association.is_established:
         association.release()
     elif not (association.is_released or association.is_aborted or association.is_rejected):

@@ -84,9 +84,7 @@ def associate(
     for sop_class_uid, transfer_syntax_uid in sorted(proposed):
         entity.add_requested_context(sop_class_uid, transfer_syntax_uid)
     entity.add_requested_context("1.2.840.10008.1.1")
-    return lose_no_answer(
-        entity.associate("127.0.0.1", port_of(receiver), ae_title=called),
-    )
+    return lose_no_answer(entity.associate("127.0.0.1", port_of(receiver), ae_title=called))
 
 
 def send(receiver: Receiver, *datasets: Dataset, calling: str = "SENDER") -> list[Dataset]:

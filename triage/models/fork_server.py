@@ -23,6 +23,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from triage.models import host_process, sandbox
+
 MAXIMUM_ORDER_BYTES = 64 * 1024
 DESCRIPTORS_OF_A_HOST = 3
 """Of its channel, its lifeline and what it prints to, in this order."""
@@ -126,8 +128,6 @@ def _become_host(order: Mapping[str, Any], descriptors: Sequence[int]) -> NoRetu
 
 
 def _serve(policy: str | None, channel: int, lifeline: int) -> None:
-    from triage.models import host_process, sandbox  # noqa: PLC0415 - after the lifeline is held
-
     if policy is None:
         sys.argv[1:] = [str(channel), str(lifeline)]
         host_process.main(channel, lifeline)

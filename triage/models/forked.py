@@ -26,7 +26,6 @@ _IMPORTED = (
     "monai.networks.nets",
     "monai.transforms",
     "triage.models.acceleration",
-    "triage.models.host_process",
     "triage.models.runners.monai_bundle",
     "triage.models.runners.network",
     "triage.models.runners.programs",
@@ -129,20 +128,14 @@ class ForkServer:
             self._stop()
 
     def _server_with(self, environment: Mapping[str, str]) -> _Running:
-        running = self._running
-        if running is not None and running.owner != os.getpid():
-            running = None  # this process is a fork itself, and the server its parent's
-        if running is not None and running.environment != environment:
+        if self._running is None or not self._running.serves(environment):
             self._stop()
-            running = None
-        if running is not None and running.process.poll() is not None:
-            running = None
-        self._running = running or _Running(self._imported, environment)
+            self._running = _Running(self._imported, environment)
         return self._running
 
     def _stop(self) -> None:
         running, self._running = self._running, None
-        if running is not None and running.owner == os.getpid():
+        if running is not None and running.is_ours:
             running.stop()
 
 
@@ -150,8 +143,8 @@ class _Running:
     """A server that runs."""
 
     def __init__(self, imported: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.owner = os.getpid()
-        self.environment = dict(environment)
+        self._owner = os.getpid()
+        self._environment = dict(environment)
         self._orders, theirs = channel_pair()
         self._orders.settimeout(_STARTING_LIMIT_S)
         # -P: a file named torch.py in the working directory must not be run.
@@ -160,7 +153,7 @@ class _Running:
             self.process = subprocess.Popen(
                 [*python, "triage.models.fork_server", str(theirs.fileno()), *imported],
                 pass_fds=[theirs.fileno()],
-                env=self.environment,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -178,6 +171,15 @@ class _Running:
             raise ConnectionResetError("it closed the connection")
         watched, status = received
         return ForkedProcess(int(answer), watched, status)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process started it, and not one that this process is a fork of."""
+        return self._owner == os.getpid()
+
+    def serves(self, environment: Mapping[str, str]) -> bool:
+        """Return whether it forks processes for us in such an environment."""
+        return self.is_ours and self._environment == environment and self.process.poll() is None
 
     def stop(self) -> None:
         self._orders.close()

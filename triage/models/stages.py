@@ -119,7 +119,6 @@ def resume(session: Session, name: str, version: str, decision: Decision) -> Mod
     if model.parked_until is None:
         raise StageError("version", f"{name} {version} is not parked; its runs go on")
     unpark(session, model, who=decision.who, reason=decision.reason, now=decision.at)
-    session.flush()
     return model
 
 
