@@ -42,6 +42,7 @@ from triage.store.run_inputs import (
     reopen_where_input_changed,
     run_inputs_of,
 )
+from triage.store.study_workitems import follow_study, schedule_reading
 from triage.store.tables import (
     AnalysisRunRow,
     ArchiveCountRow,
@@ -190,6 +191,7 @@ def _note_arrival(session: Session, study: StudyRow, received: ReceivedInstance,
         study.purged_at = None
         study.purge_reason = ""
         note(session, study.id, "reopened", late, at=received.received_at)
+        follow_study(session, study, received.received_at)
 
 
 def _restore(
@@ -516,6 +518,7 @@ def complete_study(session: Session, study: StudyRow, reason: str, now: datetime
     note(session, study.id, "complete", reason, at=now)
     if study.is_prior:
         return  # neither analysed nor moved on the worklist
+    schedule_reading(session, study, now)
     study.generation += 1
     available_at = wait_for_priors(session, study.id, now)
     live = live_runs(session, study.id)
@@ -779,4 +782,10 @@ def raise_ai_priority(
         )
     )
     note(session, study_id, "flagged", reason, at=at, run_id=run_id)
-    return study.priority != before
+    is_moved = study.priority != before
+    # A flag may come while the study still arrives, and then its workitem is made here.
+    if is_moved or study.state is StudyState.RECEIVING:
+        schedule_reading(session, study, at)
+    else:
+        follow_study(session, study, at)
+    return is_moved

@@ -7,7 +7,9 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from triage.core.runs import StudyState
 from triage.store.history import note
+from triage.store.study_workitems import end_reading, schedule_reading
 from triage.store.tables import StudyRow
 
 
@@ -25,6 +27,7 @@ def mark_as_read(session: Session, study_instance_uid: str, *, now: datetime) ->
     if study.read_at is None:
         study.read_at = now
         note(session, study.id, "read", "marked as read", at=now)
+        end_reading(session, study, now)
 
 
 def mark_as_unread(session: Session, study_instance_uid: str, *, now: datetime) -> None:
@@ -37,6 +40,8 @@ def mark_as_unread(session: Session, study_instance_uid: str, *, now: datetime) 
     if study.read_at is not None:
         study.read_at = None
         note(session, study.id, "unread", "put back on the worklist", at=now)
+        if study.state is StudyState.COMPLETE:  # else when it is complete
+            schedule_reading(session, study, now)
 
 
 def _locked(session: Session, study_instance_uid: str) -> StudyRow:

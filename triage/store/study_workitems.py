@@ -1,0 +1,147 @@
+"""The workitem by which a study is to be read: made, kept in step with the study, and ended.
+
+A study that is to be read has one that is not ended, from its completion on, or from the moment at
+which an early run flags it. It follows the study in the same transaction. The reverse holds for one
+thing only: whoever completes the workitem has read the study.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import delete, exists, select
+from sqlalchemy.orm import Session
+
+from triage.core.dicom_json import element
+from triage.core.runs import StudyState
+from triage.core.workitem_attributes import (
+    REASON_FOR_CANCELLATION,
+    StudyToRead,
+    cancel_report,
+    reading_workitem,
+    refreshed,
+)
+from triage.core.workitems import StepState
+from triage.store.tables import STAND_IN_PREFIX, StudyRow
+from triage.store.workitem_events import tell_all
+from triage.store.workitem_tables import WorkitemEventRow, WorkitemRow
+from triage.store.workitems import add_workitem, cancel_unclaimed, write_attributes
+
+_MOST_AT_ONCE = 50
+_READ_HERE = {
+    REASON_FOR_CANCELLATION: element("LT", "The study was marked as read on Triage's worklist")
+}
+
+
+def new_uid() -> str:
+    """Return a UID derived from a UUID (DICOM PS3.5 B.2)."""
+    return f"2.25.{uuid.uuid4().int}"
+
+
+def schedule_reading(session: Session, study: StudyRow, now: datetime) -> None:
+    """See to it that a study which is to be read has a workitem that says how it is now.
+
+    Where the one it had was ended and the study is still to be read, it gets a new one that
+    replaces it: something about the study is new. The study must be locked.
+    """
+    if study.is_prior or study.read_at is not None:
+        return
+    newest = _newest(session, study.id)
+    if newest is not None and not newest.state.is_final:
+        _refresh(session, newest, study, now)
+        return
+    uid = new_uid()
+    replaced_uid = newest.sop_instance_uid if newest is not None else ""
+    attributes = reading_workitem(uid, _as_it_is(study), now, replaced_uid)
+    add_workitem(session, uid, attributes, study_id=study.id, now=now)
+
+
+def follow_study(session: Session, study: StudyRow, now: datetime) -> None:
+    """Let the study's workitem say how it is now, if it has one that is not ended."""
+    newest = _newest(session, study.id)
+    if newest is not None and not newest.state.is_final:
+        _refresh(session, newest, study, now)
+
+
+def end_reading(session: Session, study: StudyRow, now: datetime) -> None:
+    """End the workitem of a study that a person has marked as read on our own worklist.
+
+    One that nobody has claimed is CANCELED with that reason: nobody performed it through the
+    worklist, and COMPLETED would have to say where and by whom. The performer of one that is
+    claimed is asked to cancel it; it may as well complete it.
+    """
+    newest = _newest(session, study.id)
+    if newest is None or newest.state.is_final:
+        return
+    if newest.state is StepState.SCHEDULED:
+        cancel_unclaimed(session, newest, _READ_HERE, new_uid(), now)
+    else:
+        tell_all(session, newest, [cancel_report("TRIAGE", _READ_HERE)], now)
+
+
+def schedule_what_has_none(session: Session, now: datetime) -> int:
+    """Make workitems for some complete studies that never had one; return for how many.
+
+    That is so after an update of Triage from a version that made none.
+    """
+    had_one = exists(select(WorkitemRow.id).where(WorkitemRow.study_id == StudyRow.id))
+    studies = session.scalars(
+        select(StudyRow)
+        .where(
+            StudyRow.state == StudyState.COMPLETE,
+            StudyRow.read_at.is_(None),
+            StudyRow.is_prior.is_(False),
+            ~had_one,
+        )
+        .order_by(StudyRow.id)
+        .limit(_MOST_AT_ONCE)
+        .with_for_update(skip_locked=True, key_share=True, of=StudyRow)
+    ).all()
+    for study in studies:
+        schedule_reading(session, study, now)
+    return len(studies)
+
+
+def forget_workitems(session: Session, study_id: int) -> None:
+    """Delete the workitems of a study whose patient data go, whoever has locked them."""
+    of_study = select(WorkitemRow.sop_instance_uid).where(WorkitemRow.study_id == study_id)
+    session.execute(delete(WorkitemEventRow).where(WorkitemEventRow.sop_instance_uid.in_(of_study)))
+    session.execute(delete(WorkitemRow).where(WorkitemRow.study_id == study_id))
+
+
+def _newest(session: Session, study_id: int) -> WorkitemRow | None:
+    return session.scalar(
+        select(WorkitemRow)
+        .where(WorkitemRow.study_id == study_id)
+        .order_by(WorkitemRow.id.desc())
+        .limit(1)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+
+
+def _refresh(session: Session, row: WorkitemRow, study: StudyRow, now: datetime) -> None:
+    after = refreshed(row.attributes, _as_it_is(study), now, row.asked_priority)
+    write_attributes(session, row, after, now)
+
+
+def _as_it_is(study: StudyRow) -> StudyToRead:
+    patient = study.patient
+    is_stand_in = patient.patient_id.startswith(STAND_IN_PREFIX)
+    is_raised = study.ai_priority is not None and study.priority > study.order_priority
+    return StudyToRead(
+        study_instance_uid=study.study_instance_uid,
+        accession_number=study.accession_number,
+        description=study.description,
+        modalities=study.modalities,
+        patient_id="" if is_stand_in else patient.patient_id,
+        issuer_of_patient_id=patient.issuer,
+        patient_name=patient.name,
+        patient_birth_date=patient.birth_date,
+        patient_sex=patient.sex,
+        priority=study.priority,
+        reason=study.ai_reason if is_raised else "as ordered",
+        is_complete=study.state is StudyState.COMPLETE,
+        arrived_at=study.first_instance_at,
+    )
