@@ -175,7 +175,7 @@ def test_complete_study_has_one_workitem_that_says_what_is_to_be_read(
     assert text_of(wado, "00081190") == (
         "https://pacs.example/dicom-web/studies/1.2.3/series/1.2.3.1"
     )
-    assert text_of(items_of(series, "0040E071")[0], "00080054") == "TRIAGE"
+    assert text_of(items_of(series, "0040E021")[0], "00080054") == "TRIAGE"
     assert "00081195" not in shown
 
 

@@ -462,3 +462,18 @@ def _reported_progress(attributes: Attributes) -> dict[str, Any]:
         for item in items_of(attributes, PROGRESS)
     ]
     return element("SQ", *(item for item in items if item))
+
+
+RETURNED_BY_DEFAULT = frozenset(
+    (
+        *_REQUIRED,
+        *_EXPECTED,
+        SOP_CLASS_UID,
+        SOP_INSTANCE_UID,
+        STUDY_INSTANCE_UID,
+        MODIFICATION,
+        REPLACED,
+        "00100021",
+    )
+)
+"""What a search by UPS-RS gives without being asked (return keys of type 1 and 2)."""

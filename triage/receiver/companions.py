@@ -1,4 +1,4 @@
-"""What runs beside the receiver in its process: the watched folder, and the fetching of priors."""
+"""What runs beside the receiver in its process: watched folder, fetching of priors, UPS events."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import structlog
 
 from triage.receiver.priors import PriorsRounds
 from triage.receiver.rounds import Duty
+from triage.receiver.ups.events import UpsEvents
 from triage.receiver.watched_folder import WatchedFolder
 from triage.settings import Settings, SettingsError
 from triage.store.clock import Clock
@@ -26,7 +27,8 @@ def companions(
     One process of a receiver runs them. What is wrongly configured is said and left out: studies
     are received all the same.
     """
-    wanted: list[tuple[str, Callable[[], Duty]]] = []
+    ups = partial(UpsEvents, settings, database, clock)
+    wanted: list[tuple[str, Callable[[], Duty]]] = [("subscribers are not told", ups)]
     if settings.watched_folder.path:
         watched = partial(
             WatchedFolder, settings.watched_folder, settings.receiver, database, files, clock

@@ -47,6 +47,7 @@ from triage.receiver.services import DimseService, handlers_of
 from triage.receiver.storing import StoreSink
 from triage.receiver.tls import ServerTls
 from triage.receiver.transport import StorageServer
+from triage.receiver.ups import ups_services
 from triage.settings import ReceiverSettings, Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
@@ -132,6 +133,7 @@ class Receiver:
             commitment.service,
             PerformedProcedureSteps(database, clock).service(),
             AvailabilityNotifications(database, clock).service(),
+            *ups_services(settings, database, clock),
         )
         self._ae = _application_entity(settings.receiver, self._services, share)
         self._servers: list[StorageServer] = []

@@ -24,6 +24,7 @@ from triage.core.priority import Priority
 from triage.core.priors import PriorState, SearchState
 from triage.core.runs import DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
+from triage.store import workitem_tables  # noqa: F401 - they belong to the same schema
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 

@@ -161,22 +161,26 @@ def claim_events(session: Session, *, lease: timedelta, now: datetime) -> list[D
     return _claim_of(session, ae_title, Channel.DIMSE, lease=lease, now=now)
 
 
+def has_waiting_events(session: Session, ae_title: str) -> bool:
+    """Return whether `claim_events_of` might find some; a cheap read without any lock."""
+    return (
+        session.scalars(
+            select(WorkitemEventRow.id)
+            .where(
+                WorkitemEventRow.ae_title == ae_title,
+                WorkitemEventRow.state == EventState.WAITING,
+                WorkitemEventRow.channel == Channel.WEBSOCKET,
+            )
+            .limit(1)
+        ).first()
+        is not None
+    )
+
+
 def claim_events_of(
     session: Session, ae_title: str, *, lease: timedelta, now: datetime
 ) -> list[DueEvent]:
     """Claim the events of a subscriber that has opened an event channel, the oldest first."""
-    due = session.scalars(
-        select(WorkitemEventRow.id)
-        .where(
-            WorkitemEventRow.ae_title == ae_title,
-            WorkitemEventRow.state == EventState.WAITING,
-            WorkitemEventRow.channel == Channel.WEBSOCKET,
-        )
-        .order_by(WorkitemEventRow.id)
-        .limit(1)
-    ).first()
-    if due is None:
-        return []
     return _claim_of(session, ae_title, Channel.WEBSOCKET, lease=lease, now=now)
 
 
@@ -218,6 +222,15 @@ def mark_told(session: Session, event_ids: Sequence[int], *, now: datetime) -> N
         update(WorkitemEventRow)
         .where(WorkitemEventRow.id.in_(event_ids))
         .values(state=EventState.SENT, sent_at=now, last_error="")
+    )
+
+
+def give_up(session: Session, event_id: int, error: str) -> None:
+    """Note that the subscriber did not want an event."""
+    session.execute(
+        update(WorkitemEventRow)
+        .where(WorkitemEventRow.id == event_id)
+        .values(state=EventState.DEAD, last_error=error)
     )
 
 

@@ -98,7 +98,7 @@ def _access(presentation: Presentation, study_uid: str, series_uid: str) -> dict
     access = {}
     if presentation.retrieve_ae_title:
         ae_title = {"00080054": element("AE", presentation.retrieve_ae_title)}
-        access["0040E071"] = element("SQ", ae_title)
+        access["0040E021"] = element("SQ", ae_title)
     if presentation.retrieve_url:
         url = f"{presentation.retrieve_url}/studies/{study_uid}/series/{series_uid}"
         access["0040E025"] = element("SQ", {"00081190": element("UR", url)})

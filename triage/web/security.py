@@ -78,8 +78,13 @@ class KnownHost:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or self._is_known(Headers(scope=scope).get("host", "")):
+        is_asked = scope["type"] in ("http", "websocket")
+        if not is_asked or self._is_known(Headers(scope=scope).get("host", "")):
             await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await receive()  # what asks for the connection
+            await send({"type": "websocket.close", "code": 1008})  # before accepting: it gets 403
             return
         answer = PlainTextResponse(
             "This host name is not one of Triage's; add it to allowed_hosts in [web].\n", 421
