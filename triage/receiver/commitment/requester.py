@@ -99,7 +99,7 @@ class CommitmentRequester:
         return True
 
     def _lease(self) -> timedelta:
-        peers: list[KnownPeer] = [*self._settings.destinations, *self._settings.remotes]
+        peers: list[KnownPeer] = [*self._settings.archives, *self._settings.remotes]
         longest_wait_s = max((peer.timeout_s for peer in peers), default=0.0)
         return timedelta(seconds=_WAITS_OF_ONE_REQUEST * longest_wait_s + _LEASE_MARGIN_S)
 
