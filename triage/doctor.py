@@ -17,11 +17,12 @@ from pynetdicom.presentation import build_context
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from triage.associations import AssociationError, associate, lose_no_answer
+from triage.associations import AssociationError, associate
 from triage.core.runs import DeliveryState
 from triage.core.stages import Stage
 from triage.models.confinement import missing_protections
 from triage.models.packages import PackageError, load_package
+from triage.pausing import lose_no_answer
 from triage.receiver.counts import CountError, counter_at
 from triage.settings import DicomDestination, RemoteSettings, Settings, SettingsError
 from triage.store.alerts import open_alerts
