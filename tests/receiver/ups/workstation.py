@@ -22,7 +22,7 @@ from pynetdicom.sop_class import (
 
 from tests.receiver.conftest import port_of
 from tests.tools import find_free_port
-from triage.associations import lose_no_answer
+from triage.pausing import lose_no_answer
 from triage.receiver import Receiver
 
 EVERYTHING = "1.2.840.10008.5.1.4.34.5"
