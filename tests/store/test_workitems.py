@@ -33,7 +33,7 @@ from triage.core.workitems import StepState, UpsStatus, WorkitemError
 from triage.settings import load_settings
 from triage.store.database import Database
 from triage.store.studies import complete_study, raise_ai_priority, record_instance
-from triage.store.study_workitems import forget_workitems, schedule_what_has_none
+from triage.store.study_workitems import end_forsaken, forget_workitems, schedule_what_has_none
 from triage.store.tables import StudyEventRow, StudyRow
 from triage.store.workitem_events import (
     Subscriber,
@@ -52,7 +52,6 @@ from triage.store.workitem_tables import (
 )
 from triage.store.workitem_views import Presentation
 from triage.store.workitems import (
-    Requester,
     change_state,
     create_workitem,
     find_workitems,
@@ -63,7 +62,7 @@ from triage.store.workitems import (
 )
 from triage.worklist.reading import mark_as_read, mark_as_unread
 
-READER = Requester("READER")
+READER = "READER"
 WATCHER = Subscriber("WATCHER", Channel.DIMSE)
 SHOWN = Presentation("Triage", "TRIAGE", "https://pacs.example/dicom-web")
 
@@ -278,6 +277,20 @@ def test_study_marked_as_read_asks_the_performer_to_cancel_a_claimed_workitem(
         EventType.STATE_REPORT,
         EventType.CANCEL_REQUESTED,
     ]
+
+
+def test_claimed_workitem_of_a_study_that_was_read_long_ago_is_cancelled(
+    database: Database, clock: ManualClock
+) -> None:
+    a_study(database, clock)
+    complete(database, clock)
+    (row,) = workitems(database)
+    claim(database, clock, row.sop_instance_uid)
+    with database.transaction() as session:
+        mark_as_read(session, "1.2.3", now=clock())
+        assert end_forsaken(session, clock() - timedelta(seconds=1), clock()) == 0
+        assert end_forsaken(session, clock(), clock()) == 1
+    assert workitems(database)[0].state is StepState.CANCELED
 
 
 def test_completed_workitem_marks_the_study_as_read(database: Database, clock: ManualClock) -> None:
@@ -519,6 +532,7 @@ def test_ended_workitem_stays_as_long_as_somebody_needs_it(
         for uid in ("1.5.1", "1.5.2"):
             create_workitem(session, uid, order(), now=clock())
         subscribe(session, WATCHER, "1.5.1", deletion_lock=True, now=clock())
+        subscribe(session, WATCHER, "1.5.2", deletion_lock=False, now=clock())
         for uid in (of_study.sop_instance_uid, "1.5.1", "1.5.2"):
             request_cancel(session, uid, {}, requester=READER, own_uid="1.8", now=clock())
     clock.advance(100)

@@ -26,7 +26,12 @@ from triage.core.workitems import StepState
 from triage.store.tables import STAND_IN_PREFIX, StudyRow
 from triage.store.workitem_events import tell_all
 from triage.store.workitem_tables import WorkitemEventRow, WorkitemRow
-from triage.store.workitems import add_workitem, cancel_unclaimed, write_attributes
+from triage.store.workitems import (
+    add_workitem,
+    cancel_unclaimed,
+    put_in_state,
+    write_attributes,
+)
 
 _MOST_AT_ONCE = 50
 _READ_HERE = {
@@ -101,6 +106,27 @@ def schedule_what_has_none(session: Session, now: datetime) -> int:
     for study in studies:
         schedule_reading(session, study, now)
     return len(studies)
+
+
+def end_forsaken(session: Session, before: datetime, now: datetime) -> int:
+    """Cancel some claimed workitems of studies read before that moment; return how many.
+
+    Their performers were asked to, and are taken for disabled (CC.2.1.3).
+    """
+    studies = session.scalars(
+        select(StudyRow)
+        .join(WorkitemRow, WorkitemRow.study_id == StudyRow.id)
+        .where(WorkitemRow.state == StepState.IN_PROGRESS, StudyRow.read_at <= before)
+        .limit(_MOST_AT_ONCE)
+        .with_for_update(skip_locked=True, key_share=True, of=StudyRow)
+    ).all()
+    ended = 0
+    for study in studies:
+        newest = _newest(session, study.id)
+        if newest is not None and newest.state is StepState.IN_PROGRESS:
+            put_in_state(session, newest, StepState.CANCELED, now, _READ_HERE)
+            ended += 1
+    return ended
 
 
 def forget_workitems(session: Session, study_id: int) -> None:

@@ -8,7 +8,6 @@ caller's transaction: what was answered with success is in the database.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -57,13 +56,6 @@ _COLUMNS: Mapping[str, ColumnElement[Any]] = {
     STATE: WorkitemRow.state.expression,
     PRIORITY: WorkitemRow.priority.expression,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Requester:
-    """Who asks: the AE title, or what stands for one over HTTP."""
-
-    name: str
 
 
 def create_workitem(
@@ -164,13 +156,13 @@ def change_state(
     wanted: StepState,
     *,
     transaction_uid: str,
-    requester: Requester,
+    requester: str,
     now: datetime,
 ) -> UpsStatus:
     """Claim a workitem, or complete or cancel one that was claimed (CC.2.1).
 
     Completing that of a study marks the study as read. Cancelling it does not: the study stays on
-    our own worklist.
+    our own worklist. `requester` is the AE title, or what stands for one over HTTP.
 
     Raises:
         WorkitemError: the state machine does not allow it, or the final state needs more.
@@ -191,7 +183,7 @@ def change_state(
     put_in_state(session, row, wanted, now)
     if study is not None and study.read_at is None:
         study.read_at = now
-        text = f"read: its workitem was completed by {requester.name}"
+        text = f"read: its workitem was completed by {requester}"
         note(session, study.id, "read", text, at=now)
     return status
 
@@ -201,7 +193,7 @@ def request_cancel(
     sop_instance_uid: str,
     information: Attributes,
     *,
-    requester: Requester,
+    requester: str,
     own_uid: str,
     now: datetime,
 ) -> UpsStatus:
@@ -227,7 +219,7 @@ def request_cancel(
     if row.state is StepState.SCHEDULED:
         cancel_unclaimed(session, row, information, own_uid, now)
     else:
-        tell_all(session, row, [cancel_report(requester.name[:16], information)], now)
+        tell_all(session, row, [cancel_report(requester[:16], information)], now)
     return status
 
 

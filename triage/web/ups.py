@@ -42,7 +42,6 @@ from triage.store.workitem_subscriptions import (
 from triage.store.workitem_tables import Channel
 from triage.store.workitem_views import Presentation
 from triage.store.workitems import (
-    Requester,
     change_state,
     create_workitem,
     find_workitems,
@@ -225,7 +224,7 @@ def change(request: Request, context: Context, uid: Uid, given: Given) -> Respon
             uid,
             wanted,
             transaction_uid=_transaction_uid(request, given),
-            requester=Requester(REQUESTER),
+            requester=REQUESTER,
             now=context.now(),
         )
     log.info("workitem state", sop_instance_uid=uid, state=str(wanted), status=f"0x{status:04X}")
@@ -240,7 +239,7 @@ def cancel(request: Request, context: Context, uid: Uid, given: GivenIfAny) -> R
             session,
             uid,
             given,
-            requester=Requester(REQUESTER),
+            requester=REQUESTER,
             own_uid=new_uid(),
             now=context.now(),
         )

@@ -20,7 +20,7 @@ from triage.receiver.ups.datasets import dataset_of
 from triage.settings import Settings
 from triage.store.clock import Clock
 from triage.store.database import Database
-from triage.store.study_workitems import schedule_what_has_none
+from triage.store.study_workitems import end_forsaken, schedule_what_has_none
 from triage.store.workitem_events import (
     DueEvent,
     claim_events,
@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 _TELLERS = 2
 _LEASE = timedelta(seconds=180)
-_PURGE_EVERY_S = 600.0
+_LOOK_EVERY_S = 60.0
 _LONGEST_WAIT_FOR_END_S = 5.0
 
 
@@ -54,16 +54,14 @@ class UpsEvents:
         self._settings = settings
         self._database = database
         self._clock = clock
+        self._has_told_of_restart = not settings.ups.enabled
         self._rounds = [
             *(Rounds(f"ups-events-{n + 1}", self.go_round, pause_s=0.2) for n in range(_TELLERS)),
-            Rounds("ups-purge", self.purge, pause_s=_PURGE_EVERY_S),
+            Rounds("ups-list", self.keep_in_order, pause_s=_LOOK_EVERY_S),
         ]
 
     def start(self) -> None:
-        """Tell subscribers that we are back, and begin."""
-        if self._settings.ups.enabled:
-            with self._database.transaction() as session:
-                tell_of_restart(session, self._clock())
+        """Begin."""
         for rounds in self._rounds:
             rounds.start()
 
@@ -75,13 +73,18 @@ class UpsEvents:
         for rounds in self._rounds:
             rounds.join(max(0.0, deadline - time.monotonic()))
 
-    def purge(self) -> bool:
-        """Give older studies their workitems and delete what ended long ago."""
+    def keep_in_order(self) -> bool:
+        """Say that we are back, give older studies their workitems, delete what ended long ago."""
         now = self._clock()
+        if not self._has_told_of_restart:
+            with self._database.transaction() as session:
+                tell_of_restart(session, now)
+            self._has_told_of_restart = True
         with self._database.transaction() as session:
             if schedule_what_has_none(session, now):
                 return True  # there may be more
             before = now - timedelta(days=self._settings.ups.keep_finished_days)
+            end_forsaken(session, before, now)
             purge_finished(session, before)
         return False
 

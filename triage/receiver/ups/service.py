@@ -53,7 +53,6 @@ from triage.store.workitem_subscriptions import (
 from triage.store.workitem_tables import Channel
 from triage.store.workitem_views import Presentation
 from triage.store.workitems import (
-    Requester,
     change_state,
     create_workitem,
     find_workitems,
@@ -228,7 +227,7 @@ class UpsProvider:
                 uid,
                 wanted,
                 transaction_uid=text_of(given, TRANSACTION_UID),
-                requester=Requester(_calling(event)),
+                requester=_calling(event),
                 now=self._clock(),
             )
 
@@ -238,7 +237,7 @@ class UpsProvider:
                 session,
                 uid,
                 given,
-                requester=Requester(_calling(event)),
+                requester=_calling(event),
                 own_uid=new_uid(),
                 now=self._clock(),
             )
