@@ -24,9 +24,22 @@ from triage.settings import Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.web import api, feedback, images, model_pages, models_api, pages, stow, watch
+from triage.web import (
+    api,
+    code_approvals,
+    feedback,
+    images,
+    job_pages,
+    jobs_api,
+    model_pages,
+    models_api,
+    pages,
+    stow,
+    watch,
+)
 from triage.web.context import WebContext
 from triage.web.live import LiveUpdates
+from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import HERE, templates
 from triage.web.security import KnownHost, SecurityHeaders
 
@@ -67,6 +80,10 @@ def create_app(
     app.include_router(api.router)
     app.include_router(models_api.router)
     app.include_router(model_pages.router)
+    app.include_router(jobs_api.router)
+    app.include_router(job_pages.router)
+    app.include_router(code_approvals.api_router)
+    app.include_router(code_approvals.page_router)
     app.include_router(stow.router)
     app.include_router(feedback.router)
     app.include_router(watch.router)
@@ -90,7 +107,7 @@ def healthz(request: Request) -> Response:
 
 def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    field = error.field if isinstance(error, models_api.RefusedRequestError) else ""
+    field = error.field if isinstance(error, RefusedRequestError) else ""
     answer = _say(request, error.status_code, str(error.detail), field)
     answer.headers.update(error.headers or {})
     return answer
