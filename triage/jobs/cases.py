@@ -11,8 +11,6 @@ from triage.core.jobs import Evaluated, EvaluateOrder, Tried, TriedFinding, TryO
 from triage.core.studies import Study
 from triage.jobs.packages import room
 from triage.models.archives import unpack
-from triage.models.evaluate import evaluate_model
-from triage.models.evaluation_report import write_report
 from triage.models.held import held_study
 from triage.models.packages import ModelPackage
 from triage.models.registry import find_package
@@ -65,6 +63,10 @@ def evaluate(order: EvaluateOrder, folder: JobFolder, settings: Settings) -> Eva
     Raises:
         TriageError: labels and images do not fit together, or the model failed.
     """
+    # SciPy's statistics take a second, which trying a model need not wait for.
+    from triage.models.evaluate import evaluate_model  # noqa: PLC0415
+    from triage.models.evaluation_report import write_report  # noqa: PLC0415
+
     folder.tell("reading labels and images")
     with _opened(settings) as database:
         package = _runnable(database, order.model, order.version)

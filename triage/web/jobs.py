@@ -84,6 +84,7 @@ class JobView(_View):
     started_at: datetime | None
     finished_at: datetime | None
     attempts: int
+    cancelled_by: str
     progress: str
     reason: str
     outcome: JobOutcome | None
@@ -119,6 +120,7 @@ def view_of(session: Session, context: WebContext, row: ModelJobRow) -> JobView:
         started_at=row.started_at,
         finished_at=row.finished_at,
         attempts=row.attempts,
+        cancelled_by=row.cancelled_by,
         progress=row.progress,
         reason=row.reason,
         outcome=OUTCOMES.validate_python(row.outcome) if row.outcome else None,

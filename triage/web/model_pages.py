@@ -14,7 +14,7 @@ from triage.models.overview import Model, leading, list_models, show_model
 from triage.models.stages import promote, resume, retire, rollback, versions_of
 from triage.store.code_approvals import waiting_digests
 from triage.web.context import Context
-from triage.web.models_api import Name, Version, decision_in_form
+from triage.web.models_api import Name, Version, decision_in_form, register_upload
 from triage.web.people import is_named
 from triage.web.refusals import RefusedRequestError, saying_what_is_wrong
 from triage.web.rendering import templates
@@ -35,6 +35,13 @@ def models(request: Request, context: Context) -> Response:
     groups = {v.name: [one for one in versions if one.name == v.name] for v in versions}
     content = {"groups": groups, "waiting": waiting}
     return templates.TemplateResponse(request, "models.html", content)
+
+
+@router.post("", dependencies=[Depends(require_same_origin)])
+async def register(request: Request, context: Context) -> Response:
+    """Register an uploaded package as a shadow, and go to its model's page."""
+    row = await register_upload(request, context)
+    return RedirectResponse(f"/models/{row.name}", status_code=303)
 
 
 @router.get("/{name}")

@@ -216,6 +216,15 @@ _UPLOAD = {
 )
 async def register(request: Request, context: Context) -> StagedVersion:
     """Register a package as a shadow: an archive (.zip, .tar.gz) in the field `package`."""
+    return await register_upload(request, context)
+
+
+async def register_upload(request: Request, context: WebContext) -> StagedVersion:
+    """Register the package in a form, and return where its version stands.
+
+    Raises:
+        RefusedRequestError: it names the field.
+    """
     async with upload_form(request, context, files=["package"], fields=2) as form:
         archive = required_upload(form, "package", ARCHIVE_ENDINGS)
         decision = decision_in_form(request, context, text_in(form, "who"), text_in(form, "reason"))
