@@ -22,6 +22,7 @@ from prefect.states import Crashed
 
 from flows.analysis import analyse_study
 from flows.arrivals import Arrivals
+from flows.jobs import Jobs
 from flows.steps import Step
 from flows.warming import Warming
 from triage.models.ahead import DecodedAhead
@@ -44,6 +45,8 @@ _ORPHANS_POLL_S = 5.0  # deliveries whose destination is not in the settings any
 _WARMING_POLL_S = 2.0
 _PREFECT_PAUSE_S = 2.0
 _DECODE_AHEAD_POLL_S = 0.25
+_JOB_POLL_S = 0.5
+_JOB_RETENTION_S = 60.0
 
 
 def worker_name() -> str:
@@ -85,6 +88,7 @@ class Worker:
     def __init__(self, step: Step) -> None:
         self._step = step
         self._warming = Warming(step)
+        self._jobs = Jobs(step)
         self._in_flight = (
             step.settings.worker.studies_in_flight
             or sum(d != CPU for d in step.hosts.devices) + _DECODED_AND_WRITTEN
@@ -109,6 +113,7 @@ class Worker:
                 now=step.clock(),
             )
         )
+        await asyncio.to_thread(self._jobs.recover, is_start=True)
         if step.settings.worker.warm_models:
             await self._warming.warm_all()
         log.info("worker.ready", worker=step.worker, models=list(step.hosts.process_ids()))
@@ -122,6 +127,8 @@ class Worker:
                 (self._recover_expired, _HEARTBEAT_S),
                 (self._warm_ahead, _WARMING_POLL_S),
                 (self._watch_models, step.settings.watch.interval_s),
+                (self._jobs.carry_out_next, _JOB_POLL_S),
+                (self._delete_due_jobs, _JOB_RETENTION_S),
             )
         ]
         loops += [
@@ -238,6 +245,10 @@ class Worker:
                 now=step.clock(),
             )
         )
+        await asyncio.to_thread(self._jobs.recover)
+
+    async def _delete_due_jobs(self) -> None:
+        await asyncio.to_thread(self._jobs.delete_due)
 
     async def _recover(self, put_back: Callable[..., list[runs.AbandonedRun]]) -> None:
         """Put runs of dead workers back, and say so on their Prefect flow runs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -25,9 +26,10 @@ def hospital(sqlite_database: Database, files: InstanceFiles, clock: ManualClock
 
 
 @pytest.fixture
-def app(hospital: Hospital) -> FastAPI:
+def app(hospital: Hospital, tmp_path: Path) -> FastAPI:
     """The application on the hospital's database."""
-    return create_app(Settings(), hospital.database, hospital.files, hospital.clock)
+    settings = Settings(data_directory=tmp_path / "data")
+    return create_app(settings, hospital.database, hospital.files, hospital.clock)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.tools import require_tool
 from tests.web.hospital import Hospital, hemorrhage, segmentation
+from triage.core.jobs import JobState
+from triage.store.model_jobs import find_job
 from triage.store.outbox import claim_due_delivery, mark_not_delivered
 from triage.worklist.reading import mark_as_read
 
@@ -386,3 +388,32 @@ def test_feedback_is_given_without_leaving_the_page(
         "aria-pressed", "true"
     )
     assert page.evaluate("window.isSamePage")
+
+
+def test_job_is_followed_without_a_reload_and_cancelled_with_the_keyboard(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    page.goto(f"{address}/model-jobs")
+    package = {"name": "package.zip", "mimeType": "application/zip", "buffer": b"x"}
+    page.get_by_label("Archive of the package").first.set_input_files(package)
+    page.get_by_label("Who asks").nth(1).fill("Ada")
+    page.keyboard.press("Enter")
+    expect(page.locator("#job-state")).to_contain_text("waiting for a worker: none is alive")
+    expect(page.locator("#job-state")).to_contain_text("by Ada (from 127.0.0.1)")
+    page.evaluate("window.sameDocument = true")
+    with hospital.database.transaction() as session:
+        job = find_job(session, 1)
+        job.state, job.started_at, job.progress = JobState.RUNNING, hospital.clock(), "3 of 8 cases"
+    expect(page.locator("#job-state")).to_contain_text("3 of 8 cases")
+    page.get_by_role("button", name="Cancel").focus()
+    with hospital.database.transaction() as session:
+        find_job(session, 1).progress = "4 of 8 cases"
+    expect(page.locator("#job-state")).to_contain_text("4 of 8 cases")
+    assert page.evaluate("window.sameDocument") is True
+    page.keyboard.press("Enter")
+    expect(page.locator("#job-state")).to_contain_text("being cancelled")
+    page.set_viewport_size({"width": 390, "height": 844})
+    for path in ("/model-jobs", "/model-jobs/1", "/code-approvals"):
+        page.goto(f"{address}{path}")
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 390, path

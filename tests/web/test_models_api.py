@@ -119,6 +119,12 @@ def test_archive_is_registered_as_a_shadow(
     assert list((tmp_path / "data" / "spool").iterdir()) == []
     again = client.post(API, files={"package": ("model.zip", archive)}, data=WHY, headers=OURS)
     assert again.status_code == 201
+    page = {"Origin": "http://127.0.0.1", "Accept": "text/html"}
+    sent = {"package": ("model.zip", archive)}
+    on_page = client.post("/models", files=sent, data=WHY, headers=page)
+    assert (on_page.status_code, on_page.headers["location"]) == (303, f"/models/{NAME}")
+    nameless = client.post("/models", files=sent, data={"reason": "new"}, headers=page)
+    assert nameless.status_code == 422
 
 
 def test_what_is_no_package_is_refused(client: TestClient, tmp_path: Path) -> None:

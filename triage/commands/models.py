@@ -250,5 +250,21 @@ def _received(study_instance_uid: str) -> tuple[Study, tuple[Study, ...]]:
         return load_study(session, row.id), priors_of(session, row.id)
 
 
+@models.command("job", hidden=True)
+@click.argument("folder", type=_Folder)
+def job(folder: Path) -> None:
+    """Do what the order in FOLDER says; a worker starts this for what was asked on a page."""
+    from triage.jobs import carry_out, give_way
+    from triage.models.lifeline import end_with
+    from triage.store.job_files import JobFolder
+
+    settings = load_settings()
+    give_way(settings.jobs.niceness)
+    if not sys.stdin.isatty():
+        end_with(sys.stdin.fileno())  # the worker's end of this pipe closes when it dies
+    configure_logs(for_people=True, least=logging.ERROR)
+    carry_out(JobFolder(folder), settings)
+
+
 for command in (promote, retire, rollback, resume, evaluate, compare):
     models.add_command(command)

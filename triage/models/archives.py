@@ -26,6 +26,7 @@ _SMALL_BYTES = 64 << 20
 _CHUNK = 1 << 20
 _LONGEST_PART, _LONGEST_NAME = 255, 1024
 _TAR_ENDINGS = (".tar.gz", ".tgz")
+ARCHIVE_ENDINGS = (".zip", *_TAR_ENDINGS)
 _ENCRYPTED = 0x1
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _REGULAR_IN_TAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
@@ -46,20 +47,20 @@ def open_package(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="triage-package-") as temporary:
         unpack(path, Path(temporary))
-        yield _top_of(path, Path(temporary))
+        yield only_folder(path, Path(temporary), MANIFEST_NAME)
 
 
-def unpack(archive: Path, destination: Path) -> None:
-    """Unpack `archive` into the empty folder `destination`.
+def unpack(archive: Path, destination: Path, *, maximum_bytes: int = MAXIMUM_BYTES) -> None:
+    """Unpack `archive` into the empty folder `destination`, `maximum_bytes` at most.
 
     Raises:
         PackageError: as `open_package`.
     """
     try:
         if archive.name.lower().endswith(".zip"):
-            _unpack_zip(archive, destination)
+            _unpack_zip(archive, _Unpacking.of(archive, destination, maximum_bytes))
         elif archive.name.lower().endswith(_TAR_ENDINGS):
-            _unpack_tar(archive, destination)
+            _unpack_tar(archive, _Unpacking.of(archive, destination, maximum_bytes))
         else:
             raise PackageError(f"{archive}: neither a folder nor a .zip, .tar.gz or .tgz")
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
@@ -106,9 +107,9 @@ class _Unpacking:
     _kinds: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, archive: Path, destination: Path) -> _Unpacking:
+    def of(cls, archive: Path, destination: Path, maximum_bytes: int) -> _Unpacking:
         allowed = max(_SMALL_BYTES, archive.stat().st_size * MAXIMUM_RATIO)
-        return cls(archive, destination, min(MAXIMUM_BYTES, allowed))
+        return cls(archive, destination, min(maximum_bytes, allowed))
 
     def refuse(self, name: str, why: str) -> PackageError:
         return PackageError(f"{self.archive}: entry {name!r}: {why}; pack the files of it only")
@@ -153,8 +154,7 @@ class _Unpacking:
         return not (self.destination / path).exists()
 
 
-def _unpack_zip(archive: Path, destination: Path) -> None:
-    unpacking = _Unpacking.of(archive, destination)
+def _unpack_zip(archive: Path, unpacking: _Unpacking) -> None:
     with zipfile.ZipFile(archive) as opened:
         for entry in opened.infolist():
             name = entry.orig_filename  # `filename` is cut at a NUL
@@ -172,8 +172,7 @@ def _unpack_zip(archive: Path, destination: Path) -> None:
                 unpacking.file(name, content)  # type: ignore[arg-type]
 
 
-def _unpack_tar(archive: Path, destination: Path) -> None:
-    unpacking = _Unpacking.of(archive, destination)
+def _unpack_tar(archive: Path, unpacking: _Unpacking) -> None:
     with (
         gzip.open(archive) as expanded,
         tarfile.open(fileobj=_Metered(expanded, unpacking.bytes_left), mode="r:") as opened,
@@ -217,13 +216,18 @@ class _Metered(io.RawIOBase):
         return self._expanded.tell()
 
 
-def _top_of(archive: Path, folder: Path) -> Path:
-    if (folder / MANIFEST_NAME).is_file():
-        return folder
-    inside = list(folder.iterdir())
-    if len(inside) == 1 and (inside[0] / MANIFEST_NAME).is_file():
+def only_folder(archive: Path, unpacked: Path, marker: str) -> Path:
+    """Return the folder that holds the file `marker`: `unpacked` itself, or the only folder in it.
+
+    Raises:
+        PackageError: neither does.
+    """
+    if (unpacked / marker).is_file():
+        return unpacked
+    inside = list(unpacked.iterdir())
+    if len(inside) == 1 and (inside[0] / marker).is_file():
         return inside[0]
     raise PackageError(
-        f"{archive}: there is no {MANIFEST_NAME} at its top or in its only folder; pack the folder "
-        "of the package"
+        f"{archive}: there is no {marker} at its top or in its only folder; pack the folder that "
+        "holds it"
     )

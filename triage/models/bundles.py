@@ -10,6 +10,9 @@ from typing import Any
 
 from triage.models.model_files import ScaffoldError
 
+METADATA = "configs/metadata.json"
+"""The file of a bundle that says what it is."""
+
 _CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 _WEIGHTS = ("models/model.pt", "models/model.ts", "models/model.pth")
 _BACKGROUND = ("background", "bg")
@@ -45,7 +48,7 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         ScaffoldError: it has no metadata, no inference configuration or no weights.
     """
-    source = folder / "configs" / "metadata.json"
+    source = folder / METADATA
     try:
         metadata = json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,7 @@ from triage.core.findings import Finding
 from triage.models.code import code_in
 from triage.models.host import ModelHosts
 from triage.models.package_samples import EXPECTED, FOLDER, Sample, SampleError, samples_of
-from triage.models.packages import ModelPackage, PackageError, load_package
+from triage.models.packages import MANIFEST_NAME, ModelPackage, PackageError, load_package
 from triage.models.placeholders import PLACEHOLDER, unfilled
 from triage.models.try_model import analyse_study, read_study
 from triage.settings import SandboxMode, WorkerSettings
@@ -54,11 +54,16 @@ class PackageReport:
 
 
 def check_package(
-    folder: Path, worker: WorkerSettings | None = None, sandbox: SandboxMode = "prefer"
+    folder: Path,
+    worker: WorkerSettings | None = None,
+    sandbox: SandboxMode = "prefer",
+    *,
+    may_run: Callable[[ModelPackage], bool] = lambda _: True,
 ) -> PackageReport:
     """Check the package in `folder`: what it says of itself, its files, and a run on its samples.
 
-    The model runs in a host of its own, as in a worker. Nothing is registered.
+    The model runs in a host of its own, as in a worker. Nothing is registered. A package with code
+    runs only where `may_run` says so.
     """
     try:
         package = load_package(folder)
@@ -70,10 +75,12 @@ def check_package(
         return PackageReport((*lines, *_check_card(folder)), {})
     checks = [
         Check("model.yaml", Verdict.OK, f"{package.manifest.identity}, {package.manifest.title}"),
+        *_check_weights(package),
         *_check_filled(package),
         *_check_card(folder),
-        *_check_code(package),
     ]
+    code = [*_check_code(package)]
+    checks += code
     said: dict[str, tuple[Finding, ...]] = {}
     try:
         samples = samples_of(folder)
@@ -85,9 +92,19 @@ def check_package(
             Check(FOLDER, Verdict.LOOK, f"there is none; put a small study into {FOLDER}/")
         )
         return PackageReport(tuple(checks), said)
+    if code and not may_run(package):
+        checks.append(Check(FOLDER, Verdict.LOOK, "not run: nobody has approved the code above"))
+        return PackageReport(tuple(checks), said)
     hosts = ModelHosts(worker or WorkerSettings(), sandbox=sandbox)
     checks += asyncio.run(_run_samples(package, samples, hosts, said))
     return PackageReport(tuple(checks), said)
+
+
+def _check_weights(package: ModelPackage) -> Iterator[Check]:
+    runner = package.manifest.runner
+    if runner.weights:  # load_package has compared the digest
+        text = f"{runner.weights} has the digest that {MANIFEST_NAME} states"
+        yield Check("weights", Verdict.OK, text)
 
 
 def _check_filled(package: ModelPackage) -> Iterator[Check]:

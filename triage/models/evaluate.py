@@ -65,7 +65,7 @@ def evaluate_model(
         EvaluationError: table, split and images do not fit together.
         AnalysisFailedError: the model could not be run.
     """
-    cases = parse_cases(labels_csv.read_text(encoding="utf-8").splitlines(), package.manifest)
+    cases = parse_cases(_lines(labels_csv), package.manifest)
     if held_out_only:
         held_out = _held_out(package)
         cases = tuple(case for case in cases if case.patient_id in held_out)
@@ -79,6 +79,14 @@ def evaluate_model(
     hosts = ModelHosts(worker or WorkerSettings(), sandbox=sandbox)
     predictions = asyncio.run(_predict(package, contents, hosts, on_progress))
     return figures_of(package.manifest, grouped, predictions, replicates=replicates)
+
+
+def _lines(table: Path) -> list[str]:
+    try:
+        # Spreadsheets begin their files with a byte order mark.
+        return table.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise EvaluationError(f"{table.name} is not UTF-8 text; save the table as CSV.") from None
 
 
 def _held_out(package: ModelPackage) -> frozenset[str]:

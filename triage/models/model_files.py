@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from triage.core.errors import TriageError
+from triage.models.exported_code import code_in_program
 
 
 class ScaffoldError(TriageError):
@@ -94,6 +95,11 @@ def _onnx(path: Path) -> ModelFile:
 
 
 def _torch_export(path: Path) -> ModelFile:
+    for _, what in code_in_program(path):
+        if what.startswith("cannot be read"):
+            raise ScaffoldError(f"{path}: {what}")
+        # Its loader would run it; without loading nobody knows what it takes and gives.
+        return ModelFile("torch-export", path)
     import torch  # noqa: PLC0415 (it takes long, and only this kind needs it)
 
     try:

@@ -232,6 +232,9 @@ class TrustSettings(Section):
     sandbox: SandboxMode = "prefer"
     """Confine the processes of models: `prefer` does what the system can, `require` runs no model
     where something cannot be enforced, `off` does nothing."""
+    approvers: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = ()
+    """Who may approve code on the pages and over the API, as `web.user_header` names them. Empty:
+    whoever sits at this machine, where the pages are for this machine only; else nobody."""
 
     @field_validator("public_keys")
     @classmethod
@@ -258,9 +261,25 @@ class WebSettings(Section):
     user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
     """Header in which the proxy in front names the person who is logged in, such as
     `X-Remote-User`; it must remove what browsers send under that name. Empty: feedback is kept
-    under the computer's address."""
+    under the computer's address, and decisions about models under the name that is typed in."""
     maximum_package_mb: Annotated[int, Field(ge=1)] = 4096
-    """The longest upload of a model package, in MB; a longer one is answered with 413."""
+    """The longest upload of a model package or of images for a job, in MB; a longer one is answered
+    with 413."""
+
+
+class JobSettings(Section):
+    """`[jobs]`: what engineers ask of models on the pages, done by a worker beside its studies."""
+
+    keep_days: Days = 7.0
+    """Days after a job is over before its row and its files go, which may hold patient data."""
+    time_limit_s: Seconds = 14400.0
+    """Seconds after which a job is ended."""
+    niceness: Annotated[int, Field(ge=0, le=19)] = 19
+    """How far a job's processes give way to all others (nice(2)); 19 takes next to nothing of the
+    processors from studies that come meanwhile."""
+    device: str = "cpu"
+    """Where its models run, as `worker.device`; the CPU takes no memory of a GPU that a study might
+    need."""
 
 
 class RemoteSettings(TlsPeer):
@@ -545,12 +564,15 @@ class Settings(BaseSettings):
     ups: UpsSettings = UpsSettings()
     commitment: CommitmentSettings = CommitmentSettings()
     watch: WatchSettings = WatchSettings()
+    jobs: JobSettings = JobSettings()
     senders: tuple[SenderSettings, ...] = ()
     destinations: tuple[Destination, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        if self.trust.approvers and not self.web.user_header:
+            raise ValueError("trust.approvers needs web.user_header, which says who somebody is")
         if not self.receiver.plain and self.receiver.tls_port is None:
             raise ValueError("receiver.plain is off, so receiver.tls_port must be set")
         if self.receiver.tls_port is not None and self.tls.certificate is None:

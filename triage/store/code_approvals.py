@@ -50,6 +50,12 @@ def approve_code(
     return True
 
 
+def is_approved(session: Session, package_sha256: str) -> bool:
+    """Return whether somebody has approved the code in packages of this digest."""
+    row = session.get(CodeApprovalRow, package_sha256)
+    return row is not None and bool(row.who)
+
+
 def waiting_digests(session: Session) -> frozenset[str]:
     """Return the digests of the packages whose code nobody has approved."""
     waiting = select(CodeApprovalRow.package_sha256).where(CodeApprovalRow.who == "")

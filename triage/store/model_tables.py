@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Float, ForeignKey, Index, String, Text, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import JSON, Float, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from triage.core.jobs import JobKind, JobState
 from triage.core.stages import Stage
 from triage.store.base import Key, Table, state_of
 
@@ -99,3 +100,39 @@ class ModelAlertRow(Table):
     text: Mapped[str] = mapped_column(Text)
     raised_at: Mapped[datetime]
     cleared_at: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class ModelJobRow(Table):
+    """Something that an engineer asked for, and that a worker does in a process of its own.
+
+    `order` and `outcome` are a `JobOrder` and a `JobOutcome` of `triage.core.jobs`. `folder` is
+    the name of the folder with its files. `claim` grows with each claim, so that a worker that lost
+    its lease writes nothing. `delete_after` is when row and files go; without it they are kept
+    until a person deletes them.
+    """
+
+    __tablename__ = "model_jobs"
+    __table_args__ = (Index("ix_model_jobs_state", "state", "id"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    kind: Mapped[JobKind] = mapped_column(state_of(JobKind))
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("models.id"), index=True, default=None)
+    order: Mapped[dict[str, Any]]
+    who: Mapped[str] = mapped_column(String(128))
+    state: Mapped[JobState] = mapped_column(state_of(JobState), default=JobState.WAITING)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None] = mapped_column(default=None)
+    finished_at: Mapped[datetime | None] = mapped_column(default=None)
+    attempts: Mapped[int] = mapped_column(default=0)
+    claim: Mapped[int] = mapped_column(default=0)
+    claimed_by: Mapped[str] = mapped_column(String(128), default="")
+    lease_until: Mapped[datetime | None] = mapped_column(default=None)
+    cancelled_by: Mapped[str] = mapped_column(String(128), default="")
+    progress: Mapped[str] = mapped_column(String(200), default="")
+    reason: Mapped[str] = mapped_column(Text, default="")
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
+    folder: Mapped[str] = mapped_column(String(64))
+    is_kept: Mapped[bool] = mapped_column(default=False)
+    delete_after: Mapped[datetime | None] = mapped_column(default=None)
+
+    model: Mapped[ModelRow | None] = relationship(lazy="joined")

@@ -26,8 +26,11 @@ from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web import (
     api,
+    code_approvals,
     feedback,
     images,
+    job_pages,
+    jobs_api,
     model_pages,
     models_api,
     pages,
@@ -38,6 +41,7 @@ from triage.web import (
 )
 from triage.web.context import WebContext
 from triage.web.live import LiveUpdates
+from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import HERE, templates
 from triage.web.security import KnownHost, SecurityHeaders
 
@@ -78,6 +82,10 @@ def create_app(
     app.include_router(api.router)
     app.include_router(models_api.router)
     app.include_router(model_pages.router)
+    app.include_router(jobs_api.router)
+    app.include_router(job_pages.router)
+    app.include_router(code_approvals.api_router)
+    app.include_router(code_approvals.page_router)
     app.include_router(stow.router)
     app.include_router(ups.router)
     app.include_router(ups_events.router)
@@ -103,7 +111,7 @@ def healthz(request: Request) -> Response:
 
 def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    field = error.field if isinstance(error, models_api.RefusedRequestError) else ""
+    field = error.field if isinstance(error, RefusedRequestError) else ""
     answer = _say(request, error.status_code, str(error.detail), field)
     answer.headers.update(error.headers or {})
     return answer

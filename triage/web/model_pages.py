@@ -6,22 +6,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import RedirectResponse
-from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from triage.core.stages import Stage
 from triage.models.compare import Comparison, recorded_comparison
 from triage.models.overview import Model, leading, list_models, show_model
 from triage.models.stages import promote, resume, retire, rollback, versions_of
+from triage.store.code_approvals import waiting_digests
 from triage.web.context import Context
-from triage.web.models_api import (
-    Name,
-    Reason,
-    RefusedRequestError,
-    Version,
-    decision_of,
-    saying_what_is_wrong,
-)
+from triage.web.models_api import Name, Version, decision_in_form, register_upload
+from triage.web.people import is_named
+from triage.web.refusals import RefusedRequestError, saying_what_is_wrong
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.web.watch import model_watch_block
@@ -36,8 +31,17 @@ def models(request: Request, context: Context) -> Response:
     """Show all models."""
     with context.database.reading() as session:
         versions = list_models(session, context.now())
+        waiting = len(waiting_digests(session))
     groups = {v.name: [one for one in versions if one.name == v.name] for v in versions}
-    return templates.TemplateResponse(request, "models.html", {"groups": groups})
+    content = {"groups": groups, "waiting": waiting}
+    return templates.TemplateResponse(request, "models.html", content)
+
+
+@router.post("", dependencies=[Depends(require_same_origin)])
+async def register(request: Request, context: Context) -> Response:
+    """Register an uploaded package as a shadow, and go to its model's page."""
+    row = await register_upload(request, context)
+    return RedirectResponse(f"/models/{row.name}", status_code=303)
 
 
 @router.get("/{name}")
@@ -59,6 +63,7 @@ def model(request: Request, name: Name, context: Context) -> Response:
         "block": block,
         "changed_shown": _CHANGED_SHOWN,
         "now": context.now(),
+        "is_named": is_named(request),
     }
     return templates.TemplateResponse(request, "model.html", content)
 
@@ -93,7 +98,7 @@ def change_stage(
 ) -> Response:
     """Bring a version to another stage, and go back to the model's page."""
     with saying_what_is_wrong(), context.database.transaction() as session:
-        decision = decision_of(request, context, _reason(who, reason))
+        decision = decision_in_form(request, context, who, reason)
         if to == Stage.RETIRED:
             retire(session, name, version, decision)
         else:
@@ -113,7 +118,7 @@ def resume_runs(
 ) -> Response:
     """Let the runs of a parked version go on, and go back to the model's page."""
     with saying_what_is_wrong(), context.database.transaction() as session:
-        resume(session, name, version, decision_of(request, context, _reason(who, reason)))
+        resume(session, name, version, decision_in_form(request, context, who, reason))
     return RedirectResponse(f"/models/{name}", status_code=303)
 
 
@@ -123,16 +128,8 @@ def roll_back(
 ) -> Response:
     """Bring back the version that was in production before."""
     with saying_what_is_wrong(), context.database.transaction() as session:
-        rollback(session, name, decision_of(request, context, _reason(who, reason)))
+        rollback(session, name, decision_in_form(request, context, who, reason))
     return RedirectResponse(f"/models/{name}", status_code=303)
-
-
-def _reason(who: str, reason: str) -> Reason:
-    try:
-        return Reason(who=who.strip(), reason=reason.strip())
-    except ValidationError as error:
-        field = str(error.errors()[0]["loc"][0])
-        raise RefusedRequestError(422, f"{field}: say it in a few words", field) from error
 
 
 def _stage(to: str) -> Stage:

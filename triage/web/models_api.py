@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi import Path as InPath
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from triage.core.stages import Stage
+from triage.models.archives import ARCHIVE_ENDINGS
 from triage.models.compare import MOST_STUDIES, Comparison, recorded_comparison
 from triage.models.overview import (
     Model,
@@ -24,51 +23,31 @@ from triage.models.overview import (
     list_models,
     show_model,
 )
-from triage.models.packages import PackageError
 from triage.models.registration import register_at
-from triage.models.stages import (
-    Decision,
-    StageError,
-    UnknownModelError,
-    promote,
-    resume,
-    retire,
-    rollback,
-)
+from triage.models.stages import Decision, promote, resume, retire, rollback
 from triage.store.model_tables import ModelRow
 from triage.web.context import Context, WebContext
+from triage.web.people import deciding_person
+from triage.web.refusals import REFUSALS, UPLOAD_REFUSALS, RefusedRequestError, saying_what_is_wrong
 from triage.web.security import require_same_origin
+from triage.web.uploads import ending_of, required_upload, save, text_in, upload_form
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
 
 Name = Annotated[str, InPath(pattern=r"^[a-z][a-z0-9-]{1,62}$", description="A model's name")]
 Version = Annotated[str, InPath(pattern=r"^\d+\.\d+\.\d+$", description="A version, such as 1.0.0")]
 AnyVersion = Annotated[str, Query(pattern=r"^\d+\.\d+\.\d+$")]
-ARCHIVE_ENDINGS = (".zip", ".tar.gz", ".tgz")
-_ROOM_FOR_FIELDS = 64 * 1024
-
-
-class Refusal(BaseModel):
-    """Why a request was refused: what is wrong and what to do, and the field that it is about."""
-
-    detail: str
-    field: str = ""
-
-
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    404: {"model": Refusal, "description": "There is no such model or version."},
-    409: {"model": Refusal, "description": "It cannot be done so; `field` says what to change."},
-}
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class Reason(_Body):
     """Who decides, and why; both stay in the model's history."""
 
-    who: Annotated[str, Field(min_length=1, max_length=100)]
+    who: Annotated[str, Field(max_length=100)] = ""
+    """Where `web.user_header` names the person, that name counts instead; else it is required."""
     reason: Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -100,31 +79,24 @@ class StagedVersion(BaseModel):
         )
 
 
-class RefusedRequestError(HTTPException):
-    """A refusal that names the field it is about."""
-
-    def __init__(self, status: int, detail: str, field: str) -> None:
-        super().__init__(status, detail)
-        self.field = field
-
-
-@contextmanager
-def saying_what_is_wrong() -> Iterator[None]:
-    """Turn what the registry refuses into an answer."""
-    try:
-        yield
-    except UnknownModelError as error:
-        raise RefusedRequestError(404, str(error), error.field) from error
-    except StageError as error:
-        raise RefusedRequestError(409, str(error), error.field) from error
-    except PackageError as error:
-        raise RefusedRequestError(409, str(error), "package") from error
-
-
 def decision_of(request: Request, context: WebContext, reason: Reason) -> Decision:
-    """Return the decision of the person who asks; the address says from where."""
-    client = request.client.host if request.client else "unknown address"
-    return Decision(f"{reason.who.strip()} (from {client})", context.now(), reason.reason)
+    """Return the decision of the person who asks."""
+    return Decision(deciding_person(request, reason.who), context.now(), reason.reason)
+
+
+def decision_in_form(request: Request, context: WebContext, who: str, reason: str) -> Decision:
+    """Return the same of the fields of a form.
+
+    Raises:
+        RefusedRequestError: 422, it names the field.
+    """
+    person = deciding_person(request, who)
+    try:
+        said = Reason(who=who.strip(), reason=reason.strip())
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        raise RefusedRequestError(422, f"{field}: say it in a few words", field) from error
+    return Decision(person, context.now(), said.reason)
 
 
 @router.get("")
@@ -219,10 +191,13 @@ _UPLOAD = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["package", "who", "reason"],
+                    "required": ["package", "reason"],
                     "properties": {
                         "package": {"type": "string", "format": "binary"},
-                        "who": {"type": "string"},
+                        "who": {
+                            "type": "string",
+                            "description": "required unless web.user_header names the person",
+                        },
                         "reason": {"type": "string"},
                     },
                 }
@@ -236,48 +211,33 @@ _UPLOAD = {
     "",
     status_code=201,
     dependencies=[Depends(require_same_origin)],
-    responses={**REFUSALS, 411: {"model": Refusal}, 413: {"model": Refusal}},
+    responses=UPLOAD_REFUSALS,
     openapi_extra=_UPLOAD,
 )
 async def register(request: Request, context: Context) -> StagedVersion:
     """Register a package as a shadow: an archive (.zip, .tar.gz) in the field `package`."""
-    _require_length(request, context)
-    async with request.form(max_files=1, max_fields=2) as form:
-        archive, who, reason = (form.get(field) for field in ("package", "who", "reason"))
-        if not isinstance(archive, UploadFile) or not _ending(archive):
-            expected = f"send a file that ends in {', '.join(ARCHIVE_ENDINGS)}"
-            raise RefusedRequestError(422, f"package: {expected}", "package")
-        for field, value in (("who", who), ("reason", reason)):
-            if not isinstance(value, str) or not value.strip():
-                raise RefusedRequestError(422, f"{field}: this field is required", field)
-        decision = decision_of(request, context, Reason(who=str(who), reason=str(reason)))
+    return await register_upload(request, context)
+
+
+async def register_upload(request: Request, context: WebContext) -> StagedVersion:
+    """Register the package in a form, and return where its version stands.
+
+    Raises:
+        RefusedRequestError: it names the field.
+    """
+    async with upload_form(request, context, files=["package"], fields=2) as form:
+        archive = required_upload(form, "package", ARCHIVE_ENDINGS)
+        decision = decision_in_form(request, context, text_in(form, "who"), text_in(form, "reason"))
         row = await run_in_threadpool(_register, context, archive, decision)
     return StagedVersion.of(row)
-
-
-def _require_length(request: Request, context: WebContext) -> None:
-    announced = request.headers.get("content-length", "")
-    if not announced.isdecimal():
-        raise RefusedRequestError(411, "say how long the request is (Content-Length)", "package")
-    megabytes = context.settings.web.maximum_package_mb
-    if int(announced) > megabytes * 1024 * 1024 + _ROOM_FOR_FIELDS:
-        detail = f"package: it is longer than {megabytes} MB (web.maximum_package_mb)"
-        raise RefusedRequestError(413, detail, "package")
-
-
-def _ending(archive: UploadFile) -> str:
-    name = (archive.filename or "").lower()
-    return next((ending for ending in ARCHIVE_ENDINGS if name.endswith(ending)), "")
 
 
 def _register(context: WebContext, upload: UploadFile, decision: Decision) -> ModelRow:
     data = context.settings.data_directory.absolute()
     (data / "spool").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=data / "spool") as folder:
-        archive = Path(folder) / f"package{_ending(upload)}"
-        with archive.open("wb") as file:
-            while chunk := upload.file.read(1 << 20):
-                file.write(chunk)
+        archive = Path(folder) / f"package{ending_of(upload, ARCHIVE_ENDINGS)}"
+        save(upload, archive)
         with saying_what_is_wrong():
             return register_at(
                 context.database,

@@ -110,6 +110,14 @@ def _is_address(name: str) -> bool:
     return True
 
 
+def is_for_this_machine_only(settings: WebSettings) -> bool:
+    """Return whether nobody reaches the pages but who is at the machine that serves them.
+
+    Names in `allowed_hosts` say that a proxy in front lets others in.
+    """
+    return settings.host in _LOOPBACK and not settings.allowed_hosts
+
+
 def require_same_origin(request: Request) -> None:
     """Refuse a change that another site's page asks for in the name of this browser's user.
 

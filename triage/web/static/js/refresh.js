@@ -3,7 +3,7 @@
 import { calmly, followChanges } from "./live.js";
 import { handleReading, learnServerTime, replaceParts } from "./page.js";
 
-const refresh = calmly(async () => {
+export const refresh = calmly(async () => {
   const response = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!response.ok) return;
   learnServerTime(response);
