@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,7 +35,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from triage.core.descriptions import check_template
 from triage.core.errors import TriageError
+from triage.core.segmentation import SegmentationForm, SegmentationType
 
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e ]+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -403,8 +406,12 @@ class CommitmentSettings(_Section):
 class ResultSettings(_Section):
     """`[results]`: how result objects are written and delivered."""
 
-    segmentation_type: Literal["BINARY", "LABELMAP"] = "BINARY"
-    """`BINARY` is what every viewer shows; `LABELMAP` is smaller and newer."""
+    segmentation_type: SegmentationType = "BINARY"
+    """`BINARY` is what every viewer shows; `FRACTIONAL` says how probable each voxel is; `LABELMAP`
+    is smaller and newer."""
+    compressed: bool | None = None
+    """Compress segmentations without loss: `FRACTIONAL` and `LABELMAP` by RLE, `BINARY` by
+    deflating the data set, which fewer archives take. None compresses all but `BINARY`."""
     empty_segmentations: bool = True
     """Write a SEG without a voxel where a segmenting model found nothing."""
     maximum_delivery_attempts: Annotated[int, Field(ge=1)] = 20
@@ -415,6 +422,17 @@ class ResultSettings(_Section):
     """The longest pause between two attempts."""
     device_uid: str = ""
     """Device Observer UID in the reports; empty derives one."""
+    series_description: Annotated[str, AfterValidator(check_template)] = (
+        "AI: {finding} ({model} {version})"
+    )
+    """What the series are called; may hold `{finding}`, `{model}`, `{version}` and `{kind}`."""
+    first_series_number: Annotated[int, Field(ge=0, le=2_000_000_000)] = 9000
+    """The series of results have the thousand numbers from here on."""
+
+    @property
+    def segmentation_form(self) -> SegmentationForm:
+        """How segmentations are written where a destination asks for nothing else."""
+        return SegmentationForm.of(self.segmentation_type, self.compressed)
 
 
 class RetentionSettings(_Section):

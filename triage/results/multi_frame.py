@@ -1,9 +1,9 @@
-"""A multi-frame source as a segmentation refers to it: the analysed frames, each by its number.
+"""Source images as a derived image refers to them, each frame by its number.
 
-highdicom derives a segmentation's frames from all frames of the source, and matches them by their
+highdicom derives a multi-frame image from all frames of its source, and matches them by their
 place. A source may have several frames at one place (times, b-values), several stacks, or, in
-nuclear medicine, no functional groups. So it is shown the frames that were analysed and nothing
-else, and their numbers are put right afterwards.
+nuclear medicine, no functional groups; a projection or an ultrasound image has no place at all.
+So it is shown what was analysed and nothing else, and frame numbers are put right afterwards.
 """
 
 from __future__ import annotations
@@ -13,8 +13,32 @@ from collections.abc import Sequence
 from pydicom.dataset import Dataset
 
 from triage.decoding.multi_frame import frame_value
+from triage.results.context import ResultContext
 
 _MEASURES = ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
+_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_OF_FRAMES = (
+    "FrameOfReferenceUID",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
+
+
+def derivation_sources(context: ResultContext, slices: Sequence[int]) -> list[Dataset]:
+    """Return what highdicom is to derive an image from, for `slices` of what was analysed.
+
+    Where the place in the patient is not known, the derived image says no more than its source:
+    it has no frame of reference, and lies on the pixels of that image.
+    """
+    if context.is_multi_frame:
+        return [header_of_frames(context.reference, [context.frames[i] for i in slices])]
+    return [_located(context.sources[i]) for i in slices]
+
+
+def refer_to_analysed(dataset: Dataset, context: ResultContext, slices: Sequence[int]) -> None:
+    """Put the frame numbers of the source where those of `derivation_sources` stand."""
+    if context.is_multi_frame:
+        refer_to_frames(dataset, [context.frames[i] for i in slices])
 
 
 def header_of_frames(source: Dataset, frames: Sequence[int]) -> Dataset:
@@ -23,6 +47,8 @@ def header_of_frames(source: Dataset, frames: Sequence[int]) -> Dataset:
     header.update(source)
     header.file_meta = source.file_meta
     header.NumberOfFrames = len(frames)
+    if not _has_place(source, frames[0] - 1):
+        return _without_place(header)
     header.SharedFunctionalGroupsSequence = [_shared(source, frames[0] - 1)]
     header.PerFrameFunctionalGroupsSequence = [_placed(source, frame - 1) for frame in frames]
     return header
@@ -37,7 +63,28 @@ def refer_to_frames(segmentation: Dataset, frames: Sequence[int]) -> None:
     for group in groups:
         for derivation in group.get("DerivationImageSequence", ()):
             for reference in derivation.SourceImageSequence:
-                reference.ReferencedFrameNumber = frames[reference.ReferencedFrameNumber - 1]
+                shown = int(reference.get("ReferencedFrameNumber", 1))
+                reference.ReferencedFrameNumber = frames[shown - 1]
+
+
+def _located(source: Dataset) -> Dataset:
+    if _has_place(source, 0):
+        return source
+    header = Dataset()
+    header.update(source)
+    header.file_meta = source.file_meta
+    return _without_place(header)
+
+
+def _has_place(source: Dataset, index: int) -> bool:
+    return all(frame_value(source, index, keyword) for keyword in _PLACE)
+
+
+def _without_place(header: Dataset) -> Dataset:
+    for keyword in (*_OF_FRAMES, "ImagePositionPatient"):
+        if keyword in header:
+            delattr(header, keyword)
+    return header
 
 
 def _shared(source: Dataset, index: int) -> Dataset:
