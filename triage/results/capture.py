@@ -12,7 +12,7 @@ from pydicom.valuerep import DA, TM
 from triage.core.codes import Code
 from triage.core.findings import Finding
 from triage.core.manifest import ResultKind
-from triage.results.context import MANUFACTURER, ResultContext, coded, stamp
+from triage.results.context import MANUFACTURER, ResultContext, coded, side_of, stamp
 
 SOURCE_IMAGE = Code(
     value="121322", scheme="DCM", meaning="Source image for image processing operation"
@@ -70,8 +70,7 @@ def _describe(dataset: SCImage, context: ResultContext, source: Dataset, finding
     # The constructor insists on an orientation. It is the source's, or unknown, which the standard
     # lets an image say by an empty value (type 2C, DICOM PS3.3 C.7.6.1.1.1).
     dataset.PatientOrientation = source.get("PatientOrientation")
-    sides = (str(source.get(k) or "") for k in ("Laterality", "ImageLaterality"))
-    dataset.Laterality = next((side for side in sides if side in ("L", "R")), "")
+    dataset.Laterality = side_of(source)
     dataset.copy_patient_and_study_information(context.reference)
     dataset.BurnedInAnnotation = "YES"
     dataset.ImageComments = context.notice

@@ -295,6 +295,12 @@ def coded(code: Code) -> CodedConcept:
     return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
 
 
+def side_of(source: Dataset) -> str:
+    """Return Laterality (0020,0060) of a result: "L" or "R", or unknown (type 2C, empty)."""
+    sides = (str(source.get(keyword) or "") for keyword in ("Laterality", "ImageLaterality"))
+    return next((side for side in sides if side in ("L", "R")), "")
+
+
 def stamp(dataset: Dataset, moment: datetime) -> None:
     """Date `dataset` as made at `moment`, not at whatever time the library ran."""
     for keyword in ("InstanceCreation", "Series", "Content"):

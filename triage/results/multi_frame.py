@@ -14,14 +14,11 @@ from pydicom.dataset import Dataset
 
 from triage.decoding.multi_frame import frame_value
 from triage.results.context import ResultContext
+from triage.results.projection import place_of_projection
 
 _MEASURES = ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-_OF_FRAMES = (
-    "FrameOfReferenceUID",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-)
+_FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
 def derivation_sources(context: ResultContext, slices: Sequence[int]) -> list[Dataset]:
@@ -35,6 +32,26 @@ def derivation_sources(context: ResultContext, slices: Sequence[int]) -> list[Da
     return [_located(context.sources[i]) for i in slices]
 
 
+def placed_sources(context: ResultContext, slices: Sequence[int]) -> list[Dataset]:
+    """Return the same for an image that must state a place; empty where none can be stated.
+
+    A projection lies in a frame of reference of its own, see `place_of_projection`.
+    """
+    first = context.frames[slices[0]] - 1 if context.is_multi_frame else 0
+    source = context.reference if context.is_multi_frame else context.sources[slices[0]]
+    if _has_place(source, first):
+        return derivation_sources(context, slices)
+    place = place_of_projection(source, first)
+    if place is None or len(slices) > 1:
+        return []
+    replaced = (element.keyword for element in place)
+    placed = _copy_without(source, "NumberOfFrames", *_FUNCTIONAL_GROUPS, *replaced)
+    placed.update(place)
+    if context.is_multi_frame:
+        return [header_of_frames(placed, [1])]
+    return [placed]
+
+
 def refer_to_analysed(dataset: Dataset, context: ResultContext, slices: Sequence[int]) -> None:
     """Put the frame numbers of the source where those of `derivation_sources` stand."""
     if context.is_multi_frame:
@@ -43,13 +60,11 @@ def refer_to_analysed(dataset: Dataset, context: ResultContext, slices: Sequence
 
 def header_of_frames(source: Dataset, frames: Sequence[int]) -> Dataset:
     """Return the header of an image that has only `frames`, counted from 1, in their order."""
-    header = Dataset()
-    header.update(source)
-    header.file_meta = source.file_meta
+    header = _copy_without(source, "NumberOfFrames", *_FUNCTIONAL_GROUPS)
     header.NumberOfFrames = len(frames)
+    header.SharedFunctionalGroupsSequence = [_shared(source, frames[0] - 1)]
     if not _has_place(source, frames[0] - 1):
         return _without_place(header)
-    header.SharedFunctionalGroupsSequence = [_shared(source, frames[0] - 1)]
     header.PerFrameFunctionalGroupsSequence = [_placed(source, frame - 1) for frame in frames]
     return header
 
@@ -68,12 +83,18 @@ def refer_to_frames(segmentation: Dataset, frames: Sequence[int]) -> None:
 
 
 def _located(source: Dataset) -> Dataset:
-    if _has_place(source, 0):
-        return source
+    return source if _has_place(source, 0) else _without_place(_copy_without(source))
+
+
+def _copy_without(source: Dataset, *keywords: str) -> Dataset:
+    # Elements are shared with the copy: what is to differ must be a new one, not be set.
     header = Dataset()
     header.update(source)
     header.file_meta = source.file_meta
-    return _without_place(header)
+    for keyword in keywords:
+        if keyword in header:
+            del header[keyword]
+    return header
 
 
 def _has_place(source: Dataset, index: int) -> bool:
@@ -81,9 +102,9 @@ def _has_place(source: Dataset, index: int) -> bool:
 
 
 def _without_place(header: Dataset) -> Dataset:
-    for keyword in (*_OF_FRAMES, "ImagePositionPatient"):
+    for keyword in ("FrameOfReferenceUID", "ImagePositionPatient"):
         if keyword in header:
-            delattr(header, keyword)
+            del header[keyword]
     return header
 
 
@@ -99,7 +120,7 @@ def _shared(source: Dataset, index: int) -> Dataset:
         measures.SpacingBetweenSlices = abs(measures.SpacingBetweenSlices)
     shared = Dataset()
     shared.PlaneOrientationSequence = [orientation]
-    shared.PixelMeasuresSequence = [measures]
+    shared.PixelMeasuresSequence = [measures] if measures else []
     return shared
 
 

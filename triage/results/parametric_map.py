@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from highdicom import VOILUTFunctionValues, VOILUTTransformation
-from highdicom.pm import ImageFlavorValues, ParametricMap, RealWorldValueMapping
+from highdicom.pm import ImageFlavorValues, RealWorldValueMapping
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from triage.core.codes import Code
-from triage.results.context import MANUFACTURER, ResultContext, coded, stamp
+from triage.results.context import MANUFACTURER, ResultContext, coded, side_of, stamp
+from triage.results.derived import DerivedMap
 from triage.results.maps import FindingMap, maps_of
-from triage.results.multi_frame import derivation_sources, refer_to_analysed
+from triage.results.multi_frame import placed_sources, refer_to_analysed
 
 PROBABILITY = Code(value="122157", scheme="DCM", meaning="Probability")
 SALIENCY = Code(value="130404", scheme="DCM", meaning="Saliency")
@@ -32,13 +33,20 @@ def build_parametric_maps(context: ResultContext) -> list[Dataset]:
     32-bit floats from 0 to 1 in the geometry of the source, with a Real World Value Mapping
     (C.7.6.16.2.11) that says what they are: probabilities of voxels, or the saliency of a heat
     map. Each is an object of its own, because programs that read maps expect one quantity.
+
+    A map must state a place (A.75.3). A projection's is in a frame of reference of its own, and
+    where an image states no directions in the patient, as ultrasound does not, no map is made.
     """
-    return [_build(context, each, n) for n, each in enumerate(maps_of(context), start=1)]
+    shown = [(each, placed_sources(context, each.slices)) for each in maps_of(context)]
+    placed = [(each, sources) for each, sources in shown if sources]
+    return [_build(context, *each, number) for number, each in enumerate(placed, start=1)]
 
 
-def _build(context: ResultContext, shown: FindingMap, number: int) -> Dataset:
-    dataset = ParametricMap(
-        source_images=derivation_sources(context, shown.slices),
+def _build(
+    context: ResultContext, shown: FindingMap, sources: list[Dataset], number: int
+) -> Dataset:
+    dataset = DerivedMap(
+        source_images=sources,
         pixel_array=np.ascontiguousarray(shown.values),
         series_instance_uid=context.series_uid("parametric-map"),
         series_number=context.series_number("parametric-map"),
@@ -57,11 +65,29 @@ def _build(context: ResultContext, shown: FindingMap, number: int) -> Dataset:
         image_flavor=ImageFlavorValues.VOLUME,
         series_description=context.series_description("parametric-map"),
     )
+    dataset.ContentCreatorName = None  # type 2, and no person made it
     dataset.ImageComments = context.notice
     refer_to_analysed(dataset, context, shown.slices)
+    _say_where(dataset, context, shown.finding.site)
     context.derive_dimension_uid("parametric-map", dataset)
     stamp(dataset, context.local_time)
     return dataset
+
+
+def _say_where(dataset: Dataset, context: ResultContext, site: Code | None) -> None:
+    """State the Frame Anatomy (C.7.6.16.2.8), and the side within it or, without, by itself.
+
+    Laterality is for images without Frame Laterality only (C.7.3.1). dcmqi 1.5.7 crashes on a map
+    without Frame Anatomy, so a manifest does well to name the site.
+    """
+    side = side_of(context.reference)
+    if site is None:
+        dataset.Laterality = side
+        return
+    anatomy = Dataset()
+    anatomy.FrameLaterality = side or "U"
+    anatomy.AnatomicRegionSequence = [coded(site)]
+    dataset.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
 
 
 def _mapping(shown: FindingMap) -> RealWorldValueMapping:

@@ -11,7 +11,6 @@ from highdicom import AlgorithmIdentificationSequence
 from highdicom.color import CIELabColor
 from highdicom.seg import (
     SegmentAlgorithmTypeValues,
-    Segmentation,
     SegmentationFractionalTypeValues,
     SegmentationTypeValues,
     SegmentDescription,
@@ -29,6 +28,7 @@ from triage.results.context import (
     coded,
     stamp,
 )
+from triage.results.derived import DerivedSegmentation
 from triage.results.maps import FAINTEST, FindingMap, maps_of
 from triage.results.multi_frame import derivation_sources, refer_to_analysed
 
@@ -75,7 +75,7 @@ def build_segmentation(context: ResultContext) -> Dataset | None:
         types = SegmentationFractionalTypeValues
         more["fractional_type"] = types.PROBABILITY if drawn.is_probability else types.OCCUPANCY
         more["max_fractional_value"] = _GREATEST_FRACTION
-    dataset = Segmentation(
+    dataset = DerivedSegmentation(
         source_images=derivation_sources(context, drawn.slices),
         pixel_array=drawn.pixels,
         omit_empty_frames=not drawn.is_empty,
@@ -95,7 +95,10 @@ def build_segmentation(context: ResultContext) -> Dataset | None:
         series_description=context.series_description("seg"),
         **more,
     )
+    dataset.ContentCreatorName = None  # type 2, and no person made it
     dataset.ImageComments = context.notice
+    if "FrameOfReferenceUID" not in dataset:
+        dataset.PatientOrientation = context.reference.get("PatientOrientation")
     refer_to_analysed(dataset, context, drawn.slices)
     if context.form.compressed and kind is SegmentationTypeValues.BINARY:
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
