@@ -54,8 +54,14 @@ def placed_sources(context: ResultContext, slices: Sequence[int]) -> list[Datase
 
 def refer_to_analysed(dataset: Dataset, context: ResultContext, slices: Sequence[int]) -> None:
     """Put the frame numbers of the source where those of `derivation_sources` stand."""
-    if context.is_multi_frame:
-        refer_to_frames(dataset, [context.frames[i] for i in slices])
+    if not context.is_multi_frame:
+        return
+    frames = [context.frames[i] for i in slices]
+    refer_to_frames(dataset, frames)
+    if len(frames) < int(context.reference.get("NumberOfFrames") or 1):
+        # Without frames, a reference means all of them (type 1C, DICOM PS3.3 10.3).
+        for reference in dataset.get("SourceImageSequence", ()):
+            reference.ReferencedFrameNumber = frames
 
 
 def header_of_frames(source: Dataset, frames: Sequence[int]) -> Dataset:
