@@ -77,9 +77,9 @@ def test_probabilities_are_on_the_voxels_of_the_source(name: str, tmp_path: Path
     assert mapping.RealWorldValueSlope == 1
 
 
-def test_dcmqi_reads_the_same_numbers(tmp_path: Path) -> None:
-    # Of axial slices: it takes frames in the order of the file, wherever they say that they lie.
-    analysis = analysis_of(SOURCES["NM"](tmp_path / "source"))
+@pytest.mark.parametrize("name", ["CT, oblique series", "MR, enhanced multi-frame", "NM"])
+def test_dcmqi_reads_the_same_numbers_in_the_same_places(name: str, tmp_path: Path) -> None:
+    analysis = analysis_of(SOURCES[name](tmp_path / "source"))
     file = save(build(analysis, MAP_ONLY), tmp_path)["parametric-map"]
     arguments = ("--inputDICOM", file, "--outputDirectory", tmp_path, "-t", "nii")
     assert run_tool("paramap2itkimage", *arguments).errors() == []

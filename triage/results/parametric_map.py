@@ -69,9 +69,31 @@ def _build(
     dataset.ImageComments = context.notice
     refer_to_analysed(dataset, context, shown.slices)
     _say_where(dataset, context, shown.finding.site)
+    _order_along_normal(dataset)
     context.derive_dimension_uid("parametric-map", dataset)
     stamp(dataset, context.local_time)
     return dataset
+
+
+def _order_along_normal(dataset: Dataset) -> None:
+    """Put the frames in the order in which they follow one another along their normal.
+
+    Any order is allowed, and each frame says where it lies. But dcmqi 1.5.7, and with it 3D Slicer,
+    takes them in this order without looking; highdicom writes them the other way round, and the
+    map would be shown upside down.
+    """
+    frames = dataset.PerFrameFunctionalGroupsSequence
+    [orientation] = dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
+    directions = np.array(orientation.ImageOrientationPatient, np.float64)
+    normal = np.cross(directions[:3], directions[3:])
+    depths = [
+        float(np.dot(frame.PlanePositionSequence[0].ImagePositionPatient, normal))
+        for frame in frames
+    ]
+    order = np.argsort(depths, kind="stable")
+    values = np.frombuffer(dataset.FloatPixelData, "<f4").reshape(len(frames), -1)
+    dataset.FloatPixelData = values[order].tobytes()
+    dataset.PerFrameFunctionalGroupsSequence = [frames[index] for index in order]
 
 
 def _say_where(dataset: Dataset, context: ResultContext, site: Code | None) -> None:
