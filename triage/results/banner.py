@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from triage.core.findings import Finding
 from triage.results.context import PRIMARY_USE_WARNING, ResultContext
 
 Colour = tuple[int, int, int]
@@ -28,13 +27,9 @@ class Line:
     colour: Colour = _WHITE
 
 
-def lines_of(
-    context: ResultContext, findings: Sequence[Finding], colours: Sequence[Colour] = ()
-) -> list[Line]:
-    """Return the warning, model and version, each finding in words, and the model's own notice."""
-    said = colours or [_WHITE] * len(findings)
-    lines = [Line(PRIMARY_USE_WARNING, _WARNING_COLOUR), Line(context.manifest.identity)]
-    lines += [Line(f.in_words(), colour) for f, colour in zip(findings, said, strict=True)]
+def lines_of(context: ResultContext, said: Sequence[Line]) -> list[Line]:
+    """Return the warning, model and version, what is `said` of findings, and the model's notice."""
+    lines = [Line(PRIMARY_USE_WARNING, _WARNING_COLOUR), Line(context.manifest.identity), *said]
     return lines if context.notice == PRIMARY_USE_WARNING else [*lines, Line(context.notice)]
 
 

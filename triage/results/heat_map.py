@@ -12,7 +12,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from triage.core.findings import Finding
-from triage.results.banner import Colour, Picture, lines_of, with_banner
+from triage.results.banner import Colour, Line, Picture, lines_of, with_banner
 from triage.results.capture import build_capture
 from triage.results.context import ResultContext
 from triage.results.display import Plane, displayed
@@ -45,7 +45,7 @@ def build_heat_map(context: ResultContext) -> Dataset | None:
     overlay = _choose_overlay(context)
     if overlay is None:
         return None
-    lines = lines_of(context, [overlay.finding])
+    lines = lines_of(context, [Line(overlay.finding.in_words())])
     pixels = with_banner(_blend(context, overlay), lines)
     return build_capture(context, "heat-map", pixels, finding=overlay.finding, place=overlay.source)
 

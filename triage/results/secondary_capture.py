@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
 
 from triage.core.findings import Box, Finding
-from triage.results.banner import Colour, Picture, lines_of, with_banner
+from triage.results.banner import Colour, Line, Picture, lines_of, with_banner
 from triage.results.capture import build_capture
 from triage.results.context import OutlinedFinding, ResultContext
 from triage.results.contours import Points, regions_of
@@ -41,9 +41,10 @@ def build_secondary_captures(context: ResultContext) -> list[Dataset]:
     captures = []
     for number, place in enumerate(_places(context, findings), start=1):
         shown = [f for f in findings if _shows(context, f, place)]
-        drawn = _drawn(context, shown, colours, place)
-        lines = lines_of(context, shown, [colours[f.key] for f in shown])
-        pixels = with_banner(drawn, lines)
+        heated = _heated(context, shown)
+        said = [_said(f, colours[f.key], is_heated=f is heated) for f in shown]
+        drawn = _drawn(context, shown, heated, colours, place)
+        pixels = with_banner(drawn, lines_of(context, said))
         capture = build_capture(
             context, "secondary-capture", pixels, finding=shown[0], place=place, number=number
         )
@@ -106,15 +107,28 @@ def _colour_of(context: ResultContext, finding: Finding, number: int) -> Colour:
     return stated or _COLOURS[number % len(_COLOURS)]
 
 
+def _heated(context: ResultContext, findings: Sequence[Finding]) -> Finding | None:
+    """Return whose heat map is shown: of several on one another none could be told apart."""
+    return next((f for f in findings if f.key in context.analysis.heat_maps), None)
+
+
+def _said(finding: Finding, colour: Colour, *, is_heated: bool) -> Line:
+    words = finding.in_words()
+    return Line(f"{words} (heat map)" if is_heated else words, colour)
+
+
 def _drawn(
-    context: ResultContext, findings: Sequence[Finding], colours: dict[str, Colour], place: int
+    context: ResultContext,
+    findings: Sequence[Finding],
+    heated: Finding | None,
+    colours: dict[str, Colour],
+    place: int,
 ) -> Picture:
     """Return the image with all that is to be seen on it, below what is drawn with lines."""
     base = displayed(context, place)
     pixels = base.pixels
-    heated = [f for f in findings if f.key in context.analysis.heat_maps]
-    if heated:  # of the most urgent: several on one another could not be told apart
-        heat = np.clip(np.nan_to_num(context.analysis.heat_maps[heated[0].key]), 0, 1)
+    if heated is not None:
+        heat = np.clip(np.nan_to_num(context.analysis.heat_maps[heated.key]), 0, 1)
         pixels = with_heat(pixels, np.clip(base.resized(heat), 0, 1))
     image = Image.fromarray(to_picture(pixels))
     draw = ImageDraw.Draw(image)
