@@ -119,10 +119,9 @@ def test_of_a_multi_frame_image_only_analysed_frames_are_named(tmp_path: Path) -
 def test_what_was_analysed_is_not_changed_by_what_is_made_of_it(tmp_path: Path) -> None:
     images = SOURCES["MR, enhanced multi-frame"](tmp_path)
     report = next(e.dataset for e in _all_kinds(images) if e.role == "sr")
-    frames = [
-        element.value for element in report.iterall() if element.keyword == "ReferencedFrameNumber"
-    ]
-    assert frames  # five of ten frames were analysed, so the report cannot mean the whole image
+    named = [e.value for e in report.iterall() if e.keyword == "ReferencedFrameNumber"]
+    # Five of ten frames were analysed: what is absent is absent on these.
+    assert [6, 7, 8, 9, 10] in [list(value) for value in named if not isinstance(value, int)]
 
 
 def test_all_objects_have_uids_of_their_own_and_the_same_again(tmp_path: Path) -> None:

@@ -231,18 +231,25 @@ class ResultContext:
 
     def mask_of(self, outlined: OutlinedFinding) -> NDArray[np.bool_]:
         """Return where `outlined` is, of shape (slices, rows, columns)."""
+        return np.equal(self._labels, outlined.label)
+
+    def plane_of(self, outlined: OutlinedFinding, place: int) -> NDArray[np.bool_]:
+        """Return where `outlined` is on one slice, of shape (rows, columns)."""
+        return np.asarray(np.equal(self._labels[place], outlined.label))
+
+    @property
+    def _labels(self) -> NDArray[np.uint8]:
         mask = self.analysis.segmentation
         if mask is None:
             raise ResultError(f"{self.manifest.identity}: there is no segmentation")
-        return np.equal(mask, outlined.label)
+        return mask
 
     def best_place_of(self, outlined: OutlinedFinding) -> int:
         """Return where `outlined` shows best: on its first key image, or where it is largest."""
-        mask = self.mask_of(outlined)
         for place in self.places_of_key_images(outlined.finding)[:1]:
-            if mask[place].any():
+            if self.plane_of(outlined, place).any():
                 return place
-        return int(mask.sum(axis=(1, 2)).argmax())
+        return int(self.mask_of(outlined).sum(axis=(1, 2)).argmax())
 
     @property
     def device_uid(self) -> str:

@@ -61,7 +61,7 @@ def _choose_overlay(context: ResultContext) -> _Overlay | None:
         if finding.key in outlined:
             each = outlined[finding.key]
             place = context.best_place_of(each)
-            shown = context.mask_of(each)[place].astype(np.float32)
+            shown = context.plane_of(each, place).astype(np.float32)
             return _Overlay(finding, place, shown, each.color)
     return None
 

@@ -73,7 +73,7 @@ def _places_of(context: ResultContext, finding: Finding) -> list[int]:
 
 def _shows(context: ResultContext, finding: Finding, place: int) -> bool:
     outlined = _outlined(context, finding)
-    is_outlined = outlined is not None and bool(context.mask_of(outlined)[place].any())
+    is_outlined = outlined is not None and bool(context.plane_of(outlined, place).any())
     return (
         is_outlined
         or place in _places_of(context, finding)
@@ -135,7 +135,7 @@ def _drawn(
     width = max(2, round(max(image.size) * _LINE_WIDTH_OF_PICTURE))
     for finding in findings:
         if outlined := _outlined(context, finding):
-            for region in regions_of(context.mask_of(outlined)[place]):
+            for region in regions_of(context.plane_of(outlined, place)):
                 for ring in (region.outer, *region.holes):
                     _draw_ring(draw, base, ring, colours[finding.key], width)
         for box in _boxes_by_place(context, finding).get(place, ()):

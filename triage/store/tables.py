@@ -270,7 +270,7 @@ class FeedbackRow(Table):
 
 
 class ResultObjectRow(Table):
-    """A DICOM object that a run left. `role` is "seg", "sr" or "heat-map".
+    """A DICOM object that a run left. `role` is a `triage.core.manifest.ResultKind`.
 
     `sequence` is the order of delivery: the SEG goes before the SR that points to it.
     """
