@@ -146,7 +146,7 @@ def test_another_form_of_a_segmentation_has_a_report_that_points_to_it(head: Ana
     built = _in_forms(head, SegmentationForm("LABELMAP", True), SegmentationForm("FRACTIONAL"))
     assert {variant: [e.role for e in each] for variant, each in built.items()} == {
         "": ["seg", "sr", "heat-map"],
-        "labelmap-rle": ["seg", "sr"],
+        "labelmap-compressed": ["seg", "sr"],
         "fractional": ["seg", "sr"],
     }
     for segmentation, report, *_ in built.values():
@@ -175,10 +175,10 @@ def test_the_usual_form_is_not_made_twice(head: Analysis) -> None:
 
 def test_variants_are_stored_under_their_names(head: Analysis, tmp_path: Path) -> None:
     built = _in_forms(head, SegmentationForm("LABELMAP", True))
-    stored = store_results(InstanceFiles(tmp_path), built["labelmap-rle"])
+    stored = store_results(InstanceFiles(tmp_path), built["labelmap-compressed"])
     assert [(new.role, new.variant) for new in stored] == [
-        ("seg", "labelmap-rle"),
-        ("sr", "labelmap-rle"),
+        ("seg", "labelmap-compressed"),
+        ("sr", "labelmap-compressed"),
     ]
 
 

@@ -27,12 +27,11 @@ class SegmentationForm:
         """Return the form; `compressed` None is as archives expect the type.
 
         >>> SegmentationForm.of("LABELMAP", None).name, SegmentationForm.of("BINARY", None).name
-        ('labelmap-rle', 'binary')
+        ('labelmap-compressed', 'binary')
         """
         return cls(kind, kind != "BINARY" if compressed is None else compressed)
 
     @property
     def name(self) -> str:
-        """A stable name: "binary", "binary-deflated", "fractional-rle", "labelmap" and so on."""
-        coding = "deflated" if self.type == "BINARY" else "rle"
-        return f"{self.type.lower()}-{coding}" if self.compressed else self.type.lower()
+        """A stable name: "binary", "labelmap", "fractional-compressed" and so on."""
+        return self.type.lower() + ("-compressed" if self.compressed else "")
