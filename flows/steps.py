@@ -23,7 +23,12 @@ from triage.models.engine import analyse
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
 from triage.models.registry import registered_package
-from triage.results.build import build_results, number_segments, store_results
+from triage.results.build import (
+    build_results,
+    needs_probabilities,
+    number_segments,
+    store_results,
+)
 from triage.settings import Settings
 from triage.store import breaker, runs
 from triage.store.clock import Clock, system_clock
@@ -129,7 +134,16 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
         (name, [(i.sop_instance_uid, step.files.absolute(i.path)) for i in series.instances])
         for name, series in run.inputs.items()
     )
-    analysis = await analyse(step.hosts, package, first[1], dict(others), step.decoded.read)
+    analysis = await analyse(
+        step.hosts,
+        package,
+        first[1],
+        dict(others),
+        step.decoded.read,
+        keep_probabilities=needs_probabilities(
+            run.manifest, step.settings.results, step.settings.segmentation_forms
+        ),
+    )
     return number_segments(analysis, run.manifest)
 
 
@@ -180,6 +194,7 @@ async def build_and_store_results(
             study_instance_uid=run.study_instance_uid,
             settings=step.settings.results,
             produced_at=step.clock(),
+            variants=step.settings.segmentation_forms,
         )
         return store_results(step.files, objects) if run.counts else []
 

@@ -17,7 +17,7 @@ from triage.models import try_model
 from triage.models.code import code_in
 from triage.models.packages import ModelPackage
 from triage.models.previews import write_previews
-from triage.results.build import build_results, number_segments
+from triage.results.build import build_results, needs_probabilities, number_segments
 from triage.settings import Settings
 
 _BRAIN_WINDOW = (40.0, 80.0)  # centre and width in HU
@@ -42,7 +42,11 @@ def try_on_study(
     """
     manifest = package.manifest
     tried = try_model.try_on_study(
-        package, study, worker=settings.worker, sandbox=settings.trust.sandbox
+        package,
+        study,
+        worker=settings.worker,
+        sandbox=settings.trust.sandbox,
+        keep_probabilities=needs_probabilities(manifest, settings.results),
     )
     analysis = number_segments(tried, manifest)
     destination.mkdir(parents=True, exist_ok=True)
@@ -91,7 +95,9 @@ def _write_objects(
     )
     paths = []
     for each in built:
-        path = destination / f"{each.role}.dcm"
+        number = int(each.dataset.InstanceNumber)
+        several = f"-{number}" if number > 1 else ""
+        path = destination / f"{each.role}{several}.dcm"
         each.dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths

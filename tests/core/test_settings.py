@@ -49,6 +49,11 @@ def test_file_and_environment_set_the_same_keys(
             '[[watch.rules]]\nname = "a"\nmetric = "drift"\ncomparison = "outside-reference"\n',
             "use above or below for drift",
         ),
+        (
+            '[results]\nseries_description = "AI {findings}"\n',
+            "results.series_description: {findings} is unknown; known are {finding}, {model}",
+        ),
+        ('[results]\nsegmentation_type = "binary"\n', "results.segmentation_type: "),
         ("[retention]\nstart_below_free_mb = 9\n", "retention.until_free_mb must be at least"),
     ],
 )

@@ -50,6 +50,17 @@ async def test_series_becomes_findings_with_a_mask_on_its_images(
     assert finding.key_image_uids[0] == series[3].SOPInstanceUID
     assert set(analysis.timings_s) == {"decode", "infer", "interpret"}
     assert len(analysis.input_sha256) == 64
+    assert analysis.probabilities == {}
+
+
+async def test_probabilities_of_the_mask_come_where_they_are_asked_for(
+    hosts: ModelHosts, segmentation: ModelPackage, tmp_path: Path
+) -> None:
+    values, lesion = head_with_lesion()
+    sources = write_all(axial_series(values), tmp_path)
+    analysis = await analyse(hosts, segmentation, sources, keep_probabilities=True)
+    [finding] = analysis.findings
+    np.testing.assert_array_equal(analysis.probabilities[finding.key] >= 0.5, lesion)
 
 
 async def test_uneven_slices_get_their_own_mask(

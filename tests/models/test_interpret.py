@@ -79,6 +79,28 @@ def test_present_finding_has_its_volume_confidence_and_key_images(volume: Volume
     assert int((read.segmentation == 1).sum()) == 33
 
 
+def test_probabilities_are_kept_where_they_are_wanted_and_only_there(volume: Volume) -> None:
+    output = probabilities(volume, (BIG, 0.9), (SMALL, 0.99), (np.s_[1:2, 2:3, 3:4], 0.3))
+    spec = segment(minimum_volume_ml=3 * VOXEL_ML)
+    assert interpret_volume(output, volume, manifest(spec)).probabilities == {}
+    read = interpret_volume(output, volume, manifest(spec), keep_probabilities=True)
+    [(key, kept)] = read.probabilities.items()
+    assert key == read.findings[0].key
+    assert kept.dtype == np.float32
+    assert kept[1, 2, 3] == np.float32(0.3)
+    assert not kept[SMALL].any()  # its component was dropped
+    assert read.segmentation is not None
+    np.testing.assert_array_equal(kept >= 0.5, read.segmentation == 1)
+
+
+def test_what_is_absent_or_labelled_alone_has_no_probabilities(volume: Volume) -> None:
+    labels = np.zeros(volume.values.shape, np.uint8)
+    labels[BIG] = 1
+    for output in (probabilities(volume, (SMALL, 0.4)), ModelOutput(labels=labels)):
+        read = interpret_volume(output, volume, manifest(segment()), keep_probabilities=True)
+        assert read.probabilities == {}
+
+
 def test_nothing_found_is_a_finding_too(volume: Volume) -> None:
     read = interpret_volume(probabilities(volume), volume, manifest(segment()))
     (finding,) = read.findings

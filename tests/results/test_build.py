@@ -11,6 +11,7 @@ import pydicom
 import pytest
 
 from tests.results.scenes import (
+    PRODUCED_AT,
     build,
     chest_analysis,
     chest_manifest,
@@ -19,7 +20,13 @@ from tests.results.scenes import (
     write_chest,
 )
 from triage.core.analysis import Analysis
-from triage.results.build import BuiltObject, build_results, store_results
+from triage.core.segmentation import SegmentationForm
+from triage.results.build import (
+    BuiltObject,
+    build_results,
+    needs_probabilities,
+    store_results,
+)
 from triage.results.errors import ResultError
 from triage.settings import ResultSettings
 from triage.store.files import InstanceFiles
@@ -93,6 +100,102 @@ def test_stored_objects_can_be_indexed(
 def test_only_what_the_manifest_asks_for_is_made(head: Analysis) -> None:
     built = build(head, head_manifest(results={"objects": ["seg"]}))
     assert [each.role for each in built] == ["seg"]
+
+
+def test_a_site_words_the_descriptions_and_counts_the_series(tmp_path: Path) -> None:
+    analysis = chest_analysis(write_chest(tmp_path))
+    worded = build(
+        analysis,
+        chest_manifest(),
+        series_description="KI {kind}: {finding}, {model}",
+        first_series_number=500,
+    )
+    assert [each.dataset.SeriesDescription for each in worded] == [
+        "KI sr: Pneumothorax, chest-xray",
+        "KI heat map: Pneumothorax, chest-xray",
+    ]
+    plain = build(analysis, chest_manifest())
+    numbers = [int(each.dataset.SeriesNumber) for each in worded]
+    assert numbers == [int(each.dataset.SeriesNumber) - 8500 for each in plain]
+
+
+def test_words_that_are_not_ascii_are_written_in_utf_8(tmp_path: Path) -> None:
+    analysis = chest_analysis(write_chest(tmp_path, SpecificCharacterSet="ISO_IR 100"))
+    [report, _] = build(analysis, chest_manifest(), series_description="КИ {finding}")
+    assert report.dataset.SpecificCharacterSet == "ISO_IR 192"
+    assert report.dataset.SeriesDescription == "КИ Pneumothorax"
+
+
+def _in_forms(analysis: Analysis, *forms: SegmentationForm) -> dict[str, list[BuiltObject]]:
+    """Return what is built in further forms, by variant."""
+    built = build_results(
+        analysis,
+        head_manifest(),
+        study_instance_uid=study_uid_of(analysis),
+        settings=ResultSettings(),
+        produced_at=PRODUCED_AT,
+        variants=forms,
+    )
+    by_variant: dict[str, list[BuiltObject]] = {}
+    for each in built:
+        by_variant.setdefault(each.variant, []).append(each)
+    return by_variant
+
+
+def test_another_form_of_a_segmentation_has_a_report_that_points_to_it(head: Analysis) -> None:
+    built = _in_forms(head, SegmentationForm("LABELMAP", True), SegmentationForm("FRACTIONAL"))
+    assert {variant: [e.role for e in each] for variant, each in built.items()} == {
+        "": ["seg", "sr", "heat-map"],
+        "labelmap-compressed": ["seg", "sr"],
+        "fractional": ["seg", "sr"],
+    }
+    for segmentation, report, *_ in built.values():
+        named = {str(e.value) for e in report.dataset.iterall() if "InstanceUID" in e.keyword}
+        assert str(segmentation.dataset.SOPInstanceUID) in named
+        others = {str(each[0].dataset.SOPInstanceUID) for each in built.values()}
+        assert named & others == {str(segmentation.dataset.SOPInstanceUID)}
+
+
+def test_the_lesion_is_the_same_in_every_form(head: Analysis) -> None:
+    built = _in_forms(head, SegmentationForm("FRACTIONAL"))
+    tracking = {
+        str(segment.TrackingUID)
+        for each in built.values()
+        for segment in each[0].dataset.SegmentSequence
+    }
+    assert len(tracking) == 1
+
+
+def test_the_usual_form_is_not_made_twice(head: Analysis) -> None:
+    usual = ResultSettings().segmentation_form
+    assert set(_in_forms(head, usual)) == {""}
+    labelmap = SegmentationForm("LABELMAP")
+    assert [e.role for e in _in_forms(head, labelmap, labelmap)["labelmap"]] == ["seg", "sr"]
+
+
+def test_variants_are_stored_under_their_names(head: Analysis, tmp_path: Path) -> None:
+    built = _in_forms(head, SegmentationForm("LABELMAP", True))
+    stored = store_results(InstanceFiles(tmp_path), built["labelmap-compressed"])
+    assert [(new.role, new.variant) for new in stored] == [
+        ("seg", "labelmap-compressed"),
+        ("sr", "labelmap-compressed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("objects", "form", "is_needed"),
+    [
+        (("seg", "sr"), SegmentationForm("BINARY"), False),
+        (("seg", "sr"), SegmentationForm("FRACTIONAL"), True),
+        (("sr",), SegmentationForm("FRACTIONAL"), False),
+        (("parametric-map",), SegmentationForm("BINARY"), True),
+    ],
+)
+def test_probabilities_are_asked_for_only_where_an_object_shows_them(
+    objects: tuple[str, ...], form: SegmentationForm, is_needed: bool
+) -> None:
+    manifest = head_manifest(results={"objects": list(objects)})
+    assert needs_probabilities(manifest, ResultSettings(), [form]) is is_needed
 
 
 def test_long_names_fit_a_series_description(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ class Analysis:
             the value is `FindingSpec.segment.label`; None for models that do not segment.
         heat_maps: for each finding key a float32 array of shape (rows, columns) from 0 to 1 on
             the source pixels; empty for models that draw none.
+        probabilities: for the key of each present finding with a segment a float32 array of the
+            shape of `segmentation`, the model's probability on the source voxels, 0 in components
+            that were dropped; empty unless it was asked for, and for models that give labels.
         source_frames: the frames of a multi-frame image that were analysed, as Referenced Frame
             Number counts them from 1, in the order of the first axis of `segmentation`.
         timings_s: seconds for each step: "decode", "infer", "interpret".
@@ -60,6 +63,7 @@ class Analysis:
     input_sha256: str
     segmentation: NDArray[np.uint8] | None = None
     heat_maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    probabilities: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     timings_s: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     source_frames: tuple[int, ...] = ()

@@ -38,6 +38,8 @@ async def analyse(
     source_files: Sequence[tuple[str, Path]],
     others: Mapping[str, Sequence[tuple[str, Path]]] | None = None,
     read_with: Reader = read_instance,
+    *,
+    keep_probabilities: bool = False,
 ) -> Analysis:
     """Decode the images, run the model in its warm host, and read its output as findings.
 
@@ -48,6 +50,7 @@ async def analyse(
             the first series, where the model takes several.
         others: the same of the further ones, by the name of the input.
         read_with: how an instance comes into memory, such as `DecodedAhead.read`.
+        keep_probabilities: whether `Analysis.probabilities` is wanted.
 
     The event loop is never blocked: files are decoded and outputs read in threads.
 
@@ -57,7 +60,7 @@ async def analyse(
     """
     sources = _Sources(source_files, others or {}, read_with)
     if isinstance(package.manifest.runner.input, VolumeInput):
-        return await _analyse_volume(hosts, package, sources)
+        return await _analyse_volume(hosts, package, sources, keep_probabilities)
     return await _analyse_image(hosts, package, sources)
 
 
@@ -68,7 +71,9 @@ class _Sources:
     read_with: Reader
 
 
-async def _analyse_volume(hosts: ModelHosts, package: ModelPackage, sources: _Sources) -> Analysis:
+async def _analyse_volume(
+    hosts: ModelHosts, package: ModelPackage, sources: _Sources, keep_probabilities: bool
+) -> Analysis:
     clock = _Stopwatch()
     volume, prepared = await asyncio.to_thread(_decode_volume, package, sources)
     further = await asyncio.to_thread(
@@ -83,7 +88,9 @@ async def _analyse_volume(hosts: ModelHosts, package: ModelPackage, sources: _So
     clock.note("decode")
     output = await hosts.infer(package, replace(prepared.model_input, others=further.images))
     clock.note("infer")
-    read = await asyncio.to_thread(_read_volume, package, volume, prepared, output)
+    read = await asyncio.to_thread(
+        _read_volume, package, volume, prepared, output, keep_probabilities
+    )
     clock.note("interpret")
     return Analysis(
         findings=read.findings,
@@ -92,6 +99,7 @@ async def _analyse_volume(hosts: ModelHosts, package: ModelPackage, sources: _So
         source_frames=volume.frame_numbers,
         input_sha256=further.input_sha256(volume.input_sha256),
         segmentation=read.segmentation,
+        probabilities=read.probabilities,
         timings_s=clock.seconds,
         remarks=volume.remarks + further.remarks,
         input_values=input_values,
@@ -137,9 +145,16 @@ def _decode_volume(package: ModelPackage, sources: _Sources) -> tuple[Volume, Pr
 
 
 def _read_volume(
-    package: ModelPackage, volume: Volume, prepared: Prepared, output: ModelOutput
+    package: ModelPackage,
+    volume: Volume,
+    prepared: Prepared,
+    output: ModelOutput,
+    keep_probabilities: bool,
 ) -> Interpretation:
-    return interpret_volume(prepared.on_source(output), volume, package.manifest)
+    on_source = prepared.on_source(output)
+    return interpret_volume(
+        on_source, volume, package.manifest, keep_probabilities=keep_probabilities
+    )
 
 
 class _Stopwatch:

@@ -57,8 +57,11 @@ def try_on_study(
     *,
     worker: WorkerSettings | None = None,
     sandbox: SandboxMode = "prefer",
+    keep_probabilities: bool = False,
 ) -> Analysis:
     """Do the same with a study whose files are known, such as one that Triage holds.
+
+    With `keep_probabilities` the analysis has its `probabilities`.
 
     Raises:
         InputRefusedError: the model accepts no series.
@@ -66,12 +69,16 @@ def try_on_study(
     """
     hosts = ModelHosts(worker or WorkerSettings(), sandbox=sandbox)
     try:
-        return asyncio.run(analyse_study(hosts, package, study))
+        return asyncio.run(
+            analyse_study(hosts, package, study, keep_probabilities=keep_probabilities)
+        )
     finally:
         hosts.close()
 
 
-async def analyse_study(hosts: ModelHosts, package: ModelPackage, study: Study) -> Analysis:
+async def analyse_study(
+    hosts: ModelHosts, package: ModelPackage, study: Study, *, keep_probabilities: bool = False
+) -> Analysis:
     """Route a study to the model and analyse the series that fits best, in hosts that are warm.
 
     Raises:
@@ -85,7 +92,9 @@ async def analyse_study(hosts: ModelHosts, package: ModelPackage, study: Study) 
         (one.name, [(i.sop_instance_uid, Path(i.path)) for i in one.series.instances])
         for one in selection.chosen
     )
-    return await analyse(hosts, package, first[1], dict(others))
+    return await analyse(
+        hosts, package, first[1], dict(others), keep_probabilities=keep_probabilities
+    )
 
 
 def read_study(path: Path) -> Study:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from io import BytesIO
 
 from pydicom import dcmwrite
@@ -14,12 +15,16 @@ from pydicom.dataset import Dataset
 
 from triage.core.analysis import Analysis
 from triage.core.manifest import ModelManifest, ResultKind
+from triage.core.segmentation import SegmentationForm
 from triage.results.context import ResultContext, outlined_findings
 from triage.results.errors import ResultError
 from triage.results.heat_map import build_heat_map
+from triage.results.parametric_map import build_parametric_maps
 from triage.results.report import build_report
+from triage.results.secondary_capture import build_secondary_captures
 from triage.results.segmentation import build_segmentation
 from triage.results.sources import read_sources, use_utf8
+from triage.results.structure_set import build_structure_set
 from triage.settings import ResultSettings
 from triage.store.files import InstanceFiles
 from triage.store.outbox import NewResultObject
@@ -32,10 +37,18 @@ logging.getLogger("highdicom.base").addFilter(lambda r: "patient_name" not in r.
 
 @dataclass(frozen=True, slots=True)
 class BuiltObject:
-    """A result object in memory, and what it is: "seg", "sr" or "heat-map"."""
+    """A result object in memory, and what it is.
+
+    Attributes:
+        role: the kind, such as "seg".
+        dataset: the object.
+        variant: "" for the usual form; the name of a `SegmentationForm` for what is made again
+            for destinations that ask for that one.
+    """
 
     role: ResultKind
     dataset: Dataset
+    variant: str = ""
 
 
 def build_results(
@@ -45,18 +58,29 @@ def build_results(
     study_instance_uid: str,
     settings: ResultSettings,
     produced_at: datetime,
+    variants: Sequence[SegmentationForm] = (),
 ) -> tuple[BuiltObject, ...]:
     """Return the objects that `manifest.results` asks for, in order of delivery.
 
-    The SEG comes before the SR that refers to it. The SR is always made, because "analysed,
-    nothing found" is a result; a heat map only where something is present.
+    A SEG comes before what refers to it. The SR is always made, because "analysed, nothing found"
+    is a result; pictures and maps only where something is present.
     Series and SOP Instance UIDs depend on study, model, version and input only.
+
+    Args:
+        analysis: what was found.
+        manifest: whose findings they are.
+        study_instance_uid: of the study that the objects belong to.
+        settings: how the objects are written.
+        produced_at: when, with its time zone.
+        variants: further forms of the SEG that destinations ask for. For each that is not the
+            usual one, the SEG and all that refers to it are made again, with UIDs of their own:
+            a destination gets either the objects of one variant or the usual ones in their place.
 
     Raises:
         ResultError: the source images or the analysis cannot be made into objects.
     """
     sources = read_sources(analysis.source_files, study_instance_uid=study_instance_uid)
-    if not _is_ascii(analysis, manifest):
+    if not _is_ascii(analysis, manifest, settings):
         for source in sources:
             use_utf8(source)
     context = ResultContext(
@@ -66,9 +90,11 @@ def build_results(
         study_instance_uid=study_instance_uid,
         settings=settings,
         produced_at=produced_at,
+        form=settings.segmentation_form,
     )
+    further = [form for form in dict.fromkeys(variants) if form != context.form]
     try:
-        return tuple(_build(context))
+        return tuple(_build(context, further))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         # What highdicom raises when source attributes are wrong in a way that `repair` does not
         # know; the run fails with a reason instead of the worker.
@@ -77,24 +103,56 @@ def build_results(
         ) from error
 
 
-def _build(context: ResultContext) -> list[BuiltObject]:
-    wanted = context.manifest.results.objects
-    built: list[BuiltObject] = []
-    segmentation = build_segmentation(context) if "seg" in wanted else None
-    if segmentation is not None:
-        built.append(BuiltObject("seg", segmentation))
-    if "sr" in wanted:
-        built.append(BuiltObject("sr", build_report(context, segmentation)))
-    if "heat-map" in wanted:
-        picture = build_heat_map(context)
-        if picture is not None:
-            built.append(BuiltObject("heat-map", picture))
-    return built
+def _build(context: ResultContext, variants: Sequence[SegmentationForm]) -> Iterator[BuiltObject]:
+    yield from _segmentation_and_what_refers_to_it(context)
+    yield from _objects(context, "heat-map", build_heat_map)
+    yield from _objects(context, "parametric-map", build_parametric_maps)
+    yield from _objects(context, "secondary-capture", build_secondary_captures)
+    yield from _objects(context, "rtstruct", build_structure_set)
+    for form in variants:
+        yield from _segmentation_and_what_refers_to_it(context.in_form(form))
 
 
-def _is_ascii(analysis: Analysis, manifest: ModelManifest) -> bool:
+def _segmentation_and_what_refers_to_it(context: ResultContext) -> Iterator[BuiltObject]:
+    segmentations = list(_objects(context, "seg", build_segmentation))
+    segmentation = segmentations[0].dataset if segmentations else None
+    yield from segmentations
+    if segmentation is not None or not context.variant:
+        yield from _objects(context, "sr", partial(build_report, segmentation=segmentation))
+
+
+def _objects(
+    context: ResultContext,
+    role: ResultKind,
+    build: Callable[[ResultContext], Dataset | Sequence[Dataset] | None],
+) -> Iterator[BuiltObject]:
+    """Yield what `build` makes, if the manifest asks for it."""
+    if role not in context.manifest.results.objects:
+        return
+    made = build(context)
+    datasets = [made] if isinstance(made, Dataset) else made or ()
+    for dataset in datasets:
+        yield BuiltObject(role, dataset, context.variant)
+
+
+def needs_probabilities(
+    manifest: ModelManifest, settings: ResultSettings, variants: Sequence[SegmentationForm] = ()
+) -> bool:
+    """Return whether any object to be built shows `Analysis.probabilities`."""
+    wanted = manifest.results.objects
+    forms = (settings.segmentation_form, *variants)
+    return "parametric-map" in wanted or (
+        "seg" in wanted and any(form.type == "FRACTIONAL" for form in forms)
+    )
+
+
+def _is_ascii(analysis: Analysis, manifest: ModelManifest, settings: ResultSettings) -> bool:
     # Every character set of DICOM holds ASCII; any other text needs one that surely holds it too.
-    texts = [manifest.notice, *(f.model_dump_json() for f in analysis.findings)]
+    texts = [
+        manifest.notice,
+        settings.series_description,
+        *(f.model_dump_json() for f in analysis.findings),
+    ]
     texts += [spec.segment.model_dump_json() for spec in manifest.findings if spec.segment]
     return all(text.isascii() for text in texts)
 
@@ -133,4 +191,6 @@ def _store(files: InstanceFiles, built: BuiltObject) -> NewResultObject:
         modality=str(dataset.Modality),
         series_number=int(dataset.SeriesNumber),
         series_description=str(dataset.SeriesDescription),
+        instance_number=int(dataset.InstanceNumber),
+        variant=built.variant,
     )

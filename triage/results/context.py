@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from typing import get_args
 
 import numpy as np
 from highdicom.sr import CodedConcept
@@ -17,8 +18,10 @@ from pydicom.uid import UID
 
 from triage.core.analysis import Analysis
 from triage.core.codes import Code
+from triage.core.descriptions import described
 from triage.core.findings import Finding
 from triage.core.manifest import FindingSpec, ModelManifest, ResultKind
+from triage.core.segmentation import SegmentationForm
 from triage.core.uids import derived_uid
 from triage.results.errors import ResultError
 from triage.settings import ResultSettings
@@ -28,17 +31,8 @@ PRIMARY_USE_WARNING = "AI result, not for primary diagnosis"
 ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")
 """Algorithm family, DICOM PS3.16 CID 7162."""
 
-_FIRST_SERIES_NUMBER = 9000
-_SERIES_NUMBER_OFFSETS: dict[ResultKind, int] = {
-    "seg": 1,
-    "sr": 2,
-    "heat-map": 3,
-    "key-objects": 4,
-    "presentation-state": 5,
-    "parametric-map": 6,
-    "secondary-capture": 7,
-    "rtstruct": 8,
-    "pdf": 9,
+_SERIES_NUMBER_OFFSETS: dict[str, int] = {
+    kind: offset for offset, kind in enumerate(get_args(ResultKind), start=1)
 }
 _LONG_STRING = 64  # the VR LO, DICOM PS3.5 6.2
 
@@ -52,6 +46,11 @@ class OutlinedFinding:
     segment_number: int
     label: int
 
+    @property
+    def color(self) -> tuple[int, int, int] | None:
+        """The colour that the manifest gives its segment."""
+        return self.spec.segment.recommended_display_rgb if self.spec.segment else None
+
 
 @dataclass(frozen=True)
 class ResultContext:
@@ -60,6 +59,8 @@ class ResultContext:
     Attributes:
         sources: the repaired headers of the source images, in the order of the analysis.
         produced_at: when the results were made, with its time zone.
+        form: how a SEG is written.
+        variant: "", or the name of `form` where a destination asked for another than the usual.
     """
 
     analysis: Analysis
@@ -68,6 +69,8 @@ class ResultContext:
     study_instance_uid: str
     settings: ResultSettings
     produced_at: datetime
+    form: SegmentationForm = field(default_factory=SegmentationForm)
+    variant: str = ""
 
     def __post_init__(self) -> None:
         """Refuse an analysis whose findings or shapes are not those of the manifest."""
@@ -77,12 +80,24 @@ class ResultContext:
             raise ResultError(
                 f"{self.manifest.identity}: findings {', '.join(unknown)} are not in the manifest"
             )
-        mask = self.analysis.segmentation
-        if mask is not None and mask.shape != self.expected_shape:
-            raise ResultError(
-                f"{self.manifest.identity}: the segmentation has shape {mask.shape}, the source "
-                f"images have {self.expected_shape}"
-            )
+        rows_and_columns = self.expected_shape[1:]
+        for what, array, expected in (
+            ("segmentation", self.analysis.segmentation, self.expected_shape),
+            *(("probabilities", a, self.expected_shape) for a in self._arrays("probabilities")),
+            *(("heat map", a, rows_and_columns) for a in self._arrays("heat_maps")),
+        ):
+            if array is not None and array.shape != expected:
+                raise ResultError(
+                    f"{self.manifest.identity}: the {what} has shape {array.shape}, the source "
+                    f"images have {expected}"
+                )
+
+    def _arrays(self, name: str) -> Sequence[NDArray[np.float32]]:
+        return tuple(getattr(self.analysis, name).values())
+
+    def in_form(self, form: SegmentationForm) -> ResultContext:
+        """Return the same for a destination that asks for `form`, with UIDs of its own."""
+        return replace(self, form=form, variant=form.name)
 
     @property
     def reference(self) -> Dataset:
@@ -108,6 +123,13 @@ class ResultContext:
         slices = len(self.frames) or len(self.sources)
         return slices, int(self.reference.Rows), int(self.reference.Columns)
 
+    def derive_dimension_uid(self, role: ResultKind, dataset: Dataset) -> None:
+        """Put a derived Dimension Organization UID where highdicom drew a random one."""
+        uid = self.uid(role, "dimensions", *self._variant)
+        dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
+        for index in dataset.get("DimensionIndexSequence", ()):
+            index.DimensionOrganizationUID = uid
+
     def uid(self, role: str, *more: str) -> UID:
         """Return the UID that belongs to this run and `role`, the same whenever it is asked.
 
@@ -121,11 +143,16 @@ class ResultContext:
 
     def series_uid(self, role: ResultKind) -> UID:
         """Return the Series Instance UID of the object `role`, each of which has its own series."""
-        return self.uid(role, "series")
+        return self.uid(role, "series", *self._variant)
 
-    def instance_uid(self, role: ResultKind) -> UID:
-        """Return the SOP Instance UID of the object `role`."""
-        return self.uid(role, "instance")
+    def instance_uid(self, role: ResultKind, number: int = 1) -> UID:
+        """Return the SOP Instance UID of the object `role`, of several the one with `number`."""
+        more = [str(number)] if number > 1 else []
+        return self.uid(role, "instance", *self._variant, *more)
+
+    @property
+    def _variant(self) -> tuple[str, ...]:
+        return (self.variant,) if self.variant else ()
 
     def tracking_uid(self, finding: Finding) -> UID:
         """Return the Tracking Unique Identifier (112040, DCM) that SEG and SR share."""
@@ -136,25 +163,25 @@ class ResultContext:
         return f"{self.manifest.name}: {finding.key}"
 
     def series_number(self, role: ResultKind) -> int:
-        """Return the Series Number: 9001 to 9993, above what scanners use.
+        """Return the Series Number: 9001 to 9999 unless the site says otherwise, above scanners'.
 
-        The last digit is the kind of object (1 SEG, 2 SR, 3 heat map); the two before it belong to
-        the model version, so that two models seldom share a number.
+        The last digit is the kind of object (1 SEG, 2 SR, 3 heat map, …); the two before it belong
+        to the model version, so that two models seldom share a number.
         """
         model = zlib.crc32(self.manifest.identity.encode()) % 100
-        return _FIRST_SERIES_NUMBER + 10 * model + _SERIES_NUMBER_OFFSETS[role]
+        return self.settings.first_series_number + 10 * model + _SERIES_NUMBER_OFFSETS[role]
 
-    @property
-    def description(self) -> str:
-        """The Series Description, for example "AI: Hemorrhage (head-ct-hemorrhage 1.0.0)"."""
+    def series_description(self, role: ResultKind) -> str:
+        """Return the Series Description: "AI: Hemorrhage (head-ct-hemorrhage 1.0.0)" by default."""
         present = self.present_by_urgency
         said = present[0].code.meaning if present else "nothing found"
-        more = f" +{len(present) - 1}" if len(present) > 1 else ""
-        model = f" ({self.manifest.identity})"
-        if len(model) > _LONG_STRING - 20:
-            model = f"{model[: _LONG_STRING - 24]}...)"
-        room = _LONG_STRING - len(f"AI: {more}{model}")
-        return f"AI: {said[:room].strip()}{more}{model}"
+        return described(
+            self.settings.series_description,
+            finding=f"{said} +{len(present) - 1}" if len(present) > 1 else said,
+            model=self.manifest.name,
+            version=self.manifest.version,
+            kind=role.replace("-", " "),
+        )
 
     @property
     def notice(self) -> str:
@@ -174,6 +201,14 @@ class ResultContext:
         present = [f for f in self.analysis.findings if f.present]
         return sorted(present, key=lambda f: (-f.priority, -f.confidence, f.key))
 
+    def places_of_key_images(self, finding: Finding) -> list[int]:
+        """Return where the key images of a finding stand among the sources or analysed frames."""
+        if self.is_multi_frame:
+            shown = [f for f in finding.key_image_frames if f in self.frames]
+            return [self.frames.index(frame) for frame in shown]
+        uids = self.analysis.source_sop_instance_uids
+        return [uids.index(uid) for uid in finding.key_image_uids if uid in uids]
+
     @cached_property
     def outlined_findings(self) -> tuple[OutlinedFinding, ...]:
         """The present findings that have voxels, in order of their segments."""
@@ -190,12 +225,31 @@ class ResultContext:
             if spec.segment
         )
 
+    def spec_of(self, finding: Finding) -> FindingSpec:
+        """Return what the manifest says of a finding."""
+        return _spec_of(finding, self.manifest)
+
     def mask_of(self, outlined: OutlinedFinding) -> NDArray[np.bool_]:
         """Return where `outlined` is, of shape (slices, rows, columns)."""
+        return np.equal(self._labels, outlined.label)
+
+    def plane_of(self, outlined: OutlinedFinding, place: int) -> NDArray[np.bool_]:
+        """Return where `outlined` is on one slice, of shape (rows, columns)."""
+        return np.asarray(np.equal(self._labels[place], outlined.label))
+
+    @property
+    def _labels(self) -> NDArray[np.uint8]:
         mask = self.analysis.segmentation
         if mask is None:
             raise ResultError(f"{self.manifest.identity}: there is no segmentation")
-        return np.equal(mask, outlined.label)
+        return mask
+
+    def best_place_of(self, outlined: OutlinedFinding) -> int:
+        """Return where `outlined` shows best: on its first key image, or where it is largest."""
+        for place in self.places_of_key_images(outlined.finding)[:1]:
+            if self.plane_of(outlined, place).any():
+                return place
+        return int(self.mask_of(outlined).sum(axis=(1, 2)).argmax())
 
     @property
     def device_uid(self) -> str:
@@ -246,6 +300,12 @@ def _spec_of(finding: Finding, manifest: ModelManifest) -> FindingSpec:
 def coded(code: Code) -> CodedConcept:
     """Return `code` as highdicom writes it."""
     return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+
+
+def side_of(source: Dataset) -> str:
+    """Return Laterality (0020,0060) of a result: "L" or "R", or unknown (type 2C, empty)."""
+    sides = (str(source.get(keyword) or "") for keyword in ("Laterality", "ImageLaterality"))
+    return next((side for side in sides if side in ("L", "R")), "")
 
 
 def stamp(dataset: Dataset, moment: datetime) -> None:

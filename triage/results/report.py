@@ -104,7 +104,7 @@ def build_report(context: ResultContext, segmentation: Dataset | None) -> Datase
         is_verified=False,
         is_final=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        series_description=context.description,
+        series_description=context.series_description("sr"),
     )
     stamp(dataset, context.local_time)
     return dataset

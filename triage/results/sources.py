@@ -17,6 +17,8 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from triage.core.uids import derived_uid
+from triage.decoding.multi_frame import frame_value
 from triage.results.errors import ResultError
 
 _TYPE_2_KEYWORDS = (
@@ -80,7 +82,8 @@ def repair(dataset: Dataset, study_instance_uid: str) -> Dataset:
     An attribute of type 2 may be empty but not missing, and one of type 1 or 1C may not be empty
     (DICOM PS3.5 7.4): those missing are added empty, all others that are empty are dropped. Values
     that no result may repeat (a sex that is none of M, F and O, a birth date that is no date)
-    become empty. Text is turned into UTF-8 unless its character set is one plain set that the
+    become empty. A series that states places in the patient, but not their frame of reference, gets
+    one of its own. Text is turned into UTF-8 unless its character set is one plain set that the
     standard defines.
     """
     for tag in list(dataset.keys()):
@@ -101,6 +104,7 @@ def repair(dataset: Dataset, study_instance_uid: str) -> Dataset:
     for keyword in ("PatientBirthDate", "StudyDate"):
         _empty_unless(dataset, keyword, lambda value: bool(_DATE.fullmatch(value)))
     _empty_unless(dataset, "StudyTime", lambda value: bool(_TIME.fullmatch(value)))
+    _name_frame_of_reference(dataset)
     if not _has_plain_character_set(dataset):
         use_utf8(dataset)
     return dataset
@@ -110,6 +114,15 @@ def use_utf8(dataset: Dataset) -> None:
     """Decode the text of `dataset` and mark it as UTF-8 (ISO_IR 192, DICOM PS3.3 C.12.1.1.2)."""
     dataset.decode()
     dataset.SpecificCharacterSet = "ISO_IR 192"
+
+
+def _name_frame_of_reference(dataset: Dataset) -> None:
+    # The images of a series with places have one in common (type 1, DICOM PS3.3 C.7.4.1).
+    if "FrameOfReferenceUID" in dataset or "SeriesInstanceUID" not in dataset:
+        return
+    if frame_value(dataset, 0, "ImagePositionPatient") is not None:
+        series = str(dataset.SeriesInstanceUID)
+        dataset.FrameOfReferenceUID = derived_uid(series, "frame of reference")
 
 
 def _empty_unless(dataset: Dataset, keyword: str, is_valid: Callable[[str], bool]) -> None:

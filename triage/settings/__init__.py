@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     Field,
     ValidationError,
@@ -30,6 +31,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from triage.core.descriptions import check_template
+from triage.core.segmentation import SegmentationForm, SegmentationType
 from triage.settings.destinations import (
     KINDS,
     Destination,
@@ -379,8 +382,12 @@ class CommitmentSettings(Section):
 class ResultSettings(Section):
     """`[results]`: how result objects are written and delivered."""
 
-    segmentation_type: Literal["BINARY", "LABELMAP"] = "BINARY"
-    """`BINARY` is what every viewer shows; `LABELMAP` is smaller and newer."""
+    segmentation_type: SegmentationType = "BINARY"
+    """`BINARY` is what every viewer shows; `FRACTIONAL` says how probable each voxel is; `LABELMAP`
+    is smaller and newer."""
+    compressed: bool | None = None
+    """Compress segmentations without loss: `FRACTIONAL` and `LABELMAP` by RLE, `BINARY` by
+    deflating the data set, which fewer archives take. None compresses all but `BINARY`."""
     empty_segmentations: bool = True
     """Write a SEG without a voxel where a segmenting model found nothing."""
     maximum_delivery_attempts: Annotated[int, Field(ge=1)] = 20
@@ -391,6 +398,17 @@ class ResultSettings(Section):
     """The longest pause between two attempts."""
     device_uid: str = ""
     """Device Observer UID in the reports; empty derives one."""
+    series_description: Annotated[str, AfterValidator(check_template)] = (
+        "AI: {finding} ({model} {version})"
+    )
+    """What the series are called; may hold `{finding}`, `{model}`, `{version}` and `{kind}`."""
+    first_series_number: Annotated[int, Field(ge=0, le=2_000_000_000)] = 9000
+    """The series of results have the thousand numbers from here on."""
+
+    @property
+    def segmentation_form(self) -> SegmentationForm:
+        """How segmentations are written where a destination asks for nothing else."""
+        return SegmentationForm.of(self.segmentation_type, self.compressed)
 
 
 class RetentionSettings(Section):
@@ -597,6 +615,12 @@ class Settings(BaseSettings):
     def packages_directory(self) -> Path:
         """Where registered model packages are kept, each under its digest."""
         return self.data_directory.absolute() / "models" / "sha256"
+
+    @property
+    def segmentation_forms(self) -> tuple[SegmentationForm, ...]:
+        """The forms of SEG that destinations ask for, beside the store's own."""
+        asked = (d.segmentation_form for d in self.destinations if isinstance(d, ObjectDestination))
+        return tuple(dict.fromkeys(form for form in asked if form is not None))
 
     @property
     def archives(self) -> tuple[DicomDestination, ...]:

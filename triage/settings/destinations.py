@@ -15,10 +15,10 @@ from pydantic import Discriminator, Field, Tag
 
 from triage.core.manifest import ResultKind
 from triage.core.runs import DeliveryKind
+from triage.core.segmentation import SegmentationForm, SegmentationType
 from triage.settings.parts import AETitle, Port, Seconds, Section, TlsPeer
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
-SegmentationType = Literal["BINARY", "FRACTIONAL", "LABELMAP"]
 StudyStage = Literal["arriving", "unread", "read"]
 
 
@@ -81,15 +81,20 @@ class _TakesObjects(_Routed):
     """Kinds of objects that it gets, of those that the model makes; empty is all."""
     segmentation_type: SegmentationType | None = None
     """How its SEG is encoded; none is `results.segmentation_type`."""
-    compressed: bool = False
-    """Whether its SEG may be compressed."""
+    compressed: bool | None = None
+    """Whether that encoding is compressed; none compresses all but `BINARY`."""
+
+    @property
+    def segmentation_form(self) -> SegmentationForm | None:
+        """The form of SEG that it asks for; None where that is the store's own."""
+        if self.segmentation_type is None:
+            return None
+        return SegmentationForm.of(self.segmentation_type, self.compressed)
 
     @property
     def variant(self) -> str:
-        """The form of SEG that it asks for; empty where that is the store's own."""
-        if self.segmentation_type is None:
-            return ""
-        return self.segmentation_type.lower() + ("-compressed" if self.compressed else "")
+        """The name of that form; empty where it is the store's own."""
+        return self.segmentation_form.name if self.segmentation_form else ""
 
 
 class _TakesNotices(_Routed):

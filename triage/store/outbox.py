@@ -30,7 +30,12 @@ _MOST_EVENTS = 100
 
 @dataclass(frozen=True, slots=True)
 class NewResultObject:
-    """A result object whose file is durable, ready to be indexed."""
+    """A result object whose file is durable, ready to be indexed.
+
+    Attributes:
+        variant: "" for the usual form; a name for what is made again in the form that some
+            destinations ask for.
+    """
 
     role: str
     file: StoredFile
@@ -41,6 +46,7 @@ class NewResultObject:
     modality: str
     series_number: int | None = None
     series_description: str = ""
+    instance_number: int = 1
     variant: str = ""
 
 
@@ -288,7 +294,7 @@ def _index_as_instance(
             sop_instance_uid=new.sop_instance_uid,
             sop_class_uid=new.sop_class_uid,
             transfer_syntax_uid=new.transfer_syntax_uid,
-            number=1,
+            number=new.instance_number,
             path=new.file.path,
             size_bytes=new.file.size_bytes,
             sha256=new.file.sha256,

@@ -300,8 +300,10 @@ def _finding_view(
     row: FindingRow, run: AnalysisRunRow, feedback: Sequence[Feedback]
 ) -> FindingView:
     finding = Finding.model_validate(row.content)
-    series_of = {o.role: o.series_instance_uid for o in run.result_objects}
-    uid_of = {o.role: o.sop_instance_uid for o in run.result_objects}
+    # Of several objects of a kind the first counts; what is made in another form comes last.
+    usual_first = list(reversed(run.result_objects))
+    series_of = {o.role: o.series_instance_uid for o in usual_first}
+    uid_of = {o.role: o.sop_instance_uid for o in usual_first}
     return FindingView(
         finding_id=row.id,
         key=finding.key,

@@ -118,9 +118,10 @@ ResultKind = Literal[
     "rtstruct",
     "pdf",
 ]
+"""The kinds of result objects, in the order of their series numbers."""
 
 
 class ResultSpec(Part):
-    """Which objects a run leaves: "seg", "sr", and "heat-map" as a Secondary Capture."""
+    """Which objects a run leaves."""
 
     objects: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = ("sr",)

@@ -12,7 +12,7 @@ from triage.core.manifest.findings import FindingSpec, ResultSpec
 from triage.core.manifest.inputs import InputSpec, NamedInput
 from triage.core.manifest.parts import Part
 from triage.core.manifest.runner import NETWORKS, RunnerSpec
-from triage.core.manifest.tensors import VolumeInput
+from triage.core.manifest.tensors import ImageInput, VolumeInput
 
 ONLY_INPUT = "image"
 """The name of the only input of a model whose manifest has `accepts`."""
@@ -68,11 +68,24 @@ class ModelManifest(Part):
         _require_unique("findings.key", [f.key for f in self.findings])
         labels = [f.segment.label for f in self.findings if f.segment is not None]
         _require_unique("findings.segment.label", labels)
-        if "seg" in self.results.objects and not labels:
-            raise ValueError("results.objects asks for seg, but no finding has a segment")
+        self._require_makeable_objects(has_segment=bool(labels))
         for spec in self.findings:
             self._require_outputs(spec)
         return self
+
+    def _require_makeable_objects(self, *, has_segment: bool) -> None:
+        """Refuse objects that no finding can fill: only outlines and heat maps become pixels."""
+        may_have_heat_map = isinstance(self.runner.input, ImageInput) and any(
+            spec.channel is not None for spec in self.findings
+        )
+        for kind in self.results.objects:
+            if kind == "rtstruct" and not has_segment:
+                raise ValueError("results.objects asks for rtstruct, but no finding has a segment")
+            if kind in ("seg", "parametric-map") and not (has_segment or may_have_heat_map):
+                raise ValueError(
+                    f"results.objects asks for {kind}, but no finding has a segment, nor a "
+                    "channel of a single image, which may have a heat map"
+                )
 
     def _require_outputs(self, spec: FindingSpec) -> None:
         """Refuse a network whose manifest does not name the output that `spec` is read from."""

@@ -26,6 +26,7 @@ class Interpretation:
     findings: tuple[Finding, ...]
     segmentation: NDArray[np.uint8] | None = None
     heat_maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    probabilities: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,23 @@ class Segments:
     Attributes:
         outlined: labels on the voxels of what was read so far; None for a model whose manifest
             has no segment.
+        probabilities: with `keep_probabilities`, of each present finding by its key, where no
+            component was dropped: from 0.5 on where it is outlined.
 
     Raises:
         AnalysisFailedError: the output is of the wrong shape, not finite, or impossible.
     """
 
-    def __init__(self, output: ModelOutput, volume: Volume, manifest: ModelManifest) -> None:
+    def __init__(
+        self,
+        output: ModelOutput,
+        volume: Volume,
+        manifest: ModelManifest,
+        *,
+        keep_probabilities: bool = False,
+    ) -> None:
+        self._keeps_probabilities = keep_probabilities
+        self.probabilities: dict[str, Probabilities] = {}
         self._volume = volume
         self._manifest = manifest
         self._numbers = [f.segment.label for f in manifest.findings if f.segment is not None]
@@ -80,6 +91,8 @@ class Segments:
         if not kept.any() or confidence < spec.threshold:
             return finding_of(spec, False, confidence)
         finding = self._present(spec, number, kept, confidence)
+        if self._keeps_probabilities and channel is not None:
+            self.probabilities[spec.key] = np.where(mask & ~kept, np.float32(0), channel)
         if self._taken_with is not None and channel is not None:
             kept &= channel > self._taken_with
             self._taken_with[kept] = channel[kept]

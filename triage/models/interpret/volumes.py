@@ -14,17 +14,22 @@ from triage.models.volume import Volume
 
 
 def interpret_volume(
-    output: ModelOutput, volume: Volume, manifest: ModelManifest
+    output: ModelOutput,
+    volume: Volume,
+    manifest: ModelManifest,
+    *,
+    keep_probabilities: bool = False,
 ) -> Interpretation:
     """Return the findings of a model of volumes; `output` is on the slices of `volume`.
 
     Each finding is read from the output that its part of the manifest names; a model may give
-    several kinds at once.
+    several kinds at once. The probabilities of its segments, an array of floats as large as the
+    volume for each, outlive the output only with `keep_probabilities`.
 
     Raises:
         AnalysisFailedError: the output is of the wrong shape, not finite, or impossible.
     """
-    segments = Segments(output, volume, manifest)
+    segments = Segments(output, volume, manifest, keep_probabilities=keep_probabilities)
 
     def read(spec: FindingSpec, number: int) -> Finding:
         if spec.segment is not None:
@@ -36,4 +41,4 @@ def interpret_volume(
         return read_channel(spec, output, images_of(volume), manifest)
 
     findings = tuple(read(spec, n) for n, spec in enumerate(manifest.findings, start=1))
-    return Interpretation(findings, segments.outlined)
+    return Interpretation(findings, segments.outlined, probabilities=segments.probabilities)
