@@ -13,6 +13,7 @@ from tests.store.rows import received
 from tests.tools import ManualClock
 from triage.core.dicom_json import code_item, element, items_of, text_of
 from triage.core.priority import Priority
+from triage.core.runs import StudyState
 from triage.core.workitem_attributes import (
     COMMENTS,
     INPUT_INFORMATION,
@@ -46,6 +47,7 @@ from triage.store.workitem_events import (
 from triage.store.workitem_subscriptions import subscribe, subscribe_globally, suspend, unsubscribe
 from triage.store.workitem_tables import (
     Channel,
+    GlobalSubscriptionRow,
     WorkitemEventRow,
     WorkitemRow,
     WorkitemSubscriptionRow,
@@ -581,6 +583,34 @@ def test_studies_from_before_get_their_workitems(database: Database, clock: Manu
         assert schedule_what_has_none(session, clock()) == 0
         session.execute(update(StudyRow).values(read_at=clock()))
     assert len(workitems(database)) == 1
+
+
+def test_what_goes_wrong_with_a_workitem_keeps_no_study_from_completing_and_no_flag_from_rising(
+    database: Database, clock: ManualClock
+) -> None:
+    with database.transaction() as session:
+        session.add(
+            GlobalSubscriptionRow(
+                ae_title="WATCHER",
+                is_filtered=True,
+                filter_keys={START: element("DT", "no date")},  # no request could leave that
+                channel=Channel.DIMSE,
+                has_deletion_lock=False,
+            )
+        )
+    a_study(database, clock)
+    complete(database, clock)
+    flag(database, clock)
+    assert workitems(database) == []
+    with database.transaction() as session:
+        study = session.scalars(select(StudyRow)).one()
+        assert (study.state, study.priority) == (StudyState.COMPLETE, Priority.STAT)
+        mark_as_read(session, "1.2.3", now=clock())
+        mark_as_unread(session, "1.2.3", now=clock())
+        assert schedule_what_has_none(session, clock()) == 0
+        unsubscribe(session, "WATCHER", "1.2.840.10008.5.1.4.34.5.1")
+        assert schedule_what_has_none(session, clock()) == 1
+    assert [row.priority for row in workitems(database)] == ["HIGH"]
 
 
 def test_restart_is_told_once_to_everybody(database: Database, clock: ManualClock) -> None:
