@@ -42,6 +42,7 @@ from triage.store.workitem_events import (
     has_due_events,
     mark_not_told,
     mark_told,
+    release_claims,
     tell_of_restart,
 )
 from triage.store.workitem_subscriptions import subscribe, subscribe_globally, suspend, unsubscribe
@@ -522,6 +523,20 @@ def test_subscriber_that_is_away_is_told_in_order_when_it_is_back(
             session, again, "away", retry_after=retry, maximum_attempts=2, now=clock()
         )
     assert given_up == 2
+
+
+def test_restarted_receiver_tells_at_once_what_it_was_telling_when_it_was_killed(
+    database: Database, clock: ManualClock
+) -> None:
+    lease = timedelta(seconds=180)
+    with database.transaction() as session:
+        create_workitem(session, "1.5.1", order(), now=clock())
+        subscribe(session, WATCHER, "1.5.1", deletion_lock=False, now=clock())
+        assert len(claim_events(session, lease=lease, now=clock(), holder="killed")) == 1
+        release_claims(session, "another", clock())
+        assert claim_events(session, lease=lease, now=clock()) == []
+        release_claims(session, "killed", clock())
+        assert len(claim_events(session, lease=lease, now=clock())) == 1
 
 
 def test_ended_workitem_stays_as_long_as_somebody_needs_it(
