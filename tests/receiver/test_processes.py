@@ -25,9 +25,9 @@ VERIFICATION = "1.2.840.10008.1.1"
 
 
 class Receivers:
-    """`triage receive` with three processes."""
+    """`triage receive` with three processes; `more` is added to their environment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **more: str) -> None:
         self.folder = folder
         self.port = find_free_port()
         self.environment = {
@@ -37,6 +37,7 @@ class Receivers:
             "TRIAGE_RECEIVER__PORT": str(self.port),
             "TRIAGE_RECEIVER__PROCESSES": "3",
             "TRIAGE_RECEIVER__QUIET_PERIOD_BY_MODALITY_S": '{"CT": 0.2}',
+            **more,
         }
         self.database = Database(f"sqlite:///{folder}/data/triage.sqlite")
         self.database.migrate()
@@ -51,7 +52,7 @@ class Receivers:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self.answers, "the receiver answers", timeout_s=60)
+        wait_until(self.answers, "the receiver answers", timeout_s=120)
         return process
 
     def associate(self) -> Association:

@@ -13,6 +13,7 @@ from tests.store.rows import received
 from tests.tools import ManualClock
 from triage.core.dicom_json import code_item, element, items_of, text_of
 from triage.core.priority import Priority
+from triage.core.runs import StudyState
 from triage.core.workitem_attributes import (
     COMMENTS,
     INPUT_INFORMATION,
@@ -41,11 +42,13 @@ from triage.store.workitem_events import (
     has_due_events,
     mark_not_told,
     mark_told,
+    release_claims,
     tell_of_restart,
 )
 from triage.store.workitem_subscriptions import subscribe, subscribe_globally, suspend, unsubscribe
 from triage.store.workitem_tables import (
     Channel,
+    GlobalSubscriptionRow,
     WorkitemEventRow,
     WorkitemRow,
     WorkitemSubscriptionRow,
@@ -522,6 +525,20 @@ def test_subscriber_that_is_away_is_told_in_order_when_it_is_back(
     assert given_up == 2
 
 
+def test_restarted_receiver_tells_at_once_what_it_was_telling_when_it_was_killed(
+    database: Database, clock: ManualClock
+) -> None:
+    lease = timedelta(seconds=180)
+    with database.transaction() as session:
+        create_workitem(session, "1.5.1", order(), now=clock())
+        subscribe(session, WATCHER, "1.5.1", deletion_lock=False, now=clock())
+        assert len(claim_events(session, lease=lease, now=clock(), holder="killed")) == 1
+        release_claims(session, "another", clock())
+        assert claim_events(session, lease=lease, now=clock()) == []
+        release_claims(session, "killed", clock())
+        assert len(claim_events(session, lease=lease, now=clock())) == 1
+
+
 def test_ended_workitem_stays_as_long_as_somebody_needs_it(
     database: Database, clock: ManualClock
 ) -> None:
@@ -581,6 +598,34 @@ def test_studies_from_before_get_their_workitems(database: Database, clock: Manu
         assert schedule_what_has_none(session, clock()) == 0
         session.execute(update(StudyRow).values(read_at=clock()))
     assert len(workitems(database)) == 1
+
+
+def test_what_goes_wrong_with_a_workitem_keeps_no_study_from_completing_and_no_flag_from_rising(
+    database: Database, clock: ManualClock
+) -> None:
+    with database.transaction() as session:
+        session.add(
+            GlobalSubscriptionRow(
+                ae_title="WATCHER",
+                is_filtered=True,
+                filter_keys={START: element("DT", "no date")},  # no request could leave that
+                channel=Channel.DIMSE,
+                has_deletion_lock=False,
+            )
+        )
+    a_study(database, clock)
+    complete(database, clock)
+    flag(database, clock)
+    assert workitems(database) == []
+    with database.transaction() as session:
+        study = session.scalars(select(StudyRow)).one()
+        assert (study.state, study.priority) == (StudyState.COMPLETE, Priority.STAT)
+        mark_as_read(session, "1.2.3", now=clock())
+        mark_as_unread(session, "1.2.3", now=clock())
+        assert schedule_what_has_none(session, clock()) == 0
+        unsubscribe(session, "WATCHER", "1.2.840.10008.5.1.4.34.5.1")
+        assert schedule_what_has_none(session, clock()) == 1
+    assert [row.priority for row in workitems(database)] == ["HIGH"]
 
 
 def test_restart_is_told_once_to_everybody(database: Database, clock: ManualClock) -> None:

@@ -77,6 +77,9 @@ def test_a_study_is_found_claimed_read_and_completed(
     uid = value(found, "00080018")
     assert value(found, "00741200") == "MEDIUM"
     assert value(found, "00741202") == "Triage"
+    assert "00404021" not in found
+    with_inputs = client.get("/dicom-web/workitems", params={"includefield": "00404021"})
+    assert len(value(with_inputs.json()[0], "00404021")["00081199"]["Value"]) == 1
     address = f"/dicom-web/workitems/{uid}"
     claimed = client.put(f"{address}/state", content=state("IN PROGRESS"), headers=JSON)
     assert (claimed.status_code, claimed.headers.get("warning")) == (200, None)

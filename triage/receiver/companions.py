@@ -27,7 +27,7 @@ def companions(
     One process of a receiver runs them. What is wrongly configured is said and left out: studies
     are received all the same.
     """
-    ups = partial(UpsEvents, settings, database, clock)
+    ups = partial(UpsEvents, settings, database, clock, name)
     wanted: list[tuple[str, Callable[[], Duty]]] = [("subscribers are not told", ups)]
     if settings.watched_folder.path:
         watched = partial(

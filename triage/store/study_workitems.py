@@ -3,13 +3,19 @@
 A study that is to be read has one that is not ended, from its completion on, or from the moment at
 which an early run flags it. It follows the study in the same transaction. The reverse holds for one
 thing only: whoever completes the workitem has read the study.
+
+Whatever goes wrong with a workitem, the study is completed, flagged and read all the same.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
 from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
@@ -33,6 +39,8 @@ from triage.store.workitems import (
     write_attributes,
 )
 
+log = structlog.get_logger(__name__)
+
 _MOST_AT_ONCE = 50
 _READ_HERE = {
     REASON_FOR_CANCELLATION: element("LT", "The study was marked as read on Triage's worklist")
@@ -44,12 +52,19 @@ def new_uid() -> str:
     return f"2.25.{uuid.uuid4().int}"
 
 
-def schedule_reading(session: Session, study: StudyRow, now: datetime) -> None:
+def schedule_reading(session: Session, study: StudyRow, now: datetime) -> bool:
     """See to it that a study which is to be read has a workitem that says how it is now.
 
     Where the one it had was ended and the study is still to be read, it gets a new one that
-    replaces it: something about the study is new. The study must be locked.
+    replaces it: something about the study is new. The study must be locked. Returns False where
+    that failed.
     """
+    with _apart(session, study.id) as outcome:
+        _schedule(session, study, now)
+    return outcome.is_done
+
+
+def _schedule(session: Session, study: StudyRow, now: datetime) -> None:
     if study.is_prior or study.read_at is not None:
         return
     newest = _newest(session, study.id)
@@ -64,9 +79,10 @@ def schedule_reading(session: Session, study: StudyRow, now: datetime) -> None:
 
 def follow_study(session: Session, study: StudyRow, now: datetime) -> None:
     """Let the study's workitem say how it is now, if it has one that is not ended."""
-    newest = _newest(session, study.id)
-    if newest is not None and not newest.state.is_final:
-        _refresh(session, newest, study, now)
+    with _apart(session, study.id):
+        newest = _newest(session, study.id)
+        if newest is not None and not newest.state.is_final:
+            _refresh(session, newest, study, now)
 
 
 def end_reading(session: Session, study: StudyRow, now: datetime) -> None:
@@ -76,13 +92,14 @@ def end_reading(session: Session, study: StudyRow, now: datetime) -> None:
     worklist, and COMPLETED would have to say where and by whom. The performer of one that is
     claimed is asked to cancel it; it may as well complete it.
     """
-    newest = _newest(session, study.id)
-    if newest is None or newest.state.is_final:
-        return
-    if newest.state is StepState.SCHEDULED:
-        cancel_unclaimed(session, newest, _READ_HERE, new_uid(), now)
-    else:
-        tell_all(session, newest, [cancel_report("TRIAGE", _READ_HERE)], now)
+    with _apart(session, study.id):
+        newest = _newest(session, study.id)
+        if newest is None or newest.state.is_final:
+            return
+        if newest.state is StepState.SCHEDULED:
+            cancel_unclaimed(session, newest, _READ_HERE, new_uid(), now)
+        else:
+            tell_all(session, newest, [cancel_report("TRIAGE", _READ_HERE)], now)
 
 
 def schedule_what_has_none(session: Session, now: datetime) -> int:
@@ -103,9 +120,7 @@ def schedule_what_has_none(session: Session, now: datetime) -> int:
         .limit(_MOST_AT_ONCE)
         .with_for_update(skip_locked=True, key_share=True, of=StudyRow)
     ).all()
-    for study in studies:
-        schedule_reading(session, study, now)
-    return len(studies)
+    return sum(schedule_reading(session, study, now) for study in studies)
 
 
 def end_forsaken(session: Session, before: datetime, now: datetime) -> int:
@@ -134,6 +149,23 @@ def forget_workitems(session: Session, study_id: int) -> None:
     of_study = select(WorkitemRow.sop_instance_uid).where(WorkitemRow.study_id == study_id)
     session.execute(delete(WorkitemEventRow).where(WorkitemEventRow.sop_instance_uid.in_(of_study)))
     session.execute(delete(WorkitemRow).where(WorkitemRow.study_id == study_id))
+
+
+@dataclass(slots=True)
+class _Outcome:
+    is_done: bool = False
+
+
+@contextmanager
+def _apart(session: Session, study_id: int) -> Iterator[_Outcome]:
+    """Undo what goes wrong with a workitem, and go on with what is being done with the study."""
+    outcome = _Outcome()
+    try:
+        with session.begin_nested():
+            yield outcome
+        outcome.is_done = True
+    except Exception as error:  # the study matters more, whatever it is
+        log.exception("workitem not written", study_id=study_id, error=type(error).__name__)
 
 
 def _newest(session: Session, study_id: int) -> WorkitemRow | None:

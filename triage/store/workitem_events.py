@@ -133,7 +133,9 @@ def has_due_events(session: Session, now: datetime) -> bool:
     )
 
 
-def claim_events(session: Session, *, lease: timedelta, now: datetime) -> list[DueEvent]:
+def claim_events(
+    session: Session, *, lease: timedelta, now: datetime, holder: str = ""
+) -> list[DueEvent]:
     """Claim the events that one subscriber on DIMSE is to be told of, the oldest first.
 
     A subscriber whose oldest event is not due (it was away, or somebody is calling it) is left.
@@ -158,7 +160,16 @@ def claim_events(session: Session, *, lease: timedelta, now: datetime) -> list[D
     ).first()
     if ae_title is None:
         return []
-    return _claim_of(session, ae_title, Channel.DIMSE, lease=lease, now=now)
+    return _claim_of(session, ae_title, Channel.DIMSE, lease=lease, now=now, holder=holder)
+
+
+def release_claims(session: Session, holder: str, now: datetime) -> None:
+    """Let what a killed process of this name was telling be told at once."""
+    session.execute(
+        update(WorkitemEventRow)
+        .where(WorkitemEventRow.state == EventState.WAITING, WorkitemEventRow.claimed_by == holder)
+        .values(next_attempt_at=now, claimed_by="")
+    )
 
 
 def has_waiting_events(session: Session, ae_title: str) -> bool:
@@ -185,7 +196,13 @@ def claim_events_of(
 
 
 def _claim_of(
-    session: Session, ae_title: str, channel: Channel, *, lease: timedelta, now: datetime
+    session: Session,
+    ae_title: str,
+    channel: Channel,
+    *,
+    lease: timedelta,
+    now: datetime,
+    holder: str = "",
 ) -> list[DueEvent]:
     rows = session.scalars(
         select(WorkitemEventRow)
@@ -203,6 +220,7 @@ def _claim_of(
     for row in rows:
         row.attempts += 1
         row.next_attempt_at = now + lease
+        row.claimed_by = holder
     return [
         DueEvent(
             event_id=row.id,
@@ -254,6 +272,7 @@ def mark_not_told(
     ).all()
     for row in rows:
         row.last_error = error
+        row.claimed_by = ""
         row.next_attempt_at = now + retry_after
         if row.attempts >= maximum_attempts:
             row.state = EventState.DEAD

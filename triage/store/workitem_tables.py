@@ -92,7 +92,7 @@ class GlobalSubscriptionRow(Table):
 class WorkitemEventRow(Table):
     """An event that one subscriber is to be told of; they are told in the order of `id`.
 
-    `next_attempt_at` is also the lease of the receiver that is calling.
+    `next_attempt_at` is also the lease of the process `claimed_by` that is calling.
     """
 
     __tablename__ = "workitem_events"
@@ -110,6 +110,7 @@ class WorkitemEventRow(Table):
     state: Mapped[EventState] = mapped_column(state_of(EventState), default=EventState.WAITING)
     attempts: Mapped[int] = mapped_column(default=0)
     next_attempt_at: Mapped[datetime]
+    claimed_by: Mapped[str] = mapped_column(String(128), default="")
     created_at: Mapped[datetime]
     sent_at: Mapped[datetime | None] = mapped_column(default=None)
     last_error: Mapped[str] = mapped_column(Text, default="")

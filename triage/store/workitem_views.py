@@ -51,9 +51,11 @@ def presented(
     attributes = dict(row.attributes)
     if not has_value(attributes, WORKLIST_LABEL):
         attributes[WORKLIST_LABEL] = element("LO", presentation.worklist_label)
-    if with_inputs and row.study_id is not None:
+    if row.study_id is not None and with_inputs:
         inputs = _inputs(session, row.study_id, presentation)
         attributes[INPUT_INFORMATION] = element("SQ", *inputs)
+    elif row.study_id is not None:
+        attributes.pop(INPUT_INFORMATION, None)  # empty, it would say that there are no images
     return attributes
 
 

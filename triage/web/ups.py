@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from triage.core.dicom_json import Attributes, text_of
 from triage.core.query import QueryError
 from triage.core.workitem_attributes import (
+    INPUT_INFORMATION,
     RETURNED_BY_DEFAULT,
     SOP_INSTANCE_UID,
     STATE,
@@ -176,7 +177,10 @@ def search(request: Request, context: Context) -> Response:
         wanted = search_of(request.query_params.multi_items())
         with context.database.reading() as session:
             matching = find_workitems(
-                session, wanted.keys, Presentation.of(context.settings), with_inputs=True
+                session,
+                wanted.keys,
+                Presentation.of(context.settings),
+                with_inputs=wanted.includes(INPUT_INFORMATION),
             )
             found, has_more = wanted.page_of(matching)
     if not found:

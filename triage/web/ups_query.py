@@ -32,6 +32,10 @@ class Search:
     limit: int
     offset: int
 
+    def includes(self, tag: str) -> bool:
+        """Return whether an attribute was asked for, by itself or with all."""
+        return self.included is None or tag in self.included
+
     def page_of(self, matching: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
         """Return the matches that are wanted, and whether there are more."""
         found = list(islice(matching, self.offset, self.offset + self.limit + 1))

@@ -60,7 +60,7 @@ def start_events(
         settings = receiver_settings(
             tmp_path / "data", remotes=(workstation.as_remote(),), sections={"ups": ups}
         )
-        started.append(UpsEvents(settings, sqlite_database, system_clock))
+        started.append(UpsEvents(settings, sqlite_database, system_clock, "TRIAGE@here"))
         started[-1].start()
         return started[-1]
 

@@ -120,8 +120,8 @@ class Workstation:
         }
 
     @contextmanager
-    def at(self, receiver: Receiver) -> Iterator[Session]:
-        """Give an association with Triage."""
+    def at(self, receiver: Receiver | int) -> Iterator[Session]:
+        """Give an association with Triage, a receiver of this process or the one on a port."""
         entity = AE(ae_title=self.ae_title)
         for sop_class in (
             UnifiedProcedureStepPush,
@@ -130,7 +130,8 @@ class Workstation:
             UnifiedProcedureStepQuery,
         ):
             entity.add_requested_context(sop_class)
-        association = entity.associate("127.0.0.1", port_of(receiver), ae_title="TRIAGE")
+        port = receiver if isinstance(receiver, int) else port_of(receiver)
+        association = entity.associate("127.0.0.1", port, ae_title="TRIAGE")
         assert association.is_established
         assert len(association.accepted_contexts) == 4
         lose_no_answer(association)

@@ -9,6 +9,7 @@ from datetime import timedelta
 import structlog
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context, build_role
+from sqlalchemy.exc import SQLAlchemyError
 
 from triage.associations import AssociationError, associate
 from triage.core.backoff import pause_s
@@ -28,6 +29,7 @@ from triage.store.workitem_events import (
     has_due_events,
     mark_not_told,
     mark_told,
+    release_claims,
     tell_of_restart,
 )
 from triage.store.workitems import purge_finished
@@ -47,10 +49,12 @@ class NotToldError(Exception):
 class UpsEvents:
     """The threads that tell subscribers, and keep the list of workitems in order.
 
-    A subscriber that hangs keeps one thread waiting; there is another.
+    A subscriber that hangs keeps one thread waiting; there is another. `name` is the receiver's,
+    the same after a restart.
     """
 
-    def __init__(self, settings: Settings, database: Database, clock: Clock) -> None:
+    def __init__(self, settings: Settings, database: Database, clock: Clock, name: str) -> None:
+        self._name = name
         self._settings = settings
         self._database = database
         self._clock = clock
@@ -61,7 +65,12 @@ class UpsEvents:
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, after freeing what a killed receiver of this name was telling."""
+        try:
+            with self._database.transaction() as session:
+                release_claims(session, self._name, self._clock())
+        except SQLAlchemyError as error:  # then its lease has to run out
+            log.warning("claims of events not freed", error=type(error).__name__)
         for rounds in self._rounds:
             rounds.start()
 
@@ -96,7 +105,7 @@ class UpsEvents:
             if not has_due_events(session, self._clock()):
                 return False
         with self._database.transaction() as session:
-            due = claim_events(session, lease=_LEASE, now=self._clock())
+            due = claim_events(session, lease=_LEASE, now=self._clock(), holder=self._name)
         if not due:
             return False
         told: list[DueEvent] = []
