@@ -13,6 +13,7 @@ from tests.tools import ManualClock, archive_named
 from triage.core.runs import DeliveryState
 from triage.store.contents import load_study
 from triage.store.database import Database
+from triage.store.delivery_decisions import Decision, resend
 from triage.store.files import StoredFile
 from triage.store.outbox import (
     DueDelivery,
@@ -22,7 +23,6 @@ from triage.store.outbox import (
     mark_delivered,
     mark_not_delivered,
     release_all_sending,
-    resend,
 )
 from triage.store.runs import ClaimedRun
 from triage.store.studies import complete_quiet_studies, record_instance
@@ -153,7 +153,7 @@ def test_dead_letter_is_seen_and_can_be_sent_again(database: Database, clock: Ma
     assert states(database)[0] == ("seg", "dead")
     assert ("undeliverable", "SEG was not taken by pacs: no answer") in events(database)
     with database.transaction() as session:
-        resend(session, dead.delivery_id, now=clock())
+        resend(session, dead.delivery_id, Decision("A. Grey", clock()))
     again = certainly_due(database, clock)
     assert (again.delivery_id, again.attempt) == (dead.delivery_id, 1)
 

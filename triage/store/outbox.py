@@ -435,20 +435,11 @@ def withdraw_unsent(session: Session, run_id: int) -> None:
         select(DeliveryRow).where(
             DeliveryRow.run_id == run_id,
             DeliveryRow.kind == DeliveryKind.RESULT,
-            DeliveryRow.state != DeliveryState.DELIVERED,
+            DeliveryRow.state.not_in((DeliveryState.DELIVERED, DeliveryState.GIVEN_UP)),
         )
     )
     for row in unsent.all():
         row.state = DeliveryState.WITHDRAWN
-
-
-def resend(session: Session, delivery_id: int, *, now: datetime) -> None:
-    """Give a dead delivery another round of attempts."""
-    row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == delivery_id)).one()
-    if row.state is DeliveryState.DEAD:
-        row.state = DeliveryState.WAITING
-        row.attempts = 0
-        row.next_attempt_at = now
 
 
 def release_all_sending(session: Session, *, now: datetime) -> None:

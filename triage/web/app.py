@@ -24,7 +24,17 @@ from triage.settings import Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.web import api, feedback, images, model_pages, models_api, pages, stow, watch
+from triage.web import (
+    api,
+    deliveries,
+    feedback,
+    images,
+    model_pages,
+    models_api,
+    pages,
+    stow,
+    watch,
+)
 from triage.web.context import WebContext
 from triage.web.live import LiveUpdates
 from triage.web.rendering import HERE, templates
@@ -69,6 +79,8 @@ def create_app(
     app.include_router(model_pages.router)
     app.include_router(stow.router)
     app.include_router(feedback.router)
+    app.include_router(deliveries.pages)
+    app.include_router(deliveries.api)
     app.include_router(watch.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
