@@ -60,9 +60,13 @@ class MailServer:
 
 @contextmanager
 def mail_server(
-    identity: Identity | None = None, *, security: str = "none", with_login: bool = False
+    identity: Identity | None = None,
+    *,
+    security: str = "none",
+    with_login: bool = False,
+    port: int = 0,
 ) -> Iterator[MailServer]:
-    """Run the server on a free port of 127.0.0.1."""
+    """Run the server on 127.0.0.1, by default on a free port."""
     told = MailServer()
     context = None
     if identity is not None:
@@ -82,7 +86,7 @@ def mail_server(
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     over_tls = context if security == "tls" else None
-    making = loop.create_server(made, "127.0.0.1", 0, ssl=over_tls)
+    making = loop.create_server(made, "127.0.0.1", port, ssl=over_tls)
     server = asyncio.run_coroutine_threadsafe(making, loop).result(timeout=20)
     told.port = server.sockets[0].getsockname()[1]
     try:
