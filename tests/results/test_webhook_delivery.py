@@ -171,6 +171,24 @@ def test_a_secret_that_is_too_short_is_refused_and_not_repeated(secret: str) -> 
     assert secret.removeprefix("whsec_") not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"url": "http://ris:99999/hook"}, "must name a host, and a port if any"),
+        ({"url": "http://:80/"}, "must name a host, and a port if any"),
+        ({"url": "http://[::1/"}, "must name a host, and a port if any"),
+        ({"url": "https://user:hidden@ris/"}, "put it into authorization"),
+        ({"authorization": "Bearer hidden\r\nX: y"}, "must be one line of ASCII characters"),
+        ({"authorization": "Bearer hiddenü"}, "must be one line of ASCII characters"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_refused(changes: dict[str, str], words: str) -> None:
+    hook = {"name": "ris", "kind": "webhook", "url": "http://ris", "secret": SECRET}
+    with pytest.raises(TriageError, match=words) as raised:
+        load_settings(destinations=[hook | changes])
+    assert "hidden" not in str(raised.value)
+
+
 def test_doctor_opens_a_connection_and_asks_for_nothing(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with web_server(authority.sign()) as server:

@@ -12,7 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -128,6 +129,25 @@ class _OverHttp(Section):
     """Value of the Authorization header, such as `Bearer …`; empty sends none."""
     authorities: Path | None = None
     """Who signs its certificate, as PEM, and nobody else; empty trusts the system's."""
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        # Of the whole section, so that the message does not repeat a secret.
+        try:
+            place = urlsplit(self.url)
+            is_place = bool(place.hostname) and place.port != 0
+        except ValueError:
+            is_place = False
+        if not is_place:
+            raise ValueError(f"destinations: url {self.url!r} must name a host, and a port if any")
+        if "@" in place.netloc:
+            raise ValueError(
+                f"destinations: the url of {place.hostname} holds a password, which messages would "
+                "show; put it into authorization"
+            )
+        if not (self.authorization.isascii() and self.authorization.isprintable()):
+            raise ValueError("destinations: authorization must be one line of ASCII characters")
+        return self
 
 
 class DicomDestination(_TakesObjects, TlsPeer):
