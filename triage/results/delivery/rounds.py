@@ -26,6 +26,7 @@ from triage.store.notices import read_notice
 from triage.store.outbox import (
     DueDelivery,
     claim_due_delivery,
+    is_delivery_due,
     mark_delivered,
     mark_not_delivered,
     queue_priority_notices,
@@ -76,6 +77,11 @@ def deliver_next(
     message for the person who can mend it. `destination` and `other_than` choose whose deliveries
     are looked at, see `triage.store.outbox.claim_due_delivery`.
     """
+    with database.reading() as session:  # most rounds find nothing, and need no writer's lock
+        if not is_delivery_due(
+            session, now=clock(), destination=destination, other_than=other_than
+        ):
+            return False
     longest_wait_s = max((d.timeout_s for d in settings.destinations), default=0.0)
     lease = timedelta(seconds=_WAITS_OF_ONE_ATTEMPT * longest_wait_s + _LEASE_MARGIN_S)
     with database.transaction() as session:
