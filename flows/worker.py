@@ -14,6 +14,7 @@ import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import structlog
@@ -93,6 +94,11 @@ class Worker:
             step.settings.worker.studies_in_flight
             or sum(d != CPU for d in step.hosts.devices) + _DECODED_AND_WRITTEN
         )
+        # Of their own: destinations that do not answer must not take the threads that flag studies.
+        self._senders = ThreadPoolExecutor(
+            1 + sum(d.concurrency for d in step.settings.destinations),
+            thread_name_prefix="deliver",
+        )
         self._stopping = asyncio.Event()
         self._flows: set[asyncio.Task[None]] = set()
         self._unclaimed = 0
@@ -134,6 +140,7 @@ class Worker:
         loops += [
             asyncio.create_task(self._guarded(partial(self._deliver, d.name), _DELIVERY_POLL_S))
             for d in step.settings.destinations
+            for _ in range(d.concurrency)
         ]
         if step.settings.worker.decode_ahead_mb:
             ahead = Arrivals(step.database, step.files, step.decoded)
@@ -143,6 +150,7 @@ class Worker:
             task.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await asyncio.gather(*self._flows, return_exceptions=True)
+        await asyncio.to_thread(self._senders.shutdown)
 
     async def _guarded(self, once: Callable[[], Awaitable[None]], pause_s: float) -> None:
         """Call `once` for ever; what goes wrong is logged and tried again."""
@@ -211,7 +219,8 @@ class Worker:
             destination=destination,
             other_than=known if destination is None else (),
         )
-        while await asyncio.to_thread(deliver):
+        loop = asyncio.get_running_loop()
+        while await loop.run_in_executor(self._senders, deliver):
             pass
 
     async def _queue_notices(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.results.mail_server import mail_server
+from tests.results.web_server import web_server
 from tests.store.lived import add_runs, add_watched_model, every
 from tests.tools import PROJECT, ManualClock, find_free_port
 from triage.doctor import Check, examine
@@ -12,6 +14,7 @@ from triage.models.packages import load_package
 from triage.models.registry import register_package
 from triage.settings import RemoteSettings, WatchSettings, load_settings
 from triage.store.database import Database
+from triage.store.delivery_decisions import Decision, pause
 from triage.store.watch_alerts import watch_round
 
 
@@ -77,3 +80,63 @@ def test_a_model_that_breaks_a_rule_is_a_warning(
     check = check_named("model watch", tmp_path, sqlite_url)
     assert (check.is_ok, check.is_warning) == (True, True)
     assert check.text.startswith("head-ct 1.0.0: slow: median ")
+
+
+def destination_checks(
+    tmp_path: Path, sqlite_url: str, *destinations: dict[str, object]
+) -> dict[str, Check]:
+    """Return the checks of an installation with these destinations, by name."""
+    settings = load_settings(
+        data_directory=tmp_path,
+        database={"url": sqlite_url},
+        receiver={"port": find_free_port()},
+        web={"port": find_free_port()},
+        prefect={"port": find_free_port()},
+        destinations=destinations,
+    )
+    return {check.name: check for check in examine(settings)}
+
+
+def test_every_kind_of_destination_is_asked(tmp_path: Path, sqlite_url: str) -> None:
+    (tmp_path / "share").mkdir()
+    with web_server() as server, mail_server() as mail:
+        email = {
+            "name": "team",
+            "kind": "email",
+            "host": "127.0.0.1",
+            "port": mail.port,
+            "security": "none",
+            "sender": "a@hospital.example",
+            "recipients": ["b@hospital.example"],
+        }
+        checks = destination_checks(
+            tmp_path,
+            sqlite_url,
+            {"name": "web-archive", "kind": "stow", "url": f"{server.url}/dicom-web"},
+            {"name": "share", "kind": "folder", "path": str(tmp_path / "share")},
+            {"name": "no-share", "kind": "folder", "path": str(tmp_path / "nowhere")},
+            {"name": "ris", "kind": "webhook", "url": server.url, "secret": "0123456789abcdef"},
+            email,
+        )
+    assert checks["destination web-archive"].text == f"answers at {server.url}/dicom-web"
+    assert checks["destination share"].text == f"{tmp_path / 'share'} can be written"
+    assert not checks["destination no-share"].is_ok
+    assert "make it, or mount the share" in checks["destination no-share"].text
+    assert checks["destination ris"].text == f"127.0.0.1:{server.port} listens; it was not called"
+    assert checks["destination team"].text == f"127.0.0.1:{mail.port} answers unencrypted"
+    assert [request.method for request in server.requests] == ["GET"]
+    assert mail.messages == []
+
+
+def test_paused_destination_is_a_warning(tmp_path: Path, sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    with database.transaction() as session:
+        now = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+        pause(session, "pacs", Decision("A. Grey", now, "an update"))
+    database.close()
+    check = check_named("paused destinations", tmp_path, sqlite_url)
+    assert (check.is_ok, check.is_warning) == (True, True)
+    assert check.text == (
+        "pacs by A. Grey since 2026-03-01 12:00 UTC: an update; `triage results resume NAME` lets "
+        "go on what waits there"
+    )

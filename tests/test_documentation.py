@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.results.mail_server import mail_server
+from tests.results.outgoing import outgoing
+from tests.results.test_email_delivery import team_at
 from tests.store.rows import manifest
-from tests.tools import PROJECT
+from tests.tools import PROJECT, ManualClock
 from triage.core.expressions import VARIABLES
 from triage.core.manifest import InputSpec, parse_manifest
+from triage.settings import load_settings
+from triage.store.database import Database
 
 _PAGES = sorted(
     [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("model_registry/*/*/*.md")]
@@ -55,3 +60,45 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     files = [t for t in targets if not t.startswith(("http://", "https://", "mailto:"))]
     missing = [t for t in files if not (page.parent / t).exists()]
     assert missing == []
+
+
+def _examples_of_settings() -> list[str]:
+    guide = (PROJECT / "docs" / "administrator.md").read_text(encoding="utf-8")
+    return re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", _examples_of_settings(), ids=lambda text: text.split("\n")[0])
+def test_examples_of_settings_are_valid(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "triage.toml"
+    config.write_text(example, encoding="utf-8")
+    monkeypatch.setenv("TRIAGE_CONFIG", str(config))
+    assert load_settings().model_fields_set
+
+
+def test_guide_shows_how_to_set_up_each_kind_of_destination(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = set()
+    for example in _examples_of_settings():
+        config = tmp_path / "triage.toml"
+        config.write_text(example, encoding="utf-8")
+        monkeypatch.setenv("TRIAGE_CONFIG", str(config))
+        shown |= {destination.kind for destination in load_settings().destinations}
+    assert shown >= {"dicom", "stow", "folder", "webhook", "email"}
+
+
+def test_template_of_the_guide_can_be_filled_in(
+    sqlite_database: Database, tmp_path: Path, clock: ManualClock
+) -> None:
+    guide = (PROJECT / "docs" / "administrator.md").read_text(encoding="utf-8")
+    [template] = re.findall(r"```jinja\n(.*?)```", guide, re.DOTALL)
+    file = tmp_path / "notice.txt"
+    file.write_text(template, encoding="utf-8")
+    with mail_server() as server:
+        out = outgoing(sqlite_database, tmp_path, clock, team_at(server, template=file))
+        out.deliver_all()
+    [message] = server.messages
+    assert message["Subject"] == "Routine: Pneumothorax"
+    assert "No fracture of bone found" in message.get_content()

@@ -13,22 +13,31 @@ from pathlib import Path
 
 import httpx
 from pynetdicom import AE
-from pynetdicom.presentation import build_context
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from triage.associations import AssociationError, associate
+from triage.associations import AssociationError
 from triage.core.runs import DeliveryState
 from triage.core.stages import Stage
 from triage.models.confinement import missing_protections
 from triage.models.packages import PackageError, load_package
 from triage.pausing import lose_no_answer
 from triage.receiver.counts import CountError, counter_at
-from triage.settings import DicomDestination, RemoteSettings, Settings, SettingsError
+from triage.results.delivery import dicom
+from triage.results.delivery.ways import reach
+from triage.results.errors import DeliveryError
+from triage.settings import (
+    Destination,
+    DicomDestination,
+    RemoteSettings,
+    Settings,
+    SettingsError,
+)
 from triage.store.alerts import open_alerts
 from triage.store.clock import system_clock
 from triage.store.code_approvals import waiting_digests
 from triage.store.database import Database, DatabaseError
+from triage.store.delivery_decisions import pauses
 from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
@@ -77,6 +86,7 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("code of models", lambda: _code_of_models(database))
             yield _guarded("worker", lambda: _worker(database))
             yield _guarded("deliveries", lambda: _deliveries(database))
+            yield _guarded("paused destinations", lambda: _pauses(database))
             yield _guarded("model watch", lambda: _model_watch(database))
         yield _guarded("sandbox", lambda: _sandbox(settings))
         yield _guarded("web", lambda: _web(settings))
@@ -84,6 +94,10 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("count_at", lambda: _count_at(settings))
         for archive in settings.archives:
             yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
+        for destination in settings.destinations:
+            if not isinstance(destination, DicomDestination):
+                name = f"destination {destination.name}"
+                yield _guarded(name, partial(_destination, settings, destination))
         for remote in settings.remotes:
             yield _guarded(f"remote {remote.name}", partial(_archive, settings, remote))
         if settings.priors.remote:
@@ -107,7 +121,7 @@ def _guarded(name: str, check: Callable[[], str]) -> Check:
         return Check(name, is_ok=False, text=str(wrong))
     except _Warning as warning:
         return Check(name, is_ok=True, text=str(warning), is_warning=True)
-    except (AssociationError, TlsError) as error:
+    except (AssociationError, DeliveryError, TlsError) as error:
         return Check(name, is_ok=False, text=str(error))
     except (OSError, httpx.HTTPError, SQLAlchemyError, DatabaseError, PackageError) as error:
         return Check(name, is_ok=False, text=f"{type(error).__name__}: {error}")
@@ -255,17 +269,14 @@ def _certificate(settings: Settings, now: datetime) -> str:
 
 
 def _archive(settings: Settings, archive: DicomDestination | RemoteSettings) -> str:
-    """C-ECHO (DICOM PS3.4 Annex A)."""
-    peer = archive.model_copy(update={"timeout_s": min(archive.timeout_s, _PATIENCE_S)})
-    contexts = [build_context(_VERIFICATION_SOP_CLASS)]
-    calling = settings.receiver.ae_title
-    where = f"{archive.ae_title} on {archive.host}:{archive.port}"
-    with associate(peer, contexts, calling_ae_title=calling) as association:
-        status = association.send_c_echo()
-    if getattr(status, "Status", None) != 0x0000:
-        raise _Wrong(f"{where} did not answer C-ECHO with success")
-    over = " over TLS" if archive.tls else ""
-    return f"{archive.ae_title} answers on {archive.host}:{archive.port}{over}"
+    patience_s = min(archive.timeout_s, _PATIENCE_S)
+    peer = archive.model_copy(update={"timeout_s": patience_s})
+    return dicom.reach(peer, calling_ae_title=settings.receiver.ae_title)
+
+
+def _destination(settings: Settings, destination: Destination) -> str:
+    patience_s = min(destination.timeout_s, _PATIENCE_S)
+    return reach(destination.model_copy(update={"timeout_s": patience_s}), settings)
 
 
 def _prefect(settings: Settings) -> str:
@@ -295,9 +306,22 @@ def _deliveries(database: Database) -> str:
         ).one()
     if dead:
         raise _Wrong(
-            f"{dead} deliveries were not taken by their destination; resend them on /status"
+            f"{dead} deliveries were not taken by their destination; /deliveries says why of each, "
+            "sends again and gives up; so does `triage results`"
         )
     return "none is stuck"
+
+
+def _pauses(database: Database) -> str:
+    with database.reading() as session:
+        found = pauses(session)
+    if not found:
+        return "none is paused"
+    said = "; ".join(
+        f"{name} by {pause.who} since {pause.at:%Y-%m-%d %H:%M} UTC: {pause.reason}"
+        for name, pause in found.items()
+    )
+    raise _Warning(f"{said}; `triage results resume NAME` lets go on what waits there")
 
 
 def _model_watch(database: Database) -> str:

@@ -133,6 +133,24 @@ def client_context(peer: TlsPeer) -> ClientContext:
     return context
 
 
+def web_context(authorities: Path | None) -> ssl.SSLContext:
+    """Return the context of a connection that we open over HTTPS or SMTP.
+
+    Args:
+        authorities: who signs the certificates that are accepted; None trusts the system's.
+
+    Raises:
+        TlsError: the file is missing, unreadable or not what it should be.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if authorities is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        _load_authorities(context, authorities)
+    return context
+
+
 def _restrict(context: ssl.SSLContext) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)

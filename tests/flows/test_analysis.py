@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -22,7 +22,14 @@ from triage.core.priority import Priority
 from triage.core.runs import RunState
 from triage.models.host import ModelHosts
 from triage.models.packages import ModelPackage, load_package
-from triage.settings import DicomDestination, Settings, WorkerSettings
+from triage.results.delivery.rounds import queue_notices
+from triage.settings import (
+    DicomDestination,
+    FolderDestination,
+    Settings,
+    WebhookDestination,
+    WorkerSettings,
+)
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
@@ -37,6 +44,7 @@ from triage.store.tables import (
     StudyRow,
 )
 from triage.worklist.queue import reading_list
+from triage.worklist.reading import mark_as_read
 
 Row = TypeVar("Row")
 LESION_HU = 170
@@ -351,3 +359,111 @@ async def test_results_that_cannot_be_built_do_not_count_against_the_model(
     assert (await analyse_study.fn()).is_failed()
     assert rows(hospital, StudyRow)[0].priority is Priority.STAT
     assert rows(hospital, ModelRow)[0].failures_in_a_row == 0
+
+
+_ROUTES: dict[str, dict[str, Any]] = {
+    "all": {},
+    "model": {"models": ["tiny-segmentation"]},
+    "other-model": {"models": ["tiny-classifier"]},
+    "production": {"stages": ["production"]},
+    "canary": {"stages": ["canary"]},
+    "finding": {"findings": ["fracture", "hemorrhage"]},
+    "other-finding": {"findings": ["fracture"]},
+    "modality": {"modalities": ["MR", "CT"]},
+    "other-modality": {"modalities": ["MR"]},
+    "sender": {"senders": ["CT1 "]},
+    "other-sender": {"senders": ["CT2"]},
+    "unread": {"study_stages": ["unread"]},
+    "read": {"study_stages": ["read"]},
+    "arriving": {"study_stages": ["arriving"]},
+    "two-conditions": {"models": ["tiny-segmentation"], "modalities": ["MR"]},
+}
+
+
+def with_routes(step: Step, **chosen: dict[str, Any]) -> Step:
+    """Return the step with a destination of objects and one of notices for each route."""
+    destinations = [
+        destination
+        for name, route in chosen.items()
+        for destination in (
+            FolderDestination.model_validate(
+                {"name": name.replace("_", "-"), "kind": "folder", "path": "/x", "route": route}
+            ),
+            WebhookDestination.model_validate(
+                {
+                    "name": f"{name.replace('_', '-')}-told",
+                    "kind": "webhook",
+                    "url": "http://ris.example",
+                    "secret": "0123456789abcdef",
+                    "route": route,
+                }
+            ),
+        )
+    ]
+    settings = step.settings.model_copy(update={"destinations": tuple(destinations)})
+    routed = replace(step, settings=settings)
+    routed.become_worker()
+    return routed
+
+
+def reached(hospital: Hospital) -> dict[str, list[str]]:
+    """Return what was queued for whom."""
+    with hospital.database.reading() as session:
+        found: dict[str, list[str]] = {}
+        for row in session.scalars(select(DeliveryRow).order_by(DeliveryRow.id)):
+            what = row.result_object.role if row.result_object else row.kind.value
+            found.setdefault(row.destination, []).append(what)
+        return found
+
+
+async def test_results_and_changes_of_priority_go_where_their_route_leads(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    step = with_routes(step, **_ROUTES)
+    queued(hospital, package)
+    await analyse_study.fn()
+    queue_notices(step.database, step.settings, step.clock)
+    taken = ("all", "model", "production", "finding", "modality", "sender", "unread")
+    assert reached(hospital) == {
+        **{name: ["seg", "sr"] for name in taken},
+        **{f"{name}-told": ["result", "priority"] for name in taken},
+    }
+
+
+async def test_a_canary_s_results_of_a_study_that_was_read_go_by_stage(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    step = with_routes(step, **_ROUTES)
+    register(hospital, package, stage="canary")
+    with hospital.database.transaction() as session:
+        session.execute(update(ModelRow).values(share=1.0))
+    uid = hospital.receive(*head_ct(hospital, brightest_hu=60))
+    hospital.complete(uid)
+    with hospital.database.transaction() as session:
+        mark_as_read(session, uid, now=hospital.clock())
+    await analyse_study.fn()
+    taken = ("all", "model", "canary", "modality", "sender", "read")
+    assert reached(hospital) == {
+        **{name: ["seg", "sr"] for name in taken},
+        **{f"{name}-told": ["result"] for name in taken},
+    }
+
+
+async def test_objects_and_notices_are_chosen_by_kind(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    folder = FolderDestination(name="reports", kind="folder", path="/x", objects=("sr",))
+    hook = WebhookDestination(
+        name="told",
+        kind="webhook",
+        url="http://ris.example",
+        secret="0123456789abcdef",
+        notices=("priority",),
+    )
+    settings = step.settings.model_copy(update={"destinations": (folder, hook)})
+    step = replace(step, settings=settings)
+    step.become_worker()
+    queued(hospital, package)
+    await analyse_study.fn()
+    queue_notices(step.database, step.settings, step.clock)
+    assert reached(hospital) == {"reports": ["sr"], "told": ["priority"]}

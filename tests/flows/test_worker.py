@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,10 +11,18 @@ from sqlalchemy import select
 
 from flows.steps import Step
 from flows.worker import Worker
+from tests.results.outgoing import outgoing
+from tests.results.web_server import Reply, web_server
 from tests.store.lived import add_runs, add_watched_model, every
 from tests.tools import ManualClock
 from triage.models.host import ModelHosts
-from triage.settings import Settings, WatchSettings, WorkerSettings
+from triage.settings import (
+    FolderDestination,
+    Settings,
+    StowDestination,
+    WatchSettings,
+    WorkerSettings,
+)
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelAlertRow
@@ -42,6 +51,37 @@ async def test_a_worker_raises_alerts_about_live_models(
         await working
         hosts.close()
     assert raised(sqlite_database) == ["slow"]
+
+
+async def test_destinations_that_do_not_answer_hold_up_nobody_else(
+    sqlite_database: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    share = tmp_path / "share"
+    share.mkdir()
+    answers = threading.Event()
+    with web_server() as server:
+        server.usual = lambda _: Reply(waits_for=answers)
+        mute = [
+            StowDestination(name=f"mute-{n}", kind="stow", url=server.url)
+            for n in range(33)  # more than asyncio's own threads on any machine
+        ]
+        folder = FolderDestination(name="share", kind="folder", path=share)
+        out = outgoing(sqlite_database, tmp_path, clock, *mute, folder)
+        settings = out.settings.model_copy(update={"worker": WorkerSettings(warm_models=False)})
+        hosts = ModelHosts(settings.worker)
+        worker = Worker(Step("tests", settings, sqlite_database, out.files, hosts, clock))
+        working = asyncio.create_task(worker.work())
+        try:
+            async with asyncio.timeout(60):
+                while len(list(share.rglob("*.dcm"))) < 2 or len(server.requests) < len(mute):
+                    await asyncio.sleep(0.05)
+                assert await asyncio.to_thread(clock) == clock.now  # a thread is left for flags
+            assert out.states().count("delivered") <= 2
+        finally:
+            answers.set()
+            worker.stop()
+            await working
+            hosts.close()
 
 
 def raised(database: Database) -> list[str]:

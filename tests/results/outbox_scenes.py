@@ -55,6 +55,11 @@ def receive(database: Database, file: Path, clock: ManualClock) -> str:
         calling_ae_title="SCANNER",
         received_at=clock(),
         patient_id=str(header.PatientID),
+        patient_name=str(header.PatientName),
+        patient_birth_date=str(header.get("PatientBirthDate", "")),
+        patient_sex=str(header.get("PatientSex", "")),
+        accession_number=str(header.get("AccessionNumber", "")),
+        study_description=str(header.get("StudyDescription", "")),
         modality=str(header.Modality),
         headers={"Rows": int(header.Rows), "ImageType": ["ORIGINAL", "PRIMARY"]},
     )

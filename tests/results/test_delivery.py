@@ -32,12 +32,12 @@ from triage.results.delivery.rounds import deliver_next, retry_after
 from triage.results.errors import DeliveryError
 from triage.settings import DicomDestination, ReceiverSettings, ResultSettings, Settings
 from triage.store.database import Database
+from triage.store.delivery_decisions import Decision, resend
 from triage.store.files import InstanceFiles
 from triage.store.outbox import (
     DueDelivery,
     claim_due_delivery,
     mark_not_delivered,
-    resend,
     withdraw_unsent,
 )
 from triage.store.tables import AnalysisRunRow, DeliveryRow, ResultObjectRow
@@ -225,7 +225,7 @@ def test_after_the_last_attempt_it_is_dead_until_a_person_resends_it(scene: Scen
             scene.clock.advance(60)
         assert states(scene.database)[0] is DeliveryState.DEAD
         with scene.database.transaction() as session:
-            resend(session, 1, now=scene.clock())
+            resend(session, 1, Decision("A. Grey", scene.clock()))
         assert scene.deliver(archive.settings(), maximum_delivery_attempts=2)
     assert states(scene.database)[0] is DeliveryState.DELIVERED
 

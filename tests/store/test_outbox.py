@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from tests.store.rows import received
@@ -11,8 +13,10 @@ from tests.store.test_runs import claim, finish, held, queue_runs
 from tests.store.test_studies import QUIET, events
 from tests.tools import ManualClock, archive_named
 from triage.core.runs import DeliveryState
+from triage.settings import FolderDestination
 from triage.store.contents import load_study
 from triage.store.database import Database
+from triage.store.delivery_decisions import Decision, resend
 from triage.store.files import StoredFile
 from triage.store.outbox import (
     DueDelivery,
@@ -22,7 +26,6 @@ from triage.store.outbox import (
     mark_delivered,
     mark_not_delivered,
     release_all_sending,
-    resend,
 )
 from triage.store.runs import ClaimedRun
 from triage.store.studies import complete_quiet_studies, record_instance
@@ -31,7 +34,7 @@ from triage.store.tables import DeliveryRow, ResultObjectRow, SeriesRow
 LEASE = timedelta(seconds=30)
 
 
-def result_object(role: str, uid: str) -> NewResultObject:
+def result_object(role: str, uid: str, variant: str = "") -> NewResultObject:
     """Return a result object whose file is durable."""
     return NewResultObject(
         role=role,
@@ -41,6 +44,7 @@ def result_object(role: str, uid: str) -> NewResultObject:
         series_instance_uid=f"{uid}.1",
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         modality=role.upper(),
+        variant=variant,
     )
 
 
@@ -153,7 +157,7 @@ def test_dead_letter_is_seen_and_can_be_sent_again(database: Database, clock: Ma
     assert states(database)[0] == ("seg", "dead")
     assert ("undeliverable", "SEG was not taken by pacs: no answer") in events(database)
     with database.transaction() as session:
-        resend(session, dead.delivery_id, now=clock())
+        resend(session, dead.delivery_id, Decision("A. Grey", clock()))
     again = certainly_due(database, clock)
     assert (again.delivery_id, again.attempt) == (dead.delivery_id, 1)
 
@@ -212,3 +216,62 @@ def test_same_results_made_again_are_taken_over_and_not_doubled(
     assert states(database) == [("seg", "delivered"), ("sr", "waiting")]
     assert certainly_due(database, clock).run_id == again.run_id
     assert DeliveryState.WITHDRAWN not in {state for _, state in states(database)}
+
+
+_OBJECTS = (
+    ("seg", ""),
+    ("seg", "fractional"),
+    ("seg", "labelmap-compressed"),
+    ("sr", ""),
+    ("sr", "fractional"),
+    ("heat-map", ""),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gets"),
+    [
+        ({}, [("seg", ""), ("sr", ""), ("heat-map", "")]),
+        (
+            {"segmentation_type": "FRACTIONAL"},
+            [("seg", "fractional"), ("sr", "fractional"), ("heat-map", "")],
+        ),
+        (  # no SR was made for that form of SEG: it gets the ordinary one
+            {"segmentation_type": "LABELMAP", "compressed": True},
+            [("seg", "labelmap-compressed"), ("sr", ""), ("heat-map", "")],
+        ),
+        ({"segmentation_type": "BINARY"}, [("seg", ""), ("sr", ""), ("heat-map", "")]),
+        ({"segmentation_type": "FRACTIONAL", "objects": ["sr"]}, [("sr", "fractional")]),
+        ({"objects": ["heat-map", "pdf"]}, [("heat-map", "")]),
+    ],
+)
+def test_each_destination_gets_the_objects_in_the_form_that_it_asks_for(
+    sqlite_database: Database,
+    clock: ManualClock,
+    asked: dict[str, Any],
+    gets: list[tuple[str, str]],
+) -> None:
+    folder = FolderDestination.model_validate(
+        {"name": "share", "kind": "folder", "path": "/x", **asked}
+    )
+    queue_runs(sqlite_database, clock, "ROUTINE")
+    run = held(sqlite_database, clock)
+    objects = [
+        result_object(role, f"2.25.{number}", variant)
+        for number, (role, variant) in enumerate(_OBJECTS, start=1)
+    ]
+    with sqlite_database.transaction() as session:
+        add_result_objects(
+            session,
+            run_id=run.run_id,
+            study_id=run.study_id,
+            objects=objects,
+            destinations=[folder],
+            now=clock(),
+        )
+        rows = session.execute(
+            select(ResultObjectRow.role, ResultObjectRow.variant)
+            .join(DeliveryRow, DeliveryRow.result_object_id == ResultObjectRow.id)
+            .order_by(DeliveryRow.id)
+        )
+        assert [tuple(row) for row in rows] == gets

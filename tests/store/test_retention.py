@@ -541,7 +541,8 @@ def may_go(state: dict[str, Any]) -> bool:
     if not state["routed"]:
         return True
     over = state["run"] not in (RunState.PENDING, RunState.RUNNING)
-    arrived = state["delivery"] in (None, DeliveryState.DELIVERED, DeliveryState.WITHDRAWN)
+    on_the_way = (DeliveryState.WAITING, DeliveryState.SENDING, DeliveryState.DEAD)
+    arrived = state["delivery"] not in on_the_way
     return over and arrived
 
 

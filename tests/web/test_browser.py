@@ -284,6 +284,30 @@ def test_dead_delivery_is_sent_again_from_the_page(
     expect(page.locator("#events")).to_contain_text("is sent again at a person's request")
 
 
+def test_dead_delivery_is_given_up_and_a_reason_that_is_being_written_is_not_lost(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    flagged_study(hospital)
+    with hospital.database.transaction() as session:
+        due = claim_due_delivery(session, lease=timedelta(seconds=5), now=hospital.clock())
+        assert due is not None
+        mark_not_delivered(session, due, "A700", retry_after=None, now=hospital.clock())
+    page.goto(f"{address}/deliveries")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    stuck = page.locator("#deliveries")
+    stuck.locator("summary", has_text="Give up").click()
+    stuck.get_by_label("Why").fill("a phantom")
+    with page.expect_response("**/deliveries"):  # something has happened: the page asks anew
+        hospital.receive(*hospital.head_ct(slices=1))
+    expect(stuck.get_by_label("Why")).to_have_value("a phantom")
+    stuck.get_by_role("button", name="Give it up").click()
+    expect(stuck).to_contain_text("There is none.")
+    page.goto(f"{address}/deliveries?state=given-up")
+    expect(page.locator("#deliveries")).to_contain_text(
+        "Given up by reader at 127.0.0.1: a phantom"
+    )
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_nothing_scrolls_sideways_on_a_phone(
     browser: Browser, address: str, hospital: Hospital, scheme: str
@@ -300,7 +324,14 @@ def test_nothing_scrolls_sideways_on_a_phone(
         color_scheme=scheme,  # type: ignore[arg-type]
     )
     page = context.new_page()
-    for path in ("/", f"/studies/{uid}", "/status", "/read", "/studies/1.2"):
+    for path in (
+        "/",
+        f"/studies/{uid}",
+        "/status",
+        "/deliveries?state=all",
+        "/read",
+        "/studies/1.2",
+    ):
         page.goto(address + path)
         page.wait_for_timeout(200)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path

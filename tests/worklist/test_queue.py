@@ -16,13 +16,14 @@ from tests.tools import ManualClock
 from tests.web.hospital import Hospital, hemorrhage
 from triage.core.priority import Priority
 from triage.store.database import Database
+from triage.store.delivery_decisions import Decision, DeliveryNotDeadError, resend
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.outbox import claim_due_delivery, mark_not_delivered
 from triage.store.runs import refuse_run
 from triage.store.signals import Reference, create_step
 from triage.store.studies import ReceivedInstance, raise_ai_priority, record_instance
 from triage.worklist.changes import ChangeToken, change_token, recent_changes
-from triage.worklist.operations import DeliveryNotDeadError, operations, resend
+from triage.worklist.operations import operations
 from triage.worklist.queue import WorklistEntry, count_worklist, reading_list, recently_read
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
 from triage.worklist.study_view import study_view
@@ -345,11 +346,11 @@ def test_dead_delivery_is_seen_and_sent_again(hospital: Hospital) -> None:
         assert state.deliveries["dead"] == 1
         assert state.stuck[0].delivery.last_error == "A700"
         assert state.stuck[0].study_instance_uid == uid
-        resend(session, delivery_id, now=hospital.clock())
+        resend(session, delivery_id, Decision("A. Grey", hospital.clock()))
     with hospital.database.transaction() as session:
         assert operations(session, hospital.clock()).deliveries["waiting"] == 1
         with pytest.raises(DeliveryNotDeadError, match="is waiting"):
-            resend(session, delivery_id, now=hospital.clock())
+            resend(session, delivery_id, Decision("A. Grey", hospital.clock()))
 
 
 def kill_delivery(hospital: Hospital) -> int:

@@ -71,12 +71,17 @@ class DeliveryKind(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """Where the delivery of one object or notice to one destination stands."""
+    """Where the delivery of one object or notice to one destination stands.
+
+    DEAD has failed for good, and a person may send it again. GIVEN_UP is dead and a person has
+    decided that it stays so. WITHDRAWN is kept back, because its run no longer counts.
+    """
 
     WAITING = "waiting"
     SENDING = "sending"
     DELIVERED = "delivered"
     DEAD = "dead"
+    GIVEN_UP = "given-up"
     WITHDRAWN = "withdrawn"
 
 

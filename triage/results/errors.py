@@ -11,13 +11,17 @@ class ResultError(AnalysisFailedError):
 
 
 class DeliveryError(TriageError):
-    """A destination did not take an object.
+    """A destination did not take an object or a notice.
 
     Attributes:
-        is_permanent: whether the same object would be refused again whenever it is sent, so that
-            only a person can help.
+        is_permanent: whether the same would be refused again whenever it is sent, so that only a
+            person can help.
+        retry_after_s: how long the destination asks to be left alone, where it says so.
     """
 
-    def __init__(self, message: str, *, is_permanent: bool) -> None:
+    def __init__(
+        self, message: str, *, is_permanent: bool, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
         self.is_permanent = is_permanent
+        self.retry_after_s = retry_after_s

@@ -259,6 +259,9 @@ class WebSettings(Section):
     """The address that the pages listen on."""
     port: Port = 8080
     """Their port."""
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^\s]*[^\s/])?$")] = ""
+    """Address under which people reach the pages, such as `https://triage.hospital.example`, for
+    links in messages; empty gives no links."""
     allowed_hosts: tuple[str, ...] = ()
     """Names of this server in browsers, beside loopback; other Host headers are refused."""
     user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
@@ -655,6 +658,11 @@ class Settings(BaseSettings):
     def web_url(self) -> str:
         """The address of the worklist."""
         return f"http://{self.web.host}:{self.web.port}"
+
+    def link_to(self, study_instance_uid: str) -> str:
+        """Return the address of a study's page, empty where no public one is configured."""
+        public = self.web.public_url
+        return f"{public}/studies/{study_instance_uid}" if public else ""
 
     @classmethod
     def settings_customise_sources(

@@ -6,12 +6,16 @@ and codes, go to the other systems. Each destination has its own part of the out
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from pathlib import Path, PurePosixPath
+from string import Formatter
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from triage.core.manifest import ResultKind
 from triage.core.runs import DeliveryKind
@@ -20,6 +24,20 @@ from triage.settings.parts import AETitle, Port, Seconds, Section, TlsPeer
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 StudyStage = Literal["arriving", "unread", "read"]
+FILE_PLACEHOLDERS = (
+    "patient_id",
+    "accession_number",
+    "study_date",
+    "modality",
+    "role",
+    "study_instance_uid",
+    "series_instance_uid",
+    "sop_instance_uid",
+)
+"""What the `template` of a folder may hold in braces; `role` is the kind of object."""
+
+_SIGNING_SECRET = "whsec_"  # noqa: S105 - how the Standard Webhooks specification marks one
+_SHORTEST_SECRET = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +88,9 @@ class _Routed(Section):
     """What the pages and the history call it."""
     timeout_s: Seconds = 30.0
     """Seconds that it may take to answer."""
+    concurrency: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many deliveries a worker sends it at the same time; what belongs together stays in
+    order."""
     route: RouteSettings = RouteSettings()
     """Which results go there: `{models = […], findings = […], …}`; see `[destinations.route]`."""
 
@@ -114,6 +135,25 @@ class _OverHttp(Section):
     authorities: Path | None = None
     """Who signs its certificate, as PEM, and nobody else; empty trusts the system's."""
 
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        # Of the whole section, so that the message does not repeat a secret.
+        try:
+            place = urlsplit(self.url)
+            is_place = bool(place.hostname) and place.port != 0
+        except ValueError:
+            is_place = False
+        if not is_place:
+            raise ValueError(f"destinations: url {self.url!r} must name a host, and a port if any")
+        if "@" in place.netloc:
+            raise ValueError(
+                f"destinations: the url of {place.hostname} holds a password, which messages would "
+                "show; put it into authorization"
+            )
+        if not (self.authorization.isascii() and self.authorization.isprintable()):
+            raise ValueError("destinations: authorization must be one line of ASCII characters")
+        return self
+
 
 class DicomDestination(_TakesObjects, TlsPeer):
     """`kind = "dicom"`: an archive that takes objects by C-STORE."""
@@ -143,7 +183,28 @@ class FolderDestination(_TakesObjects):
     kind: Literal["folder"]
     """`folder`."""
     path: Path
-    """The folder; it may be on a network share."""
+    """The folder; it may be on a network share, and must be there."""
+    template: str = "{study_instance_uid}/{sop_instance_uid}.dcm"
+    """The file in it, with `{patient_id}`, `{accession_number}`, `{study_date}`, `{modality}`,
+    `{role}`, `{study_instance_uid}`, `{series_instance_uid}`, and always `{sop_instance_uid}`."""
+
+    @field_validator("template")
+    @classmethod
+    def _names_one_file(cls, template: str) -> str:
+        try:
+            parts = [(name, spec, how) for _, name, spec, how in Formatter().parse(template)]
+        except ValueError as error:
+            raise ValueError(f"the braces do not match: {error}") from error
+        fields = [name for name, _, _ in parts if name is not None]
+        if any(name not in FILE_PLACEHOLDERS or spec or how for name, spec, how in parts if name):
+            known = ", ".join(f"{{{name}}}" for name in FILE_PLACEHOLDERS)
+            raise ValueError(f"only these may stand in braces: {known}")
+        if "" in fields or "sop_instance_uid" not in fields:
+            raise ValueError("must hold {sop_instance_uid}, or objects would overwrite one another")
+        steps = template.split("/")
+        if PurePosixPath(template).is_absolute() or {"", ".", ".."} & set(steps):
+            raise ValueError("must lead to a file inside the folder: no '/' at an end, no '..'")
+        return template
 
 
 class Hl7Destination(_TakesNotices, TlsPeer):
@@ -169,8 +230,32 @@ class WebhookDestination(_TakesNotices, _OverHttp):
 
     kind: Literal["webhook"]
     """`webhook`."""
-    secret: Annotated[str, Field(min_length=16)]
-    """What the request is signed with."""
+    secret: str
+    """What the request is signed with: `whsec_` and 24 to 64 bytes in base64, or any text of at
+    least 16 characters."""
+    patient_data: bool = False
+    """Whether it says who the patient is, and the accession number."""
+
+    @model_validator(mode="after")
+    def _secret_is_long_enough(self) -> WebhookDestination:
+        # Of the whole section, so that the message does not repeat the secret.
+        if len(self.signing_key) < _SHORTEST_SECRET:
+            raise ValueError(
+                f"destinations {self.name!r}: secret must be {_SIGNING_SECRET} and base64, or at "
+                f"least {_SHORTEST_SECRET} characters; make one with `openssl rand -base64 32`"
+            )
+        return self
+
+    @property
+    def signing_key(self) -> bytes:
+        """The bytes of the secret; empty where it is not base64 and should be."""
+        if not self.secret.startswith(_SIGNING_SECRET):
+            return self.secret.encode()
+        encoded = self.secret.removeprefix(_SIGNING_SECRET)
+        try:
+            return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+        except binascii.Error:
+            return b""
 
 
 class EmailDestination(_TakesNotices):
@@ -194,6 +279,22 @@ class EmailDestination(_TakesNotices):
         tuple[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")], ...], Field(min_length=1)
     ]
     """The addresses that it goes to."""
+    authorities: Path | None = None
+    """Who signs the server's certificate, as PEM, and nobody else; empty trusts the system's."""
+    patient_data: bool = False
+    """Whether it may say who the patient is, and the accession number. E-mail is read on many
+    screens and is kept for years."""
+    template: Path | None = None
+    """Text of the message, its first line the subject, as a Jinja template; empty is ours."""
+
+    @model_validator(mode="after")
+    def _password_is_not_sent_in_the_clear(self) -> EmailDestination:
+        if self.username and self.security == "none":
+            raise ValueError(
+                f'destinations {self.name!r}: with security = "none" the password would be sent '
+                "in the clear; use starttls or tls, or remove username"
+            )
+        return self
 
 
 ObjectDestination = DicomDestination | StowDestination | FolderDestination

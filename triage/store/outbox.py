@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import Select, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
@@ -325,6 +325,50 @@ def claim_due_delivery(
         destination: whose deliveries; None is everybody's.
         other_than: names of destinations whose deliveries are left alone.
     """
+    wanted = _due(now, destination, other_than)
+    row = session.scalars(
+        wanted.order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=DeliveryRow)
+    ).first()
+    if row is None:
+        return None
+    row.state = DeliveryState.SENDING
+    row.attempts += 1
+    row.lease_until = now + lease
+    sent = row.result_object
+    return DueDelivery(
+        delivery_id=row.id,
+        kind=row.kind,
+        subject=row.subject,
+        destination=row.destination,
+        attempt=row.attempts,
+        study_id=row.study_id,
+        run_id=row.run_id,
+        is_object=sent is not None,
+        role=sent.role if sent else "",
+        path=sent.path if sent else "",
+        sop_class_uid=sent.sop_class_uid if sent else "",
+        sop_instance_uid=sent.sop_instance_uid if sent else "",
+    )
+
+
+def is_delivery_due(
+    session: Session,
+    *,
+    now: datetime,
+    destination: str | None = None,
+    other_than: Collection[str] = (),
+) -> bool:
+    """Return whether `claim_due_delivery` would find something; it asks without a writer's lock."""
+    wanted = _due(now, destination, other_than).with_only_columns(DeliveryRow.id).limit(1)
+    return session.scalars(wanted).first() is not None
+
+
+def _due(
+    now: datetime, destination: str | None, other_than: Collection[str]
+) -> Select[DeliveryRow]:
+    """Return the query of what is due, see `claim_due_delivery`."""
     earlier = aliased(DeliveryRow)
     waits_for_earlier = exists(
         select(earlier.id).where(
@@ -360,31 +404,7 @@ def claim_due_delivery(
         wanted = wanted.where(DeliveryRow.destination == destination)
     if other_than:
         wanted = wanted.where(DeliveryRow.destination.not_in(other_than))
-    row = session.scalars(
-        wanted.order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=DeliveryRow)
-    ).first()
-    if row is None:
-        return None
-    row.state = DeliveryState.SENDING
-    row.attempts += 1
-    row.lease_until = now + lease
-    sent = row.result_object
-    return DueDelivery(
-        delivery_id=row.id,
-        kind=row.kind,
-        subject=row.subject,
-        destination=row.destination,
-        attempt=row.attempts,
-        study_id=row.study_id,
-        run_id=row.run_id,
-        is_object=sent is not None,
-        role=sent.role if sent else "",
-        path=sent.path if sent else "",
-        sop_class_uid=sent.sop_class_uid if sent else "",
-        sop_instance_uid=sent.sop_instance_uid if sent else "",
-    )
+    return wanted
 
 
 def mark_delivered(session: Session, due: DueDelivery, *, now: datetime) -> None:
@@ -441,20 +461,11 @@ def withdraw_unsent(session: Session, run_id: int) -> None:
         select(DeliveryRow).where(
             DeliveryRow.run_id == run_id,
             DeliveryRow.kind == DeliveryKind.RESULT,
-            DeliveryRow.state != DeliveryState.DELIVERED,
+            DeliveryRow.state.not_in((DeliveryState.DELIVERED, DeliveryState.GIVEN_UP)),
         )
     )
     for row in unsent.all():
         row.state = DeliveryState.WITHDRAWN
-
-
-def resend(session: Session, delivery_id: int, *, now: datetime) -> None:
-    """Give a dead delivery another round of attempts."""
-    row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == delivery_id)).one()
-    if row.state is DeliveryState.DEAD:
-        row.state = DeliveryState.WAITING
-        row.attempts = 0
-        row.next_attempt_at = now
 
 
 def release_all_sending(session: Session, *, now: datetime) -> None:

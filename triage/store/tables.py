@@ -303,7 +303,8 @@ class DeliveryRow(Table):
 
     `subject` says what is delivered, so that nothing is queued twice: "object:UID", "result:RUN",
     "priority:EVENT" or "withdrawal:ID". `lane` and `place` keep the order: what is in one lane
-    arrives at a destination by place, and by `id` where the places are equal.
+    arrives at a destination by place, and by `id` where the places are equal. `given_up_by` and
+    `given_up_reason` say who decided that it need not arrive, and why.
     """
 
     __tablename__ = "deliveries"
@@ -333,6 +334,8 @@ class DeliveryRow(Table):
     last_error: Mapped[str] = mapped_column(Text, default="")
     delivered_at: Mapped[datetime | None] = mapped_column(default=None)
     committed_at: Mapped[datetime | None] = mapped_column(default=None)
+    given_up_by: Mapped[str] = mapped_column(String(128), default="", server_default="")
+    given_up_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
 
     study: Mapped[StudyRow] = relationship()
     run: Mapped[AnalysisRunRow | None] = relationship()
@@ -345,6 +348,22 @@ class PausedDestinationRow(Table):
     __tablename__ = "paused_destinations"
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    who: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime]
+
+
+class DestinationEventRow(Table):
+    """What a person decided about a destination. Rows are only ever added.
+
+    `action` is a `triage.store.destinations.Action`.
+    """
+
+    __tablename__ = "destination_events"
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    destination: Mapped[str] = mapped_column(String(64), index=True)
+    action: Mapped[str] = mapped_column(String(16))
     who: Mapped[str] = mapped_column(String(128))
     reason: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime]
@@ -381,9 +400,9 @@ class StudyEventRow(Table):
     """A line in a study's history: what became of it, and why. Rows are only ever added.
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
-    failed, superseded, flagged, delivered, undeliverable, resent, committed, not-committed,
-    conflict, read, unread, purged, forgotten, announced, priors, feedback, shadow. The newest `id`
-    is what open worklists follow.
+    failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
+    not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
+    shadow. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"

@@ -94,4 +94,4 @@ def unread(study_instance_uid: Uid, context: Context) -> Response:
 def status(context: Context) -> Operations:
     """Give the counts of runs and deliveries, the workers, and what is stuck."""
     with context.database.reading() as session:
-        return operations(session, context.now(), context.disk())
+        return operations(session, context.now(), context.disk(), context.settings.destinations)

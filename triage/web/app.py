@@ -27,6 +27,7 @@ from triage.store.files import InstanceFiles
 from triage.web import (
     api,
     code_approvals,
+    deliveries,
     feedback,
     images,
     job_pages,
@@ -90,6 +91,8 @@ def create_app(
     app.include_router(ups.router)
     app.include_router(ups_events.router)
     app.include_router(feedback.router)
+    app.include_router(deliveries.pages)
+    app.include_router(deliveries.api)
     app.include_router(watch.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")

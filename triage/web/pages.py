@@ -14,7 +14,7 @@ from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import person_at
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
-from triage.worklist.operations import DeliveryNotDeadError, operations, resend
+from triage.worklist.operations import operations
 from triage.worklist.queue import PAGE_SIZE, count_worklist, reading_list, recently_read
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
 from triage.worklist.study_view import study_view
@@ -137,19 +137,8 @@ def status(request: Request, context: Context) -> Response:
     """Show the administrator what runs, what waits and what is stuck."""
     now = context.now()
     with context.database.reading() as session:
-        state = operations(session, now, context.disk())
+        state = operations(session, now, context.disk(), context.settings.destinations)
     return _render(request, "status.html", {"state": state, "now": now})
-
-
-@router.post("/deliveries/{delivery_id}/resend", dependencies=[Depends(require_same_origin)])
-def resend_delivery(request: Request, delivery_id: int, context: Context) -> Response:
-    """Give a dead delivery another round of attempts."""
-    try:
-        with context.database.transaction() as session:
-            resend(session, delivery_id, now=context.now())
-    except DeliveryNotDeadError as error:
-        raise HTTPException(409, f"Not sent again: {error}.") from None
-    return _back(request)
 
 
 def _render(request: Request, name: str, content: dict[str, Any]) -> Response:

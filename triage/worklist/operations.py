@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
@@ -10,12 +11,11 @@ from sqlalchemy.orm import Session, joinedload
 
 from triage.core.runs import DeliveryState, RunState
 from triage.core.stages import COUNTING_STAGES
-from triage.settings import ReceiverSettings
-from triage.store import outbox
+from triage.settings import Destination, ReceiverSettings
 from triage.store.alerts import open_alerts
 from triage.store.breaker import parked_models
 from triage.store.disk import DiskLevel, disk_level
-from triage.store.history import is_for_readers, note
+from triage.store.history import is_for_readers
 from triage.store.runs import count_by_state
 from triage.store.tables import (
     AnalysisRunRow,
@@ -24,10 +24,18 @@ from triage.store.tables import (
     StudyRow,
 )
 from triage.store.workers import alive_workers
-from triage.worklist.study_view import DeliveryView, delivery_view
+from triage.worklist.deliveries import (
+    NOT_ARRIVED,
+    DeliveryQuery,
+    DestinationView,
+    ListedDelivery,
+    list_deliveries,
+    list_destinations,
+)
 from triage.worklist.wording import without_series_uids
 
 _SHOWN = 50
+_STUCK_SHOWN = 20  # all are on a page of their own
 _PROBLEMS_OF = timedelta(days=7)
 
 
@@ -51,14 +59,6 @@ class ParkedModel(_View):
     model: str
     reason: str
     tried_again_at: datetime
-
-
-class StuckDelivery(_View):
-    """An object or notice that has not arrived, with the study it belongs to."""
-
-    delivery: DeliveryView
-    role: str
-    study_instance_uid: str
 
 
 class ProblemRun(_View):
@@ -108,14 +108,12 @@ class Operations(_View):
     studies_receiving: int
     workers: tuple[WorkerView, ...]
     parked: tuple[ParkedModel, ...] = ()
-    stuck: tuple[StuckDelivery, ...]
+    destinations: tuple[DestinationView, ...] = ()
+    stuck: tuple[ListedDelivery, ...]
+    not_arrived: int = 0
     problems: tuple[ProblemRun, ...]
     events: tuple[RecentEvent, ...]
     alerts: tuple[AlertView, ...] = ()
-
-
-class DeliveryNotDeadError(Exception):
-    """A delivery was to be sent again that is not dead, or does not exist."""
 
 
 _DISK_SAYS = {
@@ -131,8 +129,19 @@ def disk_view(free_bytes: int, receiver: ReceiverSettings) -> DiskView:
     return DiskView(level=level, free_bytes=free_bytes, text=_DISK_SAYS[level])
 
 
-def operations(session: Session, now: datetime, disk: DiskView | None = None) -> Operations:
-    """Return the state of the whole, the newest first in every list; without shadow models."""
+def operations(
+    session: Session,
+    now: datetime,
+    disk: DiskView | None = None,
+    destinations: Sequence[Destination] = (),
+) -> Operations:
+    """Return the state of the whole, the newest first in every list; without shadow models.
+
+    `destinations` are the configured ones.
+    """
+    stuck = list_deliveries(
+        session, DeliveryQuery(states=NOT_ARRIVED), destinations, limit=_STUCK_SHOWN
+    )
     runs = count_by_state(session)
     counted = select(DeliveryRow.state, func.count()).group_by(DeliveryRow.state)
     deliveries = {row[0]: row[1] for row in session.execute(counted)}
@@ -155,7 +164,9 @@ def operations(session: Session, now: datetime, disk: DiskView | None = None) ->
             for w in alive_workers(session, now)
         ),
         parked=_parked(session),
-        stuck=_stuck(session),
+        destinations=list_destinations(session, destinations),
+        stuck=stuck.entries,
+        not_arrived=stuck.total,
         problems=_problems(session, now),
         events=_newest_events(session),
         alerts=tuple(
@@ -171,25 +182,6 @@ def operations(session: Session, now: datetime, disk: DiskView | None = None) ->
     )
 
 
-def resend(session: Session, delivery_id: int, *, now: datetime) -> None:
-    """Give a dead delivery another round of attempts, and note who could ask: a person.
-
-    Raises:
-        DeliveryNotDeadError: it is not dead (any more), or there is no such delivery.
-    """
-    row = session.get(DeliveryRow, delivery_id)
-    if row is None:
-        raise DeliveryNotDeadError(f"there is no delivery {delivery_id}")
-    if row.state is not DeliveryState.DEAD:
-        raise DeliveryNotDeadError(
-            f"delivery {delivery_id} is {row.state.value}; only a dead one is sent again by hand"
-        )
-    outbox.resend(session, delivery_id, now=now)
-    what = outbox.label_of(row)
-    text = f"{what} to {row.destination} is sent again at a person's request"
-    note(session, row.study_id, "resent", text, at=now, run_id=row.run_id)
-
-
 def _parked(session: Session) -> tuple[ParkedModel, ...]:
     return tuple(
         ParkedModel(
@@ -199,27 +191,6 @@ def _parked(session: Session) -> tuple[ParkedModel, ...]:
         )
         for row in parked_models(session)
         if row.parked_until is not None
-    )
-
-
-def _stuck(session: Session) -> tuple[StuckDelivery, ...]:
-    rows = session.execute(
-        select(DeliveryRow, StudyRow.study_instance_uid)
-        .join(StudyRow, StudyRow.id == DeliveryRow.study_id)
-        .options(joinedload(DeliveryRow.result_object))
-        .where(
-            DeliveryRow.state.in_(
-                (DeliveryState.DEAD, DeliveryState.WAITING, DeliveryState.SENDING)
-            )
-        )
-        .order_by(DeliveryRow.state, DeliveryRow.id.desc())  # "dead" sorts before the others
-        .limit(_SHOWN)
-    )
-    return tuple(
-        StuckDelivery(
-            delivery=delivery_view(delivery), role=outbox.label_of(delivery), study_instance_uid=uid
-        )
-        for delivery, uid in rows
     )
 
 

@@ -31,6 +31,7 @@ from triage.store.tables import (
     StudyEventRow,
     StudyRow,
 )
+from triage.worklist.deliveries import DeliveryView, delivery_view
 from triage.worklist.queue import analyses_of, is_flagged
 from triage.worklist.stacks import SeriesView, series_view
 from triage.worklist.status import StudyStatus, status_of
@@ -89,19 +90,6 @@ class FindingView(_View):
     feedback: tuple[FeedbackView, ...]
 
 
-class DeliveryView(_View):
-    """A result object on its way to a destination."""
-
-    delivery_id: int
-    destination: str
-    state: str
-    attempts: int
-    last_error: str
-    delivered_at: datetime | None
-    committed_at: datetime | None
-    next_attempt_at: datetime
-
-
 class ResultView(_View):
     """An object that a run left."""
 
@@ -131,6 +119,7 @@ class RunView(_View):
     finished_at: datetime | None
     timings_s: dict[str, float]
     results: tuple[ResultView, ...]
+    notices: tuple[DeliveryView, ...]
 
 
 class PriorView(_View):
@@ -180,6 +169,7 @@ class StudyView(_View):
     read_at: datetime | None
     purged_at: datetime | None = None
     purge_reason: str = ""
+    priority_notices: tuple[DeliveryView, ...] = ()
     waiting_s: float
     series: tuple[SeriesView, ...]
     findings: tuple[FindingView, ...]
@@ -200,6 +190,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         return None
     runs = _runs(session, study)
     analyses = analyses_of(session, [study])[study.id]
+    notices = _notices(session, study)
     return StudyView(
         study_instance_uid=study.study_instance_uid,
         patient=_patient(study),
@@ -227,7 +218,8 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         waiting_s=max(0.0, ((study.read_at or now) - study.first_instance_at).total_seconds()),
         series=_series(session, study, runs),
         findings=_findings(session, runs, study),
-        runs=tuple(_run_view(run, study) for run in runs),
+        runs=tuple(_run_view(run, study, notices.get(run.id, ())) for run in runs),
+        priority_notices=tuple(notices.get(None, ())),
         is_prior=study.is_prior,
         priors=_priors(session, study),
         priors_search=_priors_search(session, study),
@@ -330,7 +322,20 @@ def _finding_view(
     )
 
 
-def _run_view(run: AnalysisRunRow, study: StudyRow) -> RunView:
+def _notices(session: Session, study: StudyRow) -> dict[int | None, list[DeliveryView]]:
+    """Return the notices by the run that they tell of; None is what a person has changed."""
+    rows = session.scalars(
+        select(DeliveryRow)
+        .where(DeliveryRow.study_id == study.id, DeliveryRow.result_object_id.is_(None))
+        .order_by(DeliveryRow.id)
+    ).all()
+    notices: dict[int | None, list[DeliveryView]] = {}
+    for row in rows:
+        notices.setdefault(row.run_id, []).append(delivery_view(row))
+    return notices
+
+
+def _run_view(run: AnalysisRunRow, study: StudyRow, notices: Sequence[DeliveryView]) -> RunView:
     return RunView(
         run_id=run.id,
         model=_identity(run),
@@ -347,6 +352,7 @@ def _run_view(run: AnalysisRunRow, study: StudyRow) -> RunView:
         finished_at=run.finished_at,
         timings_s=_numbers(run.timings_s),
         results=tuple(_result_view(row) for row in run.result_objects),
+        notices=tuple(notices),
     )
 
 
@@ -366,20 +372,6 @@ def _result_view(row: ResultObjectRow) -> ResultView:
         size_bytes=row.size_bytes,
         created_at=row.created_at,
         deliveries=tuple(delivery_view(delivery) for delivery in row.deliveries),
-    )
-
-
-def delivery_view(row: DeliveryRow) -> DeliveryView:
-    """Return a delivery as pages state it."""
-    return DeliveryView(
-        delivery_id=row.id,
-        destination=row.destination,
-        state=row.state.value,
-        attempts=row.attempts,
-        last_error=row.last_error,
-        delivered_at=row.delivered_at,
-        committed_at=row.committed_at,
-        next_attempt_at=row.next_attempt_at,
     )
 
 

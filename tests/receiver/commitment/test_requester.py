@@ -32,6 +32,7 @@ from triage.store.commitments import (
     uncommitted_instances,
 )
 from triage.store.database import Database
+from triage.store.delivery_decisions import Decision, resend
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.model_tables import ModelRow
 from triage.store.outbox import (
@@ -39,7 +40,6 @@ from triage.store.outbox import (
     add_result_objects,
     claim_due_delivery,
     mark_delivered,
-    resend,
 )
 from triage.store.studies import record_instance
 from triage.store.tables import (
@@ -458,7 +458,7 @@ def test_result_that_is_not_committed_is_delivered_once_more_and_then_is_a_dead_
     assert len(history(outbox.database, "not-committed")) == 2
     # A person sends it again, and this time the archive commits.
     with outbox.database.transaction() as session:
-        resend(session, outbox.delivery.id, now=outbox.clock())
+        resend(session, outbox.delivery.id, Decision("A. Grey", outbox.clock()))
     outbox.deliver()
     outbox.report(None)
     assert outbox.delivery.committed_at is not None

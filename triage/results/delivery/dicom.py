@@ -10,24 +10,14 @@ from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
-from triage.associations import AssociationError, associate
+from triage.associations import AssociationError, Peer, associate
+from triage.results.delivery.statuses import in_words, is_stored
 from triage.results.errors import DeliveryError
 from triage.settings import DicomDestination
 from triage.store.files import InstanceFiles
 from triage.store.outbox import DueDelivery
 
-_DUPLICATE_SOP_INSTANCE = 0x0111
-_PERMANENT_STATUSES = {
-    0x0117: "the object's UID is invalid to it",
-    0x0122: "it does not support the SOP class",
-    0x0212: "it cannot read the message",
-}
-_PASSING_STATUSES = {
-    0x0110: "processing failed",
-    0x0124: "this AE title is not authorised",
-    0x0210: "duplicate message",
-    0x0211: "it does not know C-STORE",
-}
+_VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 
 
 def store(
@@ -68,6 +58,22 @@ def store(
     _check_status(answer, destination)
 
 
+def reach(peer: Peer, *, calling_ae_title: str) -> str:
+    """Ask an application entity for C-ECHO (DICOM PS3.4 annex A), and return that it answers.
+
+    Raises:
+        AssociationError: it cannot be reached, or refuses us.
+        DeliveryError: it did not answer C-ECHO with success.
+    """
+    contexts = [build_context(_VERIFICATION_SOP_CLASS)]
+    with associate(peer, contexts, calling_ae_title=calling_ae_title) as association:
+        status = association.send_c_echo()
+    where = f"{peer.ae_title} on {peer.host}:{peer.port}"
+    if getattr(status, "Status", None) != 0x0000:
+        raise DeliveryError(f"{where} did not answer C-ECHO with success", is_permanent=False)
+    return f"{peer.ae_title} answers on {peer.host}:{peer.port}{' over TLS' if peer.tls else ''}"
+
+
 def _store(association: Association, dataset: Dataset, destination: DicomDestination) -> Dataset:
     try:
         return association.send_c_store(dataset)
@@ -100,23 +106,11 @@ def _check_status(answer: Dataset, destination: DicomDestination) -> None:
             is_permanent=False,
         )
     status = int(answer.Status)
-    if status == 0x0000 or status & 0xF000 == 0xB000 or status == _DUPLICATE_SOP_INSTANCE:
+    if is_stored(status):
         return
-    words, is_permanent = _in_words(status)
+    words, is_permanent = in_words(status)
     comment = str(answer.get("ErrorComment") or "").strip()
     said = f", saying {comment!r}" if comment else ""
     raise DeliveryError(
         f"{destination.name} answered 0x{status:04X}: {words}{said}", is_permanent=is_permanent
     )
-
-
-def _in_words(status: int) -> tuple[str, bool]:
-    if status in _PERMANENT_STATUSES:
-        return _PERMANENT_STATUSES[status], True
-    if status & 0xFF00 == 0xA700:
-        return "it is out of resources", False
-    if status & 0xFF00 == 0xA900:
-        return "the object does not match its SOP class, it says", True
-    if status & 0xF000 == 0xC000:
-        return "it cannot understand the object", True
-    return _PASSING_STATUSES.get(status, "failure"), False

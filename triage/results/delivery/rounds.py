@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import timedelta
 
+import structlog
+
 from triage.core.backoff import pause_s
 from triage.results.delivery.ways import send_notice, send_object
 from triage.results.errors import DeliveryError
@@ -24,29 +26,39 @@ from triage.store.notices import read_notice
 from triage.store.outbox import (
     DueDelivery,
     claim_due_delivery,
+    is_delivery_due,
     mark_delivered,
     mark_not_delivered,
     queue_priority_notices,
 )
 
+log = structlog.get_logger()
+
 Random = Callable[[], float]
 """Where jitter comes from: a number from 0 up to but not including 1, as `random.random`."""
 
 _LEASE_MARGIN_S = 30.0
+_LONGEST_REQUESTED_WAIT_S = 3600.0
 _WAITS_OF_ONE_ATTEMPT = 4  # connect, associate, store, release
 
 
-def retry_after(attempt: int, settings: ResultSettings, random: Random) -> timedelta:
+def retry_after(
+    attempt: int, settings: ResultSettings, random: Random, requested_s: float | None = None
+) -> timedelta:
     """Return how long to wait after the failed `attempt`, counted from 1.
 
     Doubles from `first_retry_s` up to `longest_retry_s`, then is scattered down to half of that, so
-    that what failed together does not come again together.
+    that what failed together does not come again together. It is never less than the destination
+    asks for (Retry-After, RFC 9110 10.2.3), of which up to an hour counts.
 
     >>> retry_after(3, ResultSettings(first_retry_s=2), random=lambda: 1.0)
     datetime.timedelta(seconds=8)
+    >>> retry_after(3, ResultSettings(first_retry_s=2), random=lambda: 1.0, requested_s=90)
+    datetime.timedelta(seconds=90)
     """
     longest = pause_s(attempt, first_s=settings.first_retry_s, longest_s=settings.longest_retry_s)
-    return timedelta(seconds=longest * (0.5 + 0.5 * random()))
+    wait_s = longest * (0.5 + 0.5 * random())
+    return timedelta(seconds=max(wait_s, min(requested_s or 0.0, _LONGEST_REQUESTED_WAIT_S)))
 
 
 def deliver_next(
@@ -65,6 +77,11 @@ def deliver_next(
     message for the person who can mend it. `destination` and `other_than` choose whose deliveries
     are looked at, see `triage.store.outbox.claim_due_delivery`.
     """
+    with database.reading() as session:  # most rounds find nothing, and need no writer's lock
+        if not is_delivery_due(
+            session, now=clock(), destination=destination, other_than=other_than
+        ):
+            return False
     longest_wait_s = max((d.timeout_s for d in settings.destinations), default=0.0)
     lease = timedelta(seconds=_WAITS_OF_ONE_ATTEMPT * longest_wait_s + _LEASE_MARGIN_S)
     with database.transaction() as session:
@@ -76,9 +93,11 @@ def deliver_next(
     try:
         receiver = _destination_of(due, settings)
         _send(due, receiver, database, files, settings)
-    except DeliveryError as error:
+    except Exception as fault:  # noqa: BLE001 - a fault of ours must not go round for ever
+        error = _as_delivery_error(fault, due)
         is_last = error.is_permanent or due.attempt >= settings.results.maximum_delivery_attempts
-        wait = None if is_last else retry_after(due.attempt, settings.results, random)
+        requested_s = error.retry_after_s
+        wait = None if is_last else retry_after(due.attempt, settings.results, random, requested_s)
         with database.transaction() as session:
             mark_not_delivered(session, due, str(error), retry_after=wait, now=clock())
         return True
@@ -87,6 +106,16 @@ def deliver_next(
         if isinstance(receiver, DicomDestination) and receiver.storage_commitment:
             request_commitment_of_delivery(session, due, now=clock())
     return True
+
+
+def _as_delivery_error(fault: Exception, due: DueDelivery) -> DeliveryError:
+    if isinstance(fault, DeliveryError):
+        return fault
+    # Only where it happened: the words of the fault may hold patient data.
+    log.error("delivery.fault", delivery=due.delivery_id, error=type(fault).__name__)
+    return DeliveryError(
+        f"Triage failed while sending it ({type(fault).__name__}); report this", is_permanent=False
+    )
 
 
 def queue_notices(database: Database, settings: Settings, clock: Clock) -> None:

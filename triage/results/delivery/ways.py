@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from triage.core.notices import Notice
-from triage.results.delivery import dicom
+from triage.results.delivery import dicom, email, folder, stow, webhook
 from triage.results.errors import DeliveryError
-from triage.settings import DicomDestination, NoticeDestination, ObjectDestination, Settings
+from triage.settings import (
+    Destination,
+    DicomDestination,
+    EmailDestination,
+    FolderDestination,
+    NoticeDestination,
+    ObjectDestination,
+    Settings,
+    StowDestination,
+    WebhookDestination,
+)
 from triage.store.files import InstanceFiles
 from triage.store.outbox import DueDelivery
 
@@ -20,10 +30,10 @@ def send_object(
     """
     if isinstance(destination, DicomDestination):
         dicom.store(due, destination, files, calling_ae_title=settings.receiver.ae_title)
+    elif isinstance(destination, StowDestination):
+        stow.store(due, destination, files)
     else:
-        raise DeliveryError(
-            f"{destination.name}: objects cannot be sent by {destination.kind}", is_permanent=True
-        )
+        folder.store(due, destination, files)
 
 
 def send_notice(notice: Notice, destination: NoticeDestination, settings: Settings) -> None:
@@ -32,7 +42,34 @@ def send_notice(notice: Notice, destination: NoticeDestination, settings: Settin
     Raises:
         DeliveryError: the destination did not take it; the message says why.
     """
-    del notice, settings
+    link = settings.link_to(notice.study.study_instance_uid)
+    if isinstance(destination, WebhookDestination):
+        webhook.post(notice, destination, link)
+    elif isinstance(destination, EmailDestination):
+        email.send(notice, destination, link)
+    else:
+        raise DeliveryError(
+            f"{destination.name}: notices cannot be sent by {destination.kind}", is_permanent=True
+        )
+
+
+def reach(destination: Destination, settings: Settings) -> str:
+    """Ask a destination whether it could take something, without sending it anything.
+
+    Raises:
+        AssociationError: an archive cannot be reached, or refuses us.
+        DeliveryError: it could not; the message says why and what to do.
+    """
+    if isinstance(destination, DicomDestination):
+        return dicom.reach(destination, calling_ae_title=settings.receiver.ae_title)
+    if isinstance(destination, StowDestination):
+        return stow.reach(destination)
+    if isinstance(destination, FolderDestination):
+        return folder.reach(destination)
+    if isinstance(destination, WebhookDestination):
+        return webhook.reach(destination)
+    if isinstance(destination, EmailDestination):
+        return email.reach(destination)
     raise DeliveryError(
-        f"{destination.name}: notices cannot be sent by {destination.kind}", is_permanent=True
+        f"{destination.name}: {destination.kind} cannot be checked", is_permanent=True
     )

@@ -111,6 +111,7 @@ export function handleFeedback(onDone) {
     try {
       await post(form.getAttribute("action"), new FormData(form, event.submitter));
       toast("Noted.");
+      form.reset();
     } catch (error) {
       toast(`Nothing was noted: ${error.message}`);
     }
@@ -125,7 +126,7 @@ export function replaceParts(fresh) {
   const changed = [];
   for (const part of document.querySelectorAll("[data-live][id]")) {
     const newer = fresh.getElementById(part.id);
-    if (!newer || shown.get(part.id) === newer.innerHTML) continue;
+    if (!newer || shown.get(part.id) === newer.innerHTML || isBeingWrittenIn(part)) continue;
     shown.set(part.id, newer.innerHTML);
     part.className = newer.className;
     part.replaceChildren(...newer.childNodes);
@@ -133,6 +134,11 @@ export function replaceParts(fresh) {
   }
   writeTimes();
   return changed;
+}
+
+/** Whether somebody is giving a reason there; it would be lost. */
+function isBeingWrittenIn(part) {
+  return [...part.querySelectorAll("details[open] input")].some((input) => input.value !== input.defaultValue);
 }
 
 writeTimes();
