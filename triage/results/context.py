@@ -29,7 +29,17 @@ ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial
 """Algorithm family, DICOM PS3.16 CID 7162."""
 
 _FIRST_SERIES_NUMBER = 9000
-_SERIES_NUMBER_OFFSETS: dict[ResultKind, int] = {"seg": 1, "sr": 2, "heat-map": 3}
+_SERIES_NUMBER_OFFSETS: dict[ResultKind, int] = {
+    "seg": 1,
+    "sr": 2,
+    "heat-map": 3,
+    "key-objects": 4,
+    "presentation-state": 5,
+    "parametric-map": 6,
+    "secondary-capture": 7,
+    "rtstruct": 8,
+    "pdf": 9,
+}
 _LONG_STRING = 64  # the VR LO, DICOM PS3.5 6.2
 
 

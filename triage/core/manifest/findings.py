@@ -107,7 +107,17 @@ class FindingSpec(Part):
         return self
 
 
-ResultKind = Literal["seg", "sr", "heat-map"]
+ResultKind = Literal[
+    "seg",
+    "sr",
+    "heat-map",
+    "key-objects",
+    "presentation-state",
+    "parametric-map",
+    "secondary-capture",
+    "rtstruct",
+    "pdf",
+]
 
 
 class ResultSpec(Part):
