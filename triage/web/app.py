@@ -26,7 +26,8 @@ from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web import (
     api,
-    deliveries,
+    deliveries_api,
+    delivery_pages,
     feedback,
     images,
     model_pages,
@@ -79,8 +80,8 @@ def create_app(
     app.include_router(model_pages.router)
     app.include_router(stow.router)
     app.include_router(feedback.router)
-    app.include_router(deliveries.pages)
-    app.include_router(deliveries.api)
+    app.include_router(deliveries_api.router)
+    app.include_router(delivery_pages.router)
     app.include_router(watch.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
