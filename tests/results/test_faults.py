@@ -12,9 +12,12 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
+from sqlalchemy import update
+from structlog.testing import capture_logs
 
 from tests.orthanc import Orthanc
 from tests.results.mail_server import MailServer, mail_server
+from tests.results.outbox_scenes import history
 from tests.results.outgoing import outgoing
 from tests.results.test_email_delivery import team_at
 from tests.results.test_stow_delivery import archive_at, failed
@@ -24,6 +27,7 @@ from tests.tools import PROJECT, ManualClock, find_free_port, wait_until
 from triage.settings import DicomDestination, FolderDestination, StowDestination
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.model_tables import ModelRow
 from triage.worklist.deliveries import NOT_ARRIVED, DeliveryQuery, list_deliveries
 
 
@@ -142,3 +146,57 @@ def test_objects_by_stow_are_in_the_archive_as_they_were_sent(
     assert out.states() == ["delivered", "delivered"]
     files = {path.read_bytes() for path in InstanceFiles(tmp_path / "data").root.rglob("*.dcm")}
     assert {running_orthanc.file_of(uid) for uid in out.uids} == files
+
+
+def test_a_damaged_file_is_a_dead_letter(
+    sqlite_database: Database, tmp_path: Path, clock: ManualClock
+) -> None:
+    folder = FolderDestination(name="share", kind="folder", path=tmp_path)
+    archive = DicomDestination(name="archive", ae_title="A", host="127.0.0.1", port=9)
+    out = outgoing(sqlite_database, tmp_path, clock, archive, folder)
+    for file in out.files.root.rglob("*.dcm"):
+        file.write_bytes(b"what the disk has left of it" * 100)
+    out.deliver_all()
+    assert out.states() == ["dead"] * 4
+    assert {row.last_error for row in out.rows()} == {"its file in the store is damaged"}
+
+
+def test_a_fault_of_ours_ends_as_a_dead_letter_and_tells_the_log_nothing_of_the_patient(
+    sqlite_database: Database, tmp_path: Path, clock: ManualClock
+) -> None:
+    out = outgoing(
+        sqlite_database,
+        tmp_path,
+        clock,
+        ris_at(WebServer(9, "http")),
+        maximum_delivery_attempts=2,
+    )
+    with sqlite_database.transaction() as session:
+        session.execute(update(ModelRow).values(manifest={"title": "Muster^Anna"}))
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert out.deliver()
+            clock.advance(60)
+    assert out.states() == ["dead"]
+    assert out.last_error() == "Triage failed while sending it (ValidationError); report this"
+    assert [line["error"] for line in logs if line["event"] == "delivery.fault"] == [
+        "ValidationError"
+    ] * 2
+    assert "Muster" not in repr(logs)
+
+
+def test_what_a_destination_said_is_not_kept_in_the_history(
+    sqlite_database: Database, tmp_path: Path, clock: ManualClock
+) -> None:
+    out = outgoing(sqlite_database, tmp_path, clock, ris_at(WebServer(9, "http")))
+    with web_server() as server:
+        said = b"Muster^Anna is unknown"
+        server.replies = [Reply(422, {"Content-Type": "text/plain"}, said)]
+        out.configure(ris_at(server))
+        out.deliver()
+    assert out.last_error().endswith(", saying 'Muster^Anna is unknown'")
+    [line] = history(sqlite_database, "undeliverable")
+    assert line == (
+        "Result notice was not taken by ris: ris answered HTTP 422: it understands the form and "
+        "refuses the content"
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.certificates import Authority
 from tests.results.outgoing import Outgoing, outgoing
@@ -200,6 +201,21 @@ def test_the_archive_says_when_it_wants_it_again(
         out.configure(archive_at(server))
         out.deliver()
     assert out.rows()[0].next_attempt_at == clock() + timedelta(seconds=wait_s)
+
+
+def test_a_warning_is_in_the_log(
+    sqlite_database: Database, tmp_path: Path, clock: ManualClock
+) -> None:
+    out = scene(sqlite_database, tmp_path, clock)
+    stored = {"00081196": {"vr": "US", "Value": [0xB000]}}
+    body = json.dumps({"00081199": {"vr": "SQ", "Value": [stored]}}).encode()
+    with web_server() as server, capture_logs() as logs:
+        server.replies = [Reply(202, DICOM_JSON, body)]
+        out.configure(archive_at(server))
+        out.deliver()
+    assert out.states()[0] == "delivered"
+    [line] = [line for line in logs if line["event"] == "stow.warning"]
+    assert (line["destination"], line["reason"]) == ("archive", "0xB000")
 
 
 def test_a_redirect_is_not_followed(

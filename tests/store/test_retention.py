@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from tests.store.rows import add_model, received
 from tests.tools import ManualClock, archive_named
@@ -500,6 +500,8 @@ def test_patient_data_are_forgotten_later_and_come_back_with_the_images(
 ) -> None:
     files = hospital.study()
     hospital.study("1.2.4")
+    with hospital.database.transaction() as session:
+        session.execute(update(DeliveryRow).values(last_error="no room for Doe^Jane"))
     hospital.clock.advance(DAY_S)
     retention = {"read_days": 1, "forget_patient_days": 5}
     hospital.purge(**retention)
@@ -519,6 +521,8 @@ def test_patient_data_are_forgotten_later_and_come_back_with_the_images(
             .where(SeriesRow.study_id == hospital.row().id)
         )
         assert all(not one for one in headers)
+        said = select(DeliveryRow.last_error).where(DeliveryRow.study_id == hospital.row().id)
+        assert set(session.scalars(said)) == {""}  # what a destination said may name the patient
         assert len(session.scalars(select(FindingRow)).all()) == 2
     hospital.receive("1.2.3", 1)
     assert hospital.row().patient.name == "Doe^Jane"

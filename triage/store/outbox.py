@@ -26,6 +26,8 @@ from triage.store.tables import (
 )
 
 _MOST_EVENTS = 100
+SAYING = ", saying "
+"""What stands in an error before the words of the destination."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,7 +450,8 @@ def mark_not_delivered(
         row.next_attempt_at = now + retry_after
         return
     row.state = DeliveryState.DEAD
-    text = f"{due.label} was not taken by {due.destination}: {error}"
+    # Not the words of the other side: they may name the patient, and the history is never deleted.
+    text = f"{due.label} was not taken by {due.destination}: {error.partition(SAYING)[0]}"
     note(session, due.study_id, "undeliverable", text, at=now, run_id=due.run_id)
 
 

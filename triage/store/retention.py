@@ -290,6 +290,9 @@ def forget_patient(
     of_study = InstanceRow.series_id.in_([one.id for one in series])
     _mark_instances(session, of_study, now)
     session.execute(update(InstanceRow).where(of_study).values(headers={}))
+    # What a destination answered may name the patient.
+    deliveries = update(DeliveryRow).where(DeliveryRow.study_id == study.id)
+    session.execute(deliveries.values(last_error=""))
     for one in series:
         one.description = ""
     study.accession_number = study.description = study.study_date = study.study_time = ""

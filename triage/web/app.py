@@ -27,7 +27,8 @@ from triage.store.files import InstanceFiles
 from triage.web import (
     api,
     code_approvals,
-    deliveries,
+    deliveries_api,
+    delivery_pages,
     feedback,
     images,
     job_pages,
@@ -91,8 +92,8 @@ def create_app(
     app.include_router(ups.router)
     app.include_router(ups_events.router)
     app.include_router(feedback.router)
-    app.include_router(deliveries.pages)
-    app.include_router(deliveries.api)
+    app.include_router(deliveries_api.router)
+    app.include_router(delivery_pages.router)
     app.include_router(watch.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")

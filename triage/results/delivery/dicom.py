@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
@@ -15,7 +16,7 @@ from triage.results.delivery.statuses import in_words, is_stored
 from triage.results.errors import DeliveryError
 from triage.settings import DicomDestination
 from triage.store.files import InstanceFiles
-from triage.store.outbox import DueDelivery
+from triage.store.outbox import SAYING, DueDelivery
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 
@@ -93,6 +94,8 @@ def _read(path: Path) -> Dataset:
         return dcmread(path)
     except FileNotFoundError as error:
         raise DeliveryError("its file is no longer in the store", is_permanent=True) from error
+    except InvalidDicomError as error:
+        raise DeliveryError("its file in the store is damaged", is_permanent=True) from error
     except OSError as error:
         raise DeliveryError(f"its file cannot be read: {error}", is_permanent=False) from error
 
@@ -110,7 +113,7 @@ def _check_status(answer: Dataset, destination: DicomDestination) -> None:
         return
     words, is_permanent = in_words(status)
     comment = str(answer.get("ErrorComment") or "").strip()
-    said = f", saying {comment!r}" if comment else ""
+    said = f"{SAYING}{comment!r}" if comment else ""
     raise DeliveryError(
         f"{destination.name} answered 0x{status:04X}: {words}{said}", is_permanent=is_permanent
     )

@@ -16,6 +16,7 @@ from triage.results.delivery.redaction import without_patient
 from triage.results.errors import DeliveryError
 from triage.settings import EmailDestination
 from triage.store.clock import Clock, system_clock
+from triage.store.outbox import SAYING
 from triage.tls import TlsError, failure_in_words, web_context
 
 _REFUSED_FOR_GOOD = 500
@@ -91,7 +92,7 @@ def _session(destination: EmailDestination) -> Iterator[smtplib.SMTP]:
         raise _refused(destination, error.recipients) from error
     except smtplib.SMTPResponseException as error:
         raise DeliveryError(
-            f"{where} answered {error.smtp_code}: {_printable(error.smtp_error)}",
+            f"{where} answered {error.smtp_code}{SAYING}{_printable(error.smtp_error)!r}",
             is_permanent=error.smtp_code >= _REFUSED_FOR_GOOD,
         ) from error
     except smtplib.SMTPNotSupportedError as error:
@@ -139,12 +140,11 @@ def _in_words(error: OSError) -> str:
 def _refused(
     destination: EmailDestination, recipients: Mapping[str, tuple[int, bytes]]
 ) -> DeliveryError:
-    said = "; ".join(
-        f"{address}: {code} {_printable(words)}" for address, (code, words) in recipients.items()
-    )
+    codes = ", ".join(f"{address} ({code})" for address, (code, _) in recipients.items())
+    words = next(words for _, words in recipients.values())
     return DeliveryError(
         f"{destination.name} refused {len(recipients)} of {len(destination.recipients)} "
-        f"recipients: {said}",
+        f"recipients: {codes}{SAYING}{_printable(words)!r}",
         is_permanent=any(code >= _REFUSED_FOR_GOOD for code, _ in recipients.values()),
     )
 

@@ -89,11 +89,13 @@ def path_in(destination: FolderDestination, source: Path, *, role: str) -> Path:
     """Return where the object in the file `source` goes, below the folder.
 
     Raises:
-        DeliveryError: the file is no DICOM file.
+        DeliveryError: the file is damaged, or cannot be read.
     """
     try:
         header = dcmread(source, stop_before_pixels=True, specific_tags=list(_KEYWORDS.values()))
-    except (InvalidDicomError, OSError) as error:
+    except InvalidDicomError as error:
+        raise DeliveryError("its file in the store is damaged", is_permanent=True) from error
+    except OSError as error:
         raise DeliveryError(f"its file cannot be read: {error}", is_permanent=False) from error
     values = {name: as_name(str(header.get(word) or "")) for name, word in _KEYWORDS.items()}
     return Path(destination.template.format(**values, role=as_name(role)))

@@ -15,6 +15,7 @@ import httpx
 
 from triage.results.errors import DeliveryError
 from triage.settings import FhirDestination, StowDestination, WebhookDestination
+from triage.store.outbox import SAYING
 from triage.tls import TlsError, failure_in_words, web_context
 
 HttpDestination = StowDestination | FhirDestination | WebhookDestination
@@ -186,7 +187,7 @@ def _said(answer: Answer) -> str:
     if kind != "text/plain" and not kind.endswith("json"):
         return ""
     words = " ".join(answer.body[: 4 * _MOST_SAID].decode(errors="replace").split())
-    return f", saying {words[:_MOST_SAID]!r}" if words else ""
+    return f"{SAYING}{words[:_MOST_SAID]!r}" if words else ""
 
 
 def _own_version() -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import structlog
+
 from triage.results.delivery.over_http import Answer, ask, refusal
 from triage.results.delivery.statuses import in_words
 from triage.results.errors import DeliveryError
@@ -16,10 +18,15 @@ from triage.settings import StowDestination
 from triage.store.files import InstanceFiles
 from triage.store.outbox import DueDelivery
 
+log = structlog.get_logger()
+
 _FAILED_SOP_SEQUENCE = "00081198"
 _OTHER_FAILURES_SEQUENCE = "0008119A"
+_REFERENCED_SOP_SEQUENCE = "00081199"
 _FAILURE_REASON = "00081197"
+_WARNING_REASON = "00081196"
 _DUPLICATES = frozenset({0x0111, 0xB00E})  # the second is what Microsoft's DICOM service says
+_PROCESSING_FAILURE = 0x0110
 _OK, _ACCEPTED, _CONFLICT = 200, 202, 409
 _CHUNK_BYTES = 256 * 1024
 _NO_STUDY = "2.25.0"  # nobody's: the question is what matters
@@ -105,33 +112,34 @@ def _check(answer: Answer, destination: StowDestination) -> None:
         )
     if not answer.is_success:
         raise refusal(destination, answer)
-    if answer.status == _ACCEPTED and not _is_readable(answer):
+    if answer.status == _ACCEPTED and not _content(answer):
         raise DeliveryError(
             f"{destination.name} answered HTTP 202, and not what became of the object",
             is_permanent=False,
         )
+    for item in _items(answer, _REFERENCED_SOP_SEQUENCE):
+        if warning := _number(item, _WARNING_REASON):
+            # Stored, but not as sent: it may have coerced the Patient ID, for example.
+            log.warning("stow.warning", destination=destination.name, reason=f"0x{warning:04X}")
 
 
 def _failure_reasons(answer: Answer) -> list[int]:
     """Return the Failure Reasons (0008,1197) of the answer, 0x0110 where one says none."""
-    content = _content(answer)
-    failed: list[Any] = []
-    for tag in (_FAILED_SOP_SEQUENCE, _OTHER_FAILURES_SEQUENCE):
-        element = content.get(tag)
-        if isinstance(element, dict) and isinstance(element.get("Value"), list):
-            failed += element["Value"]
-    return [_reason(item) for item in failed]
+    failed = (*_items(answer, _FAILED_SOP_SEQUENCE), *_items(answer, _OTHER_FAILURES_SEQUENCE))
+    return [_number(item, _FAILURE_REASON) or _PROCESSING_FAILURE for item in failed]
 
 
-def _reason(item: Any) -> int:
+def _items(answer: Answer, tag: str) -> list[Any]:
+    element = _content(answer).get(tag)
+    items = element.get("Value") if isinstance(element, dict) else None
+    return items if isinstance(items, list) else []
+
+
+def _number(item: Any, tag: str) -> int | None:
     try:
-        return int(item[_FAILURE_REASON]["Value"][0])
+        return int(item[tag]["Value"][0])
     except (KeyError, IndexError, TypeError, ValueError):
-        return 0x0110
-
-
-def _is_readable(answer: Answer) -> bool:
-    return bool(_content(answer))
+        return None
 
 
 def _content(answer: Answer) -> dict[str, Any]:
