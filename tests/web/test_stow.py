@@ -95,7 +95,11 @@ def test_every_instance_is_stored_and_named_in_the_answer(
     assert answer.headers["content-type"] == "application/dicom+json"
     assert uids_in(answer, "00081199") == sorted([one.SOPInstanceUID, two.SOPInstanceUID])
     assert "00081198" not in answer.json()
-    assert "00081190" not in answer.text  # nothing can be retrieved from here
+    url = answer.json()["00081199"]["Value"][0]["00081190"]["Value"][0]
+    assert client.get(url, headers={"Accept": "application/dicom"}).content in (
+        file_of(one),
+        file_of(two),
+    )
     assert stored(sqlite_database) == sorted([one.SOPInstanceUID, two.SOPInstanceUID])
 
 

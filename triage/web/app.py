@@ -26,6 +26,8 @@ from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web import api, feedback, images, model_pages, models_api, pages, stow, watch
 from triage.web.context import WebContext
+from triage.web.dicomweb.access import READING
+from triage.web.dicomweb.routes import reading_routes
 from triage.web.live import LiveUpdates
 from triage.web.rendering import HERE, templates
 from triage.web.security import KnownHost, SecurityHeaders
@@ -68,6 +70,7 @@ def create_app(
     app.include_router(models_api.router)
     app.include_router(model_pages.router)
     app.include_router(stow.router)
+    app.include_router(reading_routes(READING))
     app.include_router(feedback.router)
     app.include_router(watch.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
@@ -104,7 +107,9 @@ def _invalid(request: Request, error: Exception) -> Response:
     if in_body:
         detail = "; ".join(f"{name}: {said}" for name, said in sorted(in_body.items()))
         return _say(request, 422, detail, min(in_body))
-    return _say(request, 422, f"This address is not valid ({', '.join(sorted(wrong))}).")
+    # DICOMweb has a status of its own for it (DICOM PS3.18 table 8.5-1).
+    status = 400 if request.url.path.startswith("/dicom-web/") else 422
+    return _say(request, status, f"This address is not valid ({', '.join(sorted(wrong))}).")
 
 
 def _database_away(request: Request, error: Exception) -> Response:
