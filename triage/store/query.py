@@ -176,6 +176,9 @@ def _joined(level: Level) -> Select[Any]:
         return statement.join(PatientRow, PatientRow.id == StudyRow.patient_id).where(
             or_(StudyRow.purged_at.is_(None), _has_a_file())
         )
+    if level is Level.SERIES:
+        of_series = select(InstanceRow.id).where(InstanceRow.series_id == SeriesRow.id)
+        statement = statement.where(exists(of_series.where(InstanceRow.purged_at.is_(None))))
     if level is Level.IMAGE:
         statement = statement.join(SeriesRow, SeriesRow.id == InstanceRow.series_id).where(
             InstanceRow.conflicts_with.is_(None), InstanceRow.purged_at.is_(None)
@@ -336,7 +339,11 @@ def _add_counts(session: Session, query: Query, page: dict[int, dict[str, Any]])
             .select_from(InstanceRow)
             .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
             .join(StudyRow, StudyRow.id == SeriesRow.study_id)
-            .where(owner.in_(page), InstanceRow.conflicts_with.is_(None))
+            .where(
+                owner.in_(page),
+                InstanceRow.conflicts_with.is_(None),
+                InstanceRow.purged_at.is_(None),
+            )
         )
         if keyword.startswith("NumberOf"):
             rows = session.execute(
