@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 from pydicom.dataset import Dataset
 
@@ -74,8 +76,7 @@ def test_viewer_has_its_own_port_files_and_headers(hospital: Hospital, folder: P
             assert answer.headers["cross-origin-embedder-policy"] == "require-corp"
             policy = answer.headers["content-security-policy"]
             assert "connect-src 'self' blob: data:;" in policy
-            assert "'unsafe-eval'" not in policy
-            assert "'sha256-" in policy
+            assert "script-src 'self' 'unsafe-eval' 'sha256-" in policy
         assert viewer.get("/").text == viewer.get("/viewer").text == _INDEX
         assert "/dicom-web" in viewer.get("/app-config.js").text
         assert viewer.get("/missing.js").status_code == 404
@@ -192,17 +193,13 @@ def browsing() -> Iterator[Page]:
         browser.close()
 
 
-def is_drawn(page: Page) -> bool:
-    """Return whether a colour lies over the grey image."""
+def coloured_pixels(page: Page) -> int:
+    """Return how many pixels of the image have a colour: what is not grey is laid over it."""
     picture = page.locator(".cornerstone-canvas").first.screenshot()
-    import io
-
-    from PIL import Image
-
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
-    middle = pixels[pixels.shape[0] // 4 : -pixels.shape[0] // 4]
-    coloured = np.ptp(middle, axis=2) > 40
-    return bool(coloured.sum() > 2000)
+    rows, columns = pixels.shape[:2]
+    middle = pixels[rows // 4 : -rows // 4, columns // 4 : -columns // 4]
+    return int((np.ptp(middle, axis=2) > 40).sum())
 
 
 def test_ohif_shows_images_segmentation_and_report(
@@ -220,13 +217,14 @@ def test_ohif_shows_images_segmentation_and_report(
         link = page.get_by_role("link", name="Open in OHIF").get_attribute("href")
         assert link == f"{viewer}/viewer?StudyInstanceUIDs={study}"
         asked.clear()
-        page.goto(link.replace("/viewer?", "/segmentation?"))
+        page.goto(link)
         for modality in ("CT", "SEG", "SR"):
             expect(page.get_by_text(modality, exact=True).first).to_be_visible(timeout=60_000)
-        page.screenshot(path=tmp_path / "first.png")
+        page.get_by_role("button", name="Confirm and hide").click()
+        assert coloured_pixels(page) == 0
         page.get_by_text("SEG", exact=True).first.dblclick()
-        expect(page.get_by_text("Hemorrhage").first).to_be_visible(timeout=60_000)
-        wait_until(lambda: is_drawn(page), "the segment is drawn", timeout_s=60)
+        wait_until(lambda: coloured_pixels(page) > 2000, "the segment is drawn", timeout_s=60)
+        page.get_by_role("tab").first.click() if False else None
         page.screenshot(path=tmp_path / "segment.png")
     elsewhere = [url for url in asked if not url.startswith((viewer, "blob:", "data:"))]
     assert elsewhere == []

@@ -1,7 +1,7 @@
 """The OHIF viewer on an origin of its own: its files, its configuration, and our DICOMweb.
 
-Its assets are addressed from the root, so it has a port of its own. What it shows of a patient comes
-from that port and from nowhere else, and its pages may talk to nobody else.
+Its assets are addressed from the root, so it has a port of its own. What it shows of a patient
+comes from that port and from nowhere else, and its pages may talk to nobody else.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ window.config = {
   routerBasename: null,
   extensions: [],
   modes: [],
-  customizationService: {},
+  // No guided tour: it lies over the images of whoever opens the first study.
+  customizationService: [{ 'ohif.tours': { $set: [] } }],
   showStudyList: true,
   maxNumberOfWebWorkers: 3,
   showWarningMessageForCrossOrigin: true,
@@ -155,13 +156,15 @@ def _headers(folder: Path) -> Mapping[str, str]:
     """Return what every answer of the viewer's port carries.
 
     COOP and COEP isolate the page, so that its workers may share memory. It runs its own scripts
-    only: those of its files, and those that stand in its page, by their digests.
+    only: those of its files, and those that stand in its page, by their digests. What comes from
+    elsewhere is neither loaded nor told anything.
     """
     scripts = _INLINE_SCRIPT.findall((folder / "index.html").read_bytes())
     digests = [base64.b64encode(hashlib.sha256(one).digest()).decode() for one in scripts]
     policy = (
         "default-src 'none'",
-        " ".join(("script-src 'self' 'wasm-unsafe-eval'", *(f"'sha256-{d}'" for d in digests))),
+        # Its reader of segmentations compiles functions from text (ndarray).
+        " ".join(("script-src 'self' 'unsafe-eval'", *(f"'sha256-{d}'" for d in digests))),
         "worker-src 'self' blob:",
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' blob: data:",
