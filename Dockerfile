@@ -1,3 +1,8 @@
+# The OHIF viewer: static files, fetched by npm.
+FROM node:20-slim AS viewer
+COPY deploy/viewer.sh /
+RUN /viewer.sh /viewer
+
 # One image for every part of Triage: the command decides which part a container is.
 FROM python:3.11-slim-bookworm
 
@@ -21,10 +26,12 @@ COPY triage triage
 COPY flows flows
 COPY model_registry model_registry
 RUN pip install --no-deps .
+COPY --from=viewer /viewer viewer
 
 USER triage
 ENV TRIAGE_DATA_DIRECTORY=/data \
-    TRIAGE_MODEL_REGISTRY=/opt/triage/model_registry
+    TRIAGE_MODEL_REGISTRY=/opt/triage/model_registry \
+    TRIAGE_VIEWER__PATH=/opt/triage/viewer
 VOLUME /data
 ENTRYPOINT ["triage"]
 CMD ["--help"]

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format lock shipped train evaluate benchmarks clean
+.PHONY: help demo up viewer test check format lock shipped train evaluate benchmarks clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ demo: $(VENV)/.runtime ## a small hospital on simulated studies (ARGS=--exit end
 
 up: $(VENV)/.runtime ## run Triage on this machine
 	@$(BIN)/triage up $(ARGS)
+
+viewer: ## fetch the OHIF viewer with npm, which `triage web` then serves
+	@deploy/viewer.sh var/viewer
 
 check: $(VENV)/.dev ## format, lint, types, layers
 	@$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless
 from sqlalchemy import select
@@ -95,7 +96,9 @@ def test_every_instance_is_stored_and_named_in_the_answer(
     assert answer.headers["content-type"] == "application/dicom+json"
     assert uids_in(answer, "00081199") == sorted([one.SOPInstanceUID, two.SOPInstanceUID])
     assert "00081198" not in answer.json()
-    assert "00081190" not in answer.text  # nothing can be retrieved from here
+    url = answer.json()["00081199"]["Value"][0]["00081190"]["Value"][0]
+    retrieved = client.get(url, headers={"Accept": "application/dicom"}).content
+    assert dcmread(io.BytesIO(retrieved)) in (one, two)
     assert stored(sqlite_database) == sorted([one.SOPInstanceUID, two.SOPInstanceUID])
 
 

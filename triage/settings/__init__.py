@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -320,6 +321,40 @@ class StowSettings(Section):
     """The largest instance, in MB; a larger one of a request is not stored, the others are."""
 
 
+class DicomwebSettings(Section):
+    """`[dicomweb]`: QIDO-RS and WADO-RS, reading over HTTP, at `/dicom-web` of the pages."""
+
+    enabled: bool = True
+    """Whether what is held can be searched and retrieved over HTTP."""
+    authorization: str = ""
+    """The value that the Authorization header must have, such as `Bearer …`; empty is that of
+    `[stow]`, and lets all in where that is empty too."""
+
+
+class ViewerSettings(Section):
+    """`[viewer]`: the OHIF viewer, served by `triage web` on a port of its own.
+
+    It is served where its files are, which `make viewer` fetches.
+    """
+
+    enabled: bool = True
+    """Whether it is served where its files are there."""
+    port: Port = 8081
+    """Its port, on the address of `[web]`."""
+    path: Path = Path("var/viewer")
+    """The folder of its files."""
+    url: str = ""
+    """Its address in browsers, where that is another one than the pages' host with `port`, behind
+    a proxy for example. It must be the root of a host name or port."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_root(cls, url: str) -> str:
+        if url and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+/?", url):
+            raise ValueError("must be like https://viewer.example.org, without a path")
+        return url.rstrip("/")
+
+
 class WatchedFolderSettings(Section):
     """`[watched_folder]`: a folder whose DICOM files are taken in; watched by `triage receive`."""
 
@@ -579,6 +614,8 @@ class Settings(BaseSettings):
     tls: TlsSettings = TlsSettings()
     retention: RetentionSettings = RetentionSettings()
     stow: StowSettings = StowSettings()
+    dicomweb: DicomwebSettings = DicomwebSettings()
+    viewer: ViewerSettings = ViewerSettings()
     watched_folder: WatchedFolderSettings = WatchedFolderSettings()
     priors: PriorsSettings = PriorsSettings()
     query: QuerySettings = QuerySettings()
@@ -596,6 +633,8 @@ class Settings(BaseSettings):
             raise ValueError("trust.approvers needs web.user_header, which says who somebody is")
         if not self.receiver.plain and self.receiver.tls_port is None:
             raise ValueError("receiver.plain is off, so receiver.tls_port must be set")
+        if self.viewer.enabled and self.viewer.port == self.web.port:
+            raise ValueError("viewer.port and web.port must differ; change one of them")
         if self.receiver.tls_port is not None and self.tls.certificate is None:
             raise ValueError("receiver.tls_port needs tls.certificate and tls.private_key")
         if self.receiver.plain and self.receiver.tls_port == self.receiver.port:
@@ -624,6 +663,11 @@ class Settings(BaseSettings):
         """The forms of SEG that destinations ask for, beside the store's own."""
         asked = (d.segmentation_form for d in self.destinations if isinstance(d, ObjectDestination))
         return tuple(dict.fromkeys(form for form in asked if form is not None))
+
+    @property
+    def dicomweb_authorization(self) -> str:
+        """The Authorization header that a program needs to read over HTTP; empty needs none."""
+        return self.dicomweb.authorization or self.stow.authorization
 
     @property
     def archives(self) -> tuple[DicomDestination, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydicom.datadict import dictionary_VM, dictionary_VR
 from sqlalchemy import ColumnElement, Select, exists, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from triage.core.query import UNIQUE_KEYS, Level, Query, QueryError
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
@@ -57,6 +57,12 @@ _SERIES_HEADERS = (
     "StationName",
     "Laterality",
 )
+_HEADERS: dict[Level, tuple[str, ...]] = {
+    Level.PATIENT: (),
+    Level.STUDY: _STUDY_HEADERS,
+    Level.SERIES: (*_STUDY_HEADERS, *_SERIES_HEADERS),
+    Level.IMAGE: IMAGE_HEADER_KEYWORDS,
+}
 _IDS: dict[Level, InstrumentedAttribute[int]] = {
     Level.PATIENT: PatientRow.id,
     Level.STUDY: StudyRow.id,
@@ -79,24 +85,48 @@ class TooManyInstancesError(QueryError):
     """More instances match than one retrieval can carry."""
 
 
-def find(database: Database, query: Query) -> Iterator[dict[str, Any]]:
+def find(
+    database: Database, query: Query, *, skipped: int = 0, newest_first: bool = False
+) -> Iterator[dict[str, Any]]:
     """Give the matches of `query`, read in pages: each the values of its keys, by keyword.
 
     Keys that are not supported at the level are left out (DICOM PS3.4 C.4.1.1.3.2). Results that
     Triage made are among the matches; conflicting duplicates are not.
 
+    Args:
+        database: what is asked.
+        query: level and keys.
+        skipped: how many of the first matches are left out.
+        newest_first: give what came last first, instead of in the order of arrival.
+
     Raises:
         QueryError: a key has a value that no attribute of its VR can have.
     """
-    after = 0
+    after: int | None = None
     while True:
+        place = _Place(after, skipped if after is None else 0, newest_first)
         with database.reading() as session:
-            page = _page(session, query, after, is_sqlite=database.is_sqlite)
+            page = _page(session, query, place, is_sqlite=database.is_sqlite)
         for key, values in page:
             after = key
             yield values
         if len(page) < PAGE_SIZE:
             return
+
+
+def returned_keywords(level: Level) -> frozenset[str]:
+    """Return the keywords of the attributes that a match at `level` can have."""
+    columns = {k for at in Level if at.depth <= level.depth for k in _COLUMNS[at]}
+    collected = {keyword for keyword, (at, _) in _COLLECTED.items() if at is level}
+    headers = {keyword for keyword in _HEADERS[level] if dictionary_VR(keyword) != "SQ"}
+    return frozenset(columns | collected | headers)
+
+
+def matched_keywords(level: Level) -> frozenset[str]:
+    """Return the keywords of the attributes that may be given to be matched at `level`."""
+    collected = set() if level is Level.PATIENT else {"ModalitiesInStudy", "SOPClassesInStudy"}
+    columns = {k for at in Level if at.depth <= level.depth for k in _COLUMNS[at]}
+    return frozenset(columns | collected | {k for k in _HEADERS[level] if _is_matched(k)})
 
 
 def instances_to_retrieve(session: Session, query: Query) -> list[HeldInstance]:
@@ -146,6 +176,9 @@ def _joined(level: Level) -> Select[Any]:
         return statement.join(PatientRow, PatientRow.id == StudyRow.patient_id).where(
             or_(StudyRow.purged_at.is_(None), _has_a_file())
         )
+    if level is Level.SERIES:
+        of_series = select(InstanceRow.id).where(InstanceRow.series_id == SeriesRow.id)
+        statement = statement.where(exists(of_series.where(InstanceRow.purged_at.is_(None))))
     if level is Level.IMAGE:
         statement = statement.join(SeriesRow, SeriesRow.id == InstanceRow.series_id).where(
             InstanceRow.conflicts_with.is_(None), InstanceRow.purged_at.is_(None)
@@ -164,8 +197,24 @@ def _has_a_file() -> ColumnElement[bool]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a page begins: behind the match with the id `after`, or `skipped` from the first."""
+
+    after: int | None
+    skipped: int
+    newest_first: bool
+
+    def page(self, statement: Select[Any], key: InstrumentedAttribute[int]) -> Select[Any]:
+        """Cut the page out of the matches."""
+        if self.after is not None:
+            statement = statement.where(key < self.after if self.newest_first else key > self.after)
+        order = key.desc() if self.newest_first else key
+        return statement.order_by(order).offset(self.skipped).limit(PAGE_SIZE)
+
+
 def _page(
-    session: Session, query: Query, after: int, *, is_sqlite: bool
+    session: Session, query: Query, place: _Place, *, is_sqlite: bool
 ) -> list[tuple[int, dict[str, Any]]]:
     columns = {
         keyword: column
@@ -175,9 +224,9 @@ def _page(
         if keyword in query.keys
     }
     key = _IDS[query.level]
-    statement = _joined(query.level).where(key > after, *_conditions(query, is_sqlite))
+    statement = _joined(query.level).where(*_conditions(query, is_sqlite))
     statement = statement.add_columns(*(c.label(keyword) for keyword, c in columns.items()))
-    rows = session.execute(statement.order_by(key).limit(PAGE_SIZE)).mappings().all()
+    rows = session.execute(place.page(statement, key)).mappings().all()
     page = {row["id"]: {keyword: row[keyword] for keyword in columns} for row in rows}
     for values in page.values():
         if str(values.get("PatientID", "")).startswith(STAND_IN_PREFIX):
@@ -196,36 +245,37 @@ def _conditions(query: Query, is_sqlite: bool) -> Iterator[ColumnElement[bool]]:
             if values:
                 vr = dictionary_VR(keyword)
                 yield matches(column, vr, keyword, values, is_sqlite=is_sqlite)
-    if query.level is Level.STUDY:
+    if query.level is not Level.PATIENT:
         yield from _conditions_on_series(query, is_sqlite)
     yield from _conditions_on_headers(query, is_sqlite)
 
 
 def _conditions_on_series(query: Query, is_sqlite: bool) -> Iterator[ColumnElement[bool]]:
+    # Aliases: at the lower levels the tables themselves are what is asked for.
+    series, instance = aliased(SeriesRow), aliased(InstanceRow)
     modalities = query.values("ModalitiesInStudy")
     if modalities:
-        is_one = matches(SeriesRow.modality, "CS", "Modality", modalities, is_sqlite=is_sqlite)
-        yield exists(select(SeriesRow.id).where(SeriesRow.study_id == StudyRow.id, is_one))
+        is_one = matches(series.modality, "CS", "Modality", modalities, is_sqlite=is_sqlite)
+        yield exists(select(series.id).where(series.study_id == StudyRow.id, is_one))
     classes = query.values("SOPClassesInStudy")
     if classes:
         yield exists(
-            select(InstanceRow.id)
-            .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
-            .where(SeriesRow.study_id == StudyRow.id, InstanceRow.sop_class_uid.in_(classes))
+            select(instance.id)
+            .join(series, series.id == instance.series_id)
+            .where(series.study_id == StudyRow.id, instance.sop_class_uid.in_(classes))
         )
 
 
+def _is_matched(keyword: str) -> bool:
+    """Return whether a value that is kept with an image can be matched, not only returned."""
+    return dictionary_VM(keyword) == "1" and dictionary_VR(keyword) not in ("DS", "FD", "FL", "SQ")
+
+
 def _header_keywords(query: Query) -> tuple[str, ...]:
-    at_level: dict[Level, tuple[str, ...]] = {
-        Level.PATIENT: (),
-        Level.STUDY: _STUDY_HEADERS,
-        Level.SERIES: (*_STUDY_HEADERS, *_SERIES_HEADERS),
-        Level.IMAGE: IMAGE_HEADER_KEYWORDS,
-    }
     in_columns = {keyword for level in Level for keyword in _COLUMNS[level]}
     return tuple(
         keyword
-        for keyword in at_level[query.level]
+        for keyword in _HEADERS[query.level]
         if keyword in query.keys and keyword not in in_columns
     )
 
@@ -233,7 +283,7 @@ def _header_keywords(query: Query) -> tuple[str, ...]:
 def _conditions_on_headers(query: Query, is_sqlite: bool) -> Iterator[ColumnElement[bool]]:
     for keyword in _header_keywords(query):
         values, vr = query.values(keyword), dictionary_VR(keyword)
-        if not values or dictionary_VM(keyword) != "1" or vr in ("DS", "FD", "FL"):
+        if not values or not _is_matched(keyword):
             continue  # an optional key that is only returned
         held = InstanceRow.headers[keyword]
         column: Any = held.as_integer() if vr in ("IS", "US") else held.as_string()
@@ -289,7 +339,11 @@ def _add_counts(session: Session, query: Query, page: dict[int, dict[str, Any]])
             .select_from(InstanceRow)
             .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
             .join(StudyRow, StudyRow.id == SeriesRow.study_id)
-            .where(owner.in_(page), InstanceRow.conflicts_with.is_(None))
+            .where(
+                owner.in_(page),
+                InstanceRow.conflicts_with.is_(None),
+                InstanceRow.purged_at.is_(None),
+            )
         )
         if keyword.startswith("NumberOf"):
             rows = session.execute(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from http import HTTPStatus
 from types import FrameType
 
@@ -18,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from triage.core.errors import TriageError
 from triage.settings import Settings
@@ -42,10 +43,13 @@ from triage.web import (
     watch,
 )
 from triage.web.context import WebContext
+from triage.web.dicomweb.access import READING
+from triage.web.dicomweb.routes import reading_routes
 from triage.web.live import LiveUpdates
 from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import HERE, templates
 from triage.web.security import KnownHost, SecurityHeaders
+from triage.web.viewer import ByPort, create_viewer, viewer_folder
 
 log = structlog.get_logger()
 
@@ -91,6 +95,7 @@ def create_app(
     app.include_router(stow.router)
     app.include_router(ups.router)
     app.include_router(ups_events.router)
+    app.include_router(reading_routes(READING))
     app.include_router(feedback.router)
     app.include_router(deliveries_api.router)
     app.include_router(delivery_pages.router)
@@ -129,7 +134,9 @@ def _invalid(request: Request, error: Exception) -> Response:
     if in_body:
         detail = "; ".join(f"{name}: {said}" for name, said in sorted(in_body.items()))
         return _say(request, 422, detail, min(in_body))
-    return _say(request, 422, f"This address is not valid ({', '.join(sorted(wrong))}).")
+    # DICOMweb has a status of its own for it (DICOM PS3.18 table 8.5-1).
+    status = 400 if request.url.path.startswith("/dicom-web/") else 422
+    return _say(request, status, f"This address is not valid ({', '.join(sorted(wrong))}).")
 
 
 def _database_away(request: Request, error: Exception) -> Response:
@@ -159,33 +166,53 @@ class _Server(uvicorn.Server):
 
 
 def run_web(settings: Settings) -> None:
-    """Serve the pages and the API until a signal.
+    """Serve the pages, the API and, where its files are there, the viewer until a signal.
 
     Raises:
-        WebError: the address cannot be listened on.
+        WebError: the address of the pages cannot be listened on.
         DatabaseError: the schema is not the one that this version needs.
     """
-    listener = _listen(settings)
-    database = Database(settings.database_url)
-    try:
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(settings.web.host, settings.web.port))
+        sockets = [listener]
+        if viewer_folder(settings):
+            try:
+                port = settings.viewer.port
+                sockets.append(stack.enter_context(_listen(settings.web.host, port, "VIEWER")))
+            except WebError as error:
+                # The worklist does not wait for a viewer.
+                log.warning("web.no_viewer", reason=str(error))
+                settings = _without_viewer(settings)
+        database = Database(settings.database_url)
+        stack.callback(database.close)
         database.check_schema()
-        app = create_app(settings, database, InstanceFiles(settings.data_directory))
+        pages = create_app(settings, database, InstanceFiles(settings.data_directory))
         config = uvicorn.Config(
-            app,
+            with_viewer(pages, settings),
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=5,
         )
-        log.info("web.listening", url=settings.web_url)
-        _Server(config, app.state.context.live).run(sockets=[listener])
-    finally:
-        database.close()
-        listener.close()
+        viewer = f"port {settings.viewer.port}" if len(sockets) > 1 else ""
+        log.info("web.listening", url=settings.web_url, viewer=viewer)
+        _Server(config, pages.state.context.live).run(sockets=sockets)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    host, port = settings.web.host, settings.web.port
+def with_viewer(pages: FastAPI, settings: Settings) -> ASGIApp:
+    """Return the pages, together with the viewer on its port where its files are there."""
+    folder = viewer_folder(settings)
+    if folder is None:
+        return pages
+    return ByPort(pages, create_viewer(pages.state.context, folder), settings.viewer.port)
+
+
+def _without_viewer(settings: Settings) -> Settings:
+    viewer = settings.viewer.model_copy(update={"enabled": False})
+    return settings.model_copy(update={"viewer": viewer})
+
+
+def _listen(host: str, port: int, section: str = "WEB") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -193,9 +220,10 @@ def _listen(settings: Settings) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
+        other = port + 1 if port < 65535 else 8080
         raise WebError(
             f"cannot listen on {host} port {port}: {error.strerror}; stop the program that uses "
-            f"it, or choose another port with TRIAGE_WEB__PORT={port + 1 if port < 65535 else 8080}"
+            f"it, or choose another port with TRIAGE_{section}__PORT={other}"
         ) from error
     listener.listen(128)
     return listener

@@ -14,6 +14,7 @@ from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import person_at
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
+from triage.web.viewer import viewer_address, viewer_folder
 from triage.worklist.operations import operations
 from triage.worklist.queue import PAGE_SIZE, count_worklist, reading_list, recently_read
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
@@ -107,7 +108,14 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
         view = study_view(session, study_instance_uid, now)
     if view is None:
         raise HTTPException(404, "Triage holds no such study.")
-    return _render(request, "study.html", {"study": view, "now": now, "who": person_at(request)})
+    is_there = viewer_folder(context.settings) is not None
+    content = {
+        "study": view,
+        "now": now,
+        "who": person_at(request),
+        "viewer": viewer_address(context.settings, request) if is_there else "",
+    }
+    return _render(request, "study.html", content)
 
 
 @router.post("/studies/{study_instance_uid}/read", dependencies=[Depends(require_same_origin)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
@@ -41,8 +42,9 @@ REQUEST_HEADER = "X-Triage-Request"
 class SecurityHeaders:
     """Puts the headers on every answer, and no-store where the answer says nothing of caching."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str] = _SECURITY_HEADERS) -> None:
         self.app = app
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -53,7 +55,7 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _SECURITY_HEADERS.items():
+                for name, value in self._headers.items():
                     headers.setdefault(name, value)
                 if scope["path"].startswith("/static/"):
                     # Revalidated each time, so that a new version is never mixed with an old one.
@@ -68,9 +70,10 @@ class SecurityHeaders:
 class KnownHost:
     """Refuses requests whose Host header names a host that is not this one (DNS rebinding)."""
 
-    def __init__(self, app: ASGIApp, settings: WebSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: WebSettings, url: str = "") -> None:
         self.app = app
         self._names = {name.lower() for name in settings.allowed_hosts} | _LOOPBACK
+        self._names |= {urlsplit(url).hostname or "localhost"}
         self._is_loopback = settings.host in _LOOPBACK
         if not self._is_loopback:
             names = (settings.host, socket.gethostname(), socket.getfqdn())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from asyncio import Task, create_task, gather
 from collections import deque
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from triage.receiver.multipart import (
 )
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.web.context import Context, Uid, WebContext
+from triage.web.dicomweb.access import check_authorization, root_of
 from triage.web.security import refuse_other_sites
 
 log = structlog.get_logger(__name__)
@@ -68,14 +68,18 @@ class Outcome:
         retry = all(r.status is StorageStatus.OUT_OF_RESOURCES for r in self.refusals)
         return 503 if retry else 409
 
-    def as_json(self) -> str:
+    def as_json(self, root: str) -> str:
         """Return the Store Instances Response Module as DICOM JSON.
 
-        It has no Retrieve URL (0008,1190): the instances cannot be retrieved from here.
+        `root` is where DICOMweb is; empty where nothing can be retrieved from there. Then it has
+        no Retrieve URL (0008,1190).
         """
         answer = Dataset()
+        studies = {header.study_instance_uid for header in self.stored}
+        if root and len(studies) == 1:
+            answer.RetrieveURL = f"{root}/studies/{studies.pop()}"
         if self.stored:
-            answer.ReferencedSOPSequence = [_reference(header) for header in self.stored]
+            answer.ReferencedSOPSequence = [_stored_at(root, header) for header in self.stored]
         if self.failed:
             answer.FailedSOPSequence = [
                 _reference(header, int(refusal.status)) for header, refusal in self.failed
@@ -89,6 +93,16 @@ def _reference(header: Header, failure_reason: int | None = None) -> Dataset:
     item = Dataset() if failure_reason is None else _failure(failure_reason)
     item.ReferencedSOPClassUID = header.sop_class_uid
     item.ReferencedSOPInstanceUID = header.sop_instance_uid
+    return item
+
+
+def _stored_at(root: str, header: Header) -> Dataset:
+    item = _reference(header)
+    if root:
+        item.RetrieveURL = (
+            f"{root}/studies/{header.study_instance_uid}/series/{header.series_instance_uid}"
+            f"/instances/{header.sop_instance_uid}"
+        )
     return item
 
 
@@ -162,13 +176,7 @@ def require_authorization(request: Request, context: Context) -> None:
     Raises:
         HTTPException: 401.
     """
-    wanted = context.settings.stow.authorization
-    given = request.headers.get("authorization", "")
-    if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
-        scheme = wanted.split(" ", 1)[0]
-        raise HTTPException(
-            401, "this client is not authorised", headers={"WWW-Authenticate": scheme}
-        )
+    check_authorization(request, context.settings.stow.authorization)
 
 
 def require_readable_answer(request: Request) -> None:
@@ -221,15 +229,16 @@ async def _store(request: Request, context: WebContext, study: str | None) -> Re
         raise HTTPException(400, str(error)) from error
     finally:
         await run_in_threadpool(entrance.leave, visit)
-    return _answer(storing.outcome)
+    root = root_of(request) if context.settings.dicomweb.enabled else ""
+    return _answer(storing.outcome, root)
 
 
-def _answer(outcome: Outcome) -> Response:
+def _answer(outcome: Outcome, root: str) -> Response:
     if not outcome.stored and not outcome.refusals:
         raise HTTPException(400, "the request has no instance")
     log.info("STOW-RS", stored=len(outcome.stored), refused=len(outcome.refusals))
     headers = {"Retry-After": "30"} if outcome.status_code == 503 else None
-    return Response(outcome.as_json(), outcome.status_code, headers, media_type=DICOM_JSON)
+    return Response(outcome.as_json(root), outcome.status_code, headers, media_type=DICOM_JSON)
 
 
 def _boundary_of(request: Request, context: WebContext) -> bytes:

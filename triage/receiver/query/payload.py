@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import dcmread
+from pydicom.dataset import FileDataset
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -17,6 +19,7 @@ from pydicom.uid import (
 from pynetdicom.dsutils import encode, split_dataset
 from pynetdicom.presentation import PresentationContext
 
+from triage.decoding.files import check_file, check_frame
 from triage.store.query import HeldInstance
 
 _CONVERSION_TARGETS = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -102,10 +105,34 @@ def payload_of(instance: HeldInstance, path: Path, transfer_syntax_uid: str) -> 
         raise PayloadError(f"it cannot be converted: {type(error).__name__}") from error
 
 
-def _converted(path: Path, instance: HeldInstance, target: UID) -> bytes:
+def converted_file(path: Path, stored: str, target: str, to: BinaryIO) -> None:
+    """Write the file at `path`, stored in one transfer syntax, to `to` as a file in another.
+
+    Raises:
+        PayloadError: the file is gone, or the data set cannot be converted.
+    """
+    try:
+        dataset = _decompressed(path, stored)
+        dataset.file_meta.TransferSyntaxUID = UID(target)
+        dataset.save_as(to, enforce_file_format=True)
+    except OSError as error:
+        raise PayloadError(f"its file cannot be read: {error.strerror}") from error
+    except Exception as error:  # whatever a codec or a malformed data set raises
+        raise PayloadError(f"it cannot be converted: {type(error).__name__}") from error
+
+
+def _decompressed(path: Path, stored: str) -> FileDataset:
+    check_file(path)
     dataset = dcmread(path)
-    if instance.transfer_syntax_uid not in _UNCOMPRESSED:
+    if stored not in _UNCOMPRESSED:
+        for index in range(int(dataset.get("NumberOfFrames") or 1)):
+            check_frame(dataset, dataset.PixelData, index)
         dataset.decompress(as_rgb=True, generate_instance_uid=False)
+    return dataset
+
+
+def _converted(path: Path, instance: HeldInstance, target: UID) -> bytes:
+    dataset = _decompressed(path, instance.transfer_syntax_uid)
     encoded = encode(dataset, target.is_implicit_VR, target.is_little_endian)
     if encoded is None:
         raise ValueError("the data set cannot be encoded")

@@ -1,0 +1,84 @@
+"""Who may read, and what is read: the ways into every route of DICOMweb."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fastapi import Depends, HTTPException, Request
+
+from triage.store.holdings import Holding, holdings
+from triage.web.context import Context, WebContext
+
+T = TypeVar("T")
+
+
+def require_enabled(context: Context) -> None:
+    """Refuse everything where DICOMweb is switched off.
+
+    Raises:
+        HTTPException: 404.
+    """
+    if not context.settings.dicomweb.enabled:
+        raise HTTPException(404, "QIDO-RS and WADO-RS are switched off (dicomweb.enabled)")
+
+
+def require_authorization(request: Request, context: Context) -> None:
+    """Refuse a client without the configured Authorization header.
+
+    Raises:
+        HTTPException: 401.
+    """
+    check_authorization(request, context.settings.dicomweb_authorization)
+
+
+def check_authorization(request: Request, wanted: str) -> None:
+    """Refuse a request whose Authorization header is not `wanted`, unless that is empty.
+
+    Raises:
+        HTTPException: 401.
+    """
+    given = request.headers.get("authorization", "")
+    if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
+        scheme = wanted.split(" ", 1)[0]
+        raise HTTPException(
+            401, "this client is not authorised", headers={"WWW-Authenticate": scheme}
+        )
+
+
+READING: list[Any] = [Depends(require_enabled), Depends(require_authorization)]
+"""What a program needs to read from the address of the pages."""
+
+
+def root_of(request: Request) -> str:
+    """Return the address of our DICOMweb as this client reaches it, without a slash behind."""
+    return f"{request.base_url}dicom-web"
+
+
+async def held(
+    context: WebContext, study: str, series: str | None = None, instance: str | None = None
+) -> list[Holding]:
+    """Return the instances below an address; of those that are purged, too.
+
+    Raises:
+        HTTPException: 404 where there is none, 410 where retention has deleted them all.
+    """
+
+    def look() -> list[Holding]:
+        with context.database.reading() as session:
+            return holdings(session, study, series, instance)
+
+    found = await in_decoders(context, look)
+    what = "instance" if instance else "series" if series else "study"
+    if not found:
+        raise HTTPException(404, f"Triage holds no such {what}")
+    if all(one.is_purged for one in found):
+        raise HTTPException(410, f"the {what} was deleted after the time for which it is kept")
+    return found
+
+
+async def in_decoders(context: WebContext, work: Callable[[], T]) -> T:
+    """Do `work` in the few threads that are for images, so that pages never wait for them."""
+    return await asyncio.get_running_loop().run_in_executor(context.decoders, work)
