@@ -12,13 +12,15 @@ from triage.core.manifest import ModelManifest
 from triage.core.notices import (
     Notice,
     NoticeObject,
+    NoticeOrder,
     NoticePatient,
     NoticeRun,
     NoticeStudy,
     PriorityChange,
 )
 from triage.core.runs import DeliveryKind, StudyState
-from triage.store.outbox import DueDelivery
+from triage.store.order_tables import OrderRow
+from triage.store.outbox import CORRECTION, DueDelivery
 from triage.store.tables import (
     STAND_IN_PREFIX,
     AnalysisRunRow,
@@ -45,6 +47,7 @@ def read_notice(session: Session, due: DueDelivery) -> Notice:
         study=_study(row.study),
         run=_run(run) if run else None,
         change=_change(event) if event else None,
+        is_correction=due.subject.startswith(CORRECTION),
     )
 
 
@@ -76,6 +79,20 @@ def _study(row: StudyRow) -> NoticeStudy:
         is_read=row.read_at is not None,
         first_instance_at=row.first_instance_at,
         patient=_patient(row.patient),
+        order=_order(row.order) if row.order else NoticeOrder(),
+        location=row.location,
+        patient_class=row.patient_class,
+    )
+
+
+def _order(row: OrderRow) -> NoticeOrder:
+    return NoticeOrder(
+        placer_number=row.placer_number,
+        filler_number=row.filler_number,
+        procedure_code=row.procedure_code,
+        procedure_text=row.procedure_text,
+        procedure_scheme=row.procedure_scheme,
+        reason=row.reason,
     )
 
 

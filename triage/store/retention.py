@@ -14,6 +14,7 @@ from triage.core.runs import DeliveryState, RunState, StudyState
 from triage.settings import RetentionSettings
 from triage.store.commitments import is_committed
 from triage.store.history import note
+from triage.store.orders import forget_order
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
@@ -293,6 +294,7 @@ def forget_patient(
         one.description = ""
     study.accession_number = study.description = study.study_date = study.study_time = ""
     study.forgotten_at = now
+    forget_order(session, study)
     _replace_patient(session, study)
     note(session, study.id, "forgotten", "patient data deleted", at=now)
     return True
