@@ -20,10 +20,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from triage.associations import AssociationError, associate, lose_no_answer
 from triage.core.runs import DeliveryState
 from triage.core.stages import Stage
+from triage.hl7.mllp import MllpConnection, MllpError
 from triage.models.confinement import missing_protections
 from triage.models.packages import PackageError, load_package
 from triage.receiver.counts import CountError, counter_at
-from triage.settings import DicomDestination, RemoteSettings, Settings, SettingsError
+from triage.results.hl7.templates import TemplateError, check_templates
+from triage.settings import (
+    DicomDestination,
+    Hl7Destination,
+    RemoteSettings,
+    Settings,
+    SettingsError,
+)
 from triage.store.alerts import open_alerts
 from triage.store.clock import system_clock
 from triage.store.code_approvals import waiting_digests
@@ -31,6 +39,7 @@ from triage.store.database import Database, DatabaseError
 from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
+from triage.store.order_tables import Hl7MessageRow, MessageState
 from triage.store.tables import DeliveryRow
 from triage.store.workers import alive_workers
 from triage.tls import TlsError, own_certificate, server_context
@@ -81,6 +90,14 @@ def examine(settings: Settings) -> Iterable[Check]:
         yield _guarded("web", lambda: _web(settings))
         if settings.receiver.count_at:
             yield _guarded("count_at", lambda: _count_at(settings))
+        if settings.hl7.port is not None:
+            yield _guarded("HL7 listener", lambda: _hl7_listener(settings))
+            if schema.is_ok:
+                yield _guarded("HL7 messages", lambda: _hl7_messages(database))
+        for destination in settings.destinations:
+            if isinstance(destination, Hl7Destination):
+                name = f"HL7 destination {destination.name}"
+                yield _guarded(name, partial(_hl7_destination, destination))
         for archive in settings.archives:
             yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
         for remote in settings.remotes:
@@ -106,7 +123,7 @@ def _guarded(name: str, check: Callable[[], str]) -> Check:
         return Check(name, is_ok=False, text=str(wrong))
     except _Warning as warning:
         return Check(name, is_ok=True, text=str(warning), is_warning=True)
-    except (AssociationError, TlsError) as error:
+    except (AssociationError, MllpError, TemplateError, TlsError) as error:
         return Check(name, is_ok=False, text=str(error))
     except (OSError, httpx.HTTPError, SQLAlchemyError, DatabaseError, PackageError) as error:
         return Check(name, is_ok=False, text=f"{type(error).__name__}: {error}")
@@ -283,6 +300,41 @@ def _worker(database: Database) -> str:
     if troubled:
         raise _Wrong(f"{troubled[0].name} does not reach Prefect: {troubled[0].prefect_error}")
     return "; ".join(f"{w.name} on {w.device}, warm: {w.warm_models or 'nothing'}" for w in workers)
+
+
+def _hl7_listener(settings: Settings) -> str:
+    host, port = settings.hl7.host, settings.hl7.port
+    try:
+        with socket.create_connection((_reached_at(host), port or 0), _PATIENCE_S):
+            return f"listens on {host} port {port}"
+    except OSError as error:
+        raise _Wrong(
+            f"nobody listens for HL7 on {host} port {port} ({error.strerror}); start `triage "
+            "receive`, and see its log if it runs"
+        ) from error
+
+
+def _hl7_messages(database: Database) -> str:
+    with database.reading() as session:
+        refused = session.scalars(
+            select(func.count())
+            .select_from(Hl7MessageRow)
+            .where(Hl7MessageRow.state == MessageState.REFUSED)
+        ).one()
+    if refused:
+        raise _Warning(f"{refused} messages were refused; /hl7 says why")
+    return "none was refused"
+
+
+def _hl7_destination(destination: Hl7Destination) -> str:
+    """Connect, with TLS if it asks for it, and read the templates; no message is sent."""
+    templates = check_templates(destination.templates) if destination.templates else []
+    with MllpConnection(
+        destination, port=destination.port, name=destination.name, timeout_s=_PATIENCE_S
+    ):
+        pass
+    said = f"; templates: {', '.join(templates)}" if templates else ""
+    return f"accepts connections at {destination.host} port {destination.port}{said}"
 
 
 def _deliveries(database: Database) -> str:

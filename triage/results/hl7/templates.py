@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateNotFound
+from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -29,6 +29,8 @@ from triage.results.hl7.segments import filler_number, priority_code
 _SEGMENT = re.compile(r"[A-Z][A-Z0-9]{2}(\|.*)?", re.DOTALL)
 _UNDEFINED = re.compile(r"'([A-Za-z_][A-Za-z0-9_]*)'(?: is undefined)?$")
 _LONGEST = 1 << 20
+NAMES = ("oru", "omi", "orm")
+"""The messages that may have a template."""
 
 
 class TemplateError(TriageError):
@@ -44,22 +46,34 @@ def replaced_by_template(
         TemplateError: it cannot be read or filled in, or makes no segments.
     """
     file = f"{name}.j2"
-    if not folder.is_dir():
-        raise TemplateError(f"templates: {folder} is no folder; create it, or remove the key")
-    environment = _environment(folder)
-    try:
-        template = environment.get_template(file)
-    except TemplateNotFound:
+    if file not in check_templates(folder):
         return list(segments)
-    except TemplateSyntaxError as error:
-        raise TemplateError(f"{file}, line {error.lineno}: {error.message}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TemplateError(f"{file} cannot be read: {error}") from None
+    template = _environment(folder).get_template(file)
     try:
         made = template.render(_context(notice, segments))
     except Exception as error:  # noqa: BLE001 - an expression may raise whatever Python has
         raise TemplateError(_in_words(folder / file, error)) from None
     return _checked(file, made)
+
+
+def check_templates(folder: Path) -> list[str]:
+    """Return the names of the templates in a folder, all of which can be read.
+
+    Raises:
+        TemplateError: one cannot, or the folder is none.
+    """
+    if not folder.is_dir():
+        raise TemplateError(f"templates: {folder} is no folder; create it, or remove the key")
+    environment = _environment(folder)
+    found = [file for file in (f"{name}.j2" for name in NAMES) if (folder / file).exists()]
+    for file in found:
+        try:
+            environment.get_template(file)
+        except TemplateSyntaxError as error:
+            raise TemplateError(f"{file}, line {error.lineno}: {error.message}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise TemplateError(f"{file} cannot be read: {error}") from None
+    return found
 
 
 def _environment(folder: Path) -> ImmutableSandboxedEnvironment:
