@@ -94,9 +94,20 @@ def _known_order(session: Session, order: Order) -> OrderRow | None:
         select(OrderRow).where(or_(*same)).order_by(OrderRow.id.desc()).with_for_update()
     )
     for row in rows:
+        if _is_other_order(row, order):
+            continue
         if _are_of_one_patient(session, _identifiers(row), order.identifiers):
             return row
     return None
+
+
+def _is_other_order(row: OrderRow, order: Order) -> bool:
+    """Return whether a placer number says so: several orders may share an accession number."""
+    return (
+        row.source == order.source[:128]
+        and bool(row.placer_number and order.placer_number)
+        and row.placer_number != order.placer_number[:64]
+    )
 
 
 def _studies_of(session: Session, row: OrderRow) -> Sequence[StudyRow]:
@@ -118,12 +129,18 @@ def _studies_of(session: Session, row: OrderRow) -> Sequence[StudyRow]:
 
 
 def _apply(session: Session, study: StudyRow, row: OrderRow, order: Order, now: datetime) -> None:
-    study.order_id = row.id
+    orders = _orders_of(session, study)
+    study.order_id = orders[0].id if orders else row.id
     place(session, study, order.visit, order.source, now=now)
     if order.priority is not None:
         said = f" ({order.priority_code})" if order.priority_code else ""
         reason = f"the order of {order.source} says {order.priority.label}{said}"
-        set_order_priority(session, study, order.priority, reason, now=now)
+        urgent = orders[0].priority if orders and orders[0].priority is not None else None
+        if urgent is not None and urgent > order.priority:
+            reason += f"; another order of the study says {urgent.label}"
+        set_order_priority(
+            session, study, max(order.priority, urgent or Priority.LOW), reason, now=now
+        )
     elif order.priority_code:
         text = (
             f"the priority {order.priority_code!r} of {order.source} is not known and changes "
@@ -183,9 +200,10 @@ def link_known_order(session: Session, study: StudyRow, *, now: datetime) -> Non
     """
     if study.order_id is not None:
         return
-    row = _order_for(session, study)
-    if row is None:
+    orders = _orders_of(session, study)
+    if not orders:
         return
+    row = orders[0]
     study.order_id = row.id
     place(session, study, Visit(row.location, row.patient_class), row.source, now=now)
     if row.priority is not None and row.priority > study.order_priority:
@@ -196,15 +214,22 @@ def link_known_order(session: Session, study: StudyRow, *, now: datetime) -> Non
         note(session, study.id, "order", text, at=now)
 
 
-def _order_for(session: Session, study: StudyRow) -> OrderRow | None:
+def _orders_of(session: Session, study: StudyRow) -> list[OrderRow]:
+    """Return a study's orders: what is not cancelled first, then the most urgent, then the newest.
+
+    One study may be made for several orders, each with its own priority.
+    """
     named: list[ColumnElement[bool]] = [OrderRow.study_instance_uid == study.study_instance_uid]
     if study.accession_number:
         named.append(OrderRow.accession_number == study.accession_number)
-    rows = session.scalars(select(OrderRow).where(or_(*named)).order_by(OrderRow.id.desc()))
+    rows = session.scalars(select(OrderRow).where(or_(*named)).order_by(OrderRow.id.desc())).all()
+    if not rows:
+        return []
     patient = session.get_one(PatientRow, study.patient_id)
-    fitting = [r for r in rows if _is_of(session, r, study.study_instance_uid, patient)]
-    by_uid = [r for r in fitting if r.study_instance_uid == study.study_instance_uid]
-    return next(iter(by_uid or fitting), None)
+    return sorted(
+        (row for row in rows if _is_of(session, row, study.study_instance_uid, patient)),
+        key=lambda row: (row.is_cancelled, -(row.priority or Priority.LOW)),
+    )
 
 
 def _is_of(session: Session, row: OrderRow, study_uid: str, patient: PatientRow) -> bool:

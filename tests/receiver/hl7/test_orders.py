@@ -117,6 +117,29 @@ def test_a_study_instance_uid_names_the_study_without_an_accession_number(
     assert study(database).order_priority is Priority.HIGH
 
 
+def test_of_several_orders_of_one_study_the_most_urgent_counts(
+    database: Database, clock: ManualClock, listen: Listen
+) -> None:
+    record(database, clock)
+    both = message(
+        "ORM^O01",
+        PID,
+        *("ORC|NW|PL1|A1||||^^^^^S", "OBR|1|PL1|A1|HEAD"),
+        *("ORC|NW|PL2|A1||||^^^^^R", "OBR|2|PL2|A1|NECK"),
+    )
+    port = listen().port
+    assert ask(port, both) == ["AA"]
+    assert study(database).order_priority is Priority.STAT
+    only = message("ORM^O01", PID, "ORC|XO|PL1|A1||||^^^^^A", control_id="2", at="20260301120100")
+    assert ask(port, only) == ["AA"]
+    assert study(database).order_priority is Priority.HIGH
+    gone = message("ORM^O01", PID, "ORC|CA|PL1|A1||||^^^^^A", control_id="3", at="20260301120200")
+    assert ask(port, gone) == ["AA"]
+    with database.reading() as session:
+        order = session.get_one(OrderRow, study(database).order_id)
+    assert (order.placer_number, order.procedure_code) == ("PL2", "NECK")
+
+
 def test_a_cancelled_order_leaves_the_study_on_the_list(
     database: Database, clock: ManualClock, listen: Listen
 ) -> None:
