@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -26,7 +27,7 @@ from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.order_tables import PatientMergeRow
 from triage.store.outbox import add_result_objects
-from triage.store.tables import DeliveryRow, PatientRow
+from triage.store.tables import DeliveryRow, PatientRow, StudyRow
 
 
 def take(
@@ -110,6 +111,25 @@ def test_a_merge_of_nobody_who_is_here_holds_for_images_that_come(
     record(database, clock, study="1.2.4", issuer_of_patient_id="HOSPITAL")
     assert study(database).patient.patient_id == "P3"
     assert study(database, "1.2.4").patient.patient_id == "P3"
+
+
+def test_no_study_is_missed_that_arrives_during_a_merge(
+    database: Database, clock: ManualClock
+) -> None:
+    record(database, clock)
+
+    def receive(number: int) -> None:
+        record(database, clock, study=f"1.3.{number}", accession_number="")
+
+    with ThreadPoolExecutor(4) as threads:
+        arriving = [threads.submit(receive, number) for number in range(16)]
+        take(database, clock, a40("P2", "P1"))
+        for one in arriving:
+            one.result()
+    with database.reading() as session:
+        found = session.scalars(select(StudyRow)).all()
+    assert {one.patient.patient_id for one in found} == {"P2"}
+    assert len(found) == 17
 
 
 def test_a_patient_id_that_comes_back_into_use_is_itself_again(
