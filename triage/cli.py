@@ -17,6 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from triage.commands.console import out
+from triage.commands.hl7 import hl7
 from triage.commands.models import models
 from triage.commands.results import results
 from triage.commands.watch import watch
@@ -242,6 +243,7 @@ def purge(*, dry_run: bool) -> None:
 models.add_command(watch)
 main.add_command(models)
 main.add_command(results)
+main.add_command(hl7)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from triage.store.delivery_decisions import pauses
 from triage.store.disk import DiskLevel, disk_level
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
+from triage.store.order_tables import Hl7MessageRow, MessageState
 from triage.store.tables import DeliveryRow
 from triage.store.workers import alive_workers
 from triage.tls import TlsError, own_certificate, server_context
@@ -92,6 +93,10 @@ def examine(settings: Settings) -> Iterable[Check]:
         yield _guarded("web", lambda: _web(settings))
         if settings.receiver.count_at:
             yield _guarded("count_at", lambda: _count_at(settings))
+        if settings.hl7.port is not None:
+            yield _guarded("HL7 listener", lambda: _hl7_listener(settings))
+            if schema.is_ok:
+                yield _guarded("HL7 messages", lambda: _hl7_messages(database))
         for archive in settings.archives:
             yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
         for destination in settings.destinations:
@@ -295,6 +300,30 @@ def _worker(database: Database) -> str:
     if troubled:
         raise _Wrong(f"{troubled[0].name} does not reach Prefect: {troubled[0].prefect_error}")
     return "; ".join(f"{w.name} on {w.device}, warm: {w.warm_models or 'nothing'}" for w in workers)
+
+
+def _hl7_listener(settings: Settings) -> str:
+    host, port = settings.hl7.host, settings.hl7.port
+    try:
+        with socket.create_connection((_reached_at(host), port or 0), _PATIENCE_S):
+            return f"listens on {host} port {port}"
+    except OSError as error:
+        raise _Wrong(
+            f"nobody listens for HL7 on {host} port {port} ({error.strerror}); start `triage "
+            "receive`, and see its log if it runs"
+        ) from error
+
+
+def _hl7_messages(database: Database) -> str:
+    with database.reading() as session:
+        refused = session.scalars(
+            select(func.count())
+            .select_from(Hl7MessageRow)
+            .where(Hl7MessageRow.state == MessageState.REFUSED)
+        ).one()
+    if refused:
+        raise _Warning(f"{refused} messages were refused; /hl7 says why")
+    return "none was refused"
 
 
 def _deliveries(database: Database) -> str:

@@ -24,6 +24,7 @@ from tests.fuzz.entrances import (
     Stow,
     Stream,
 )
+from tests.fuzz.hl7 import Hl7Messages
 from tests.fuzz.session import fuzz
 from tests.hostile.conftest import Target
 from triage.logs import configure_logs
@@ -82,6 +83,7 @@ def _entrances() -> Iterator[list[Entrance]]:
         target.receiver.start()
         stack.callback(target.receiver.stop)
         entrances: list[Entrance] = [Parser(), Readers(), Storage(target), Stream(target)]
+        entrances.append(Hl7Messages(database))
         try:
             entrances.append(Stow(target, database))
         except NoSuchEntranceError as error:

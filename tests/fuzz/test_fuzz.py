@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz.entrances import NoSuchEntranceError, Parser, Readers, Storage, Stow, Stream
+from tests.fuzz.hl7 import Hl7Messages
 from tests.fuzz.session import fuzz
 from tests.hostile.conftest import Target, attacked, target
+from triage.store.database import Database
 
 __all__ = ["attacked", "target"]
 
@@ -48,3 +50,9 @@ def test_stow_is_answered_without_a_server_error(target: Target) -> None:
     outcomes = fuzz(stow, inputs=100)
     stow.close()
     assert outcomes["status 200"] > 5
+
+
+def test_hl7_messages_are_answered_and_kept(sqlite_database: Database) -> None:
+    outcomes = fuzz(Hl7Messages(sqlite_database), inputs=60)
+    assert outcomes["answered AA"] > 5
+    assert outcomes["answered AR"] > 5

@@ -25,10 +25,23 @@ class NoticePatient:
 
 
 @dataclass(frozen=True, slots=True)
+class NoticeOrder:
+    """The order that the study was made for, as messages told it; empty where none did."""
+
+    placer_number: str = ""
+    filler_number: str = ""
+    procedure_code: str = ""
+    procedure_text: str = ""
+    procedure_scheme: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeStudy:
     """The study, and how urgent it is now.
 
     `study_date` and `study_time` are DICOM's DA and TM. `reason` says why the AI raised it.
+    `location` and `patient_class` (HL7 table 0004) say where the patient is, if anybody told.
     """
 
     study_id: int
@@ -46,6 +59,9 @@ class NoticeStudy:
     is_read: bool
     first_instance_at: datetime
     patient: NoticePatient
+    order: NoticeOrder = NoticeOrder()
+    location: str = ""
+    patient_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +125,7 @@ class Notice:
             twice can tell.
         kind: a result has `run`; a change of priority has `change`, and `run` where a model caused
             it; a withdrawal has `withdrawal` and `run`.
+        is_correction: whether this result was told before, when something else was held true.
         occurred_at: when what it tells happened.
         attempt: how often it was sent, from 1.
     """
@@ -121,3 +138,4 @@ class Notice:
     run: NoticeRun | None = None
     change: PriorityChange | None = None
     withdrawal: NoticeWithdrawal | None = None
+    is_correction: bool = False

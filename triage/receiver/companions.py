@@ -7,6 +7,7 @@ from functools import partial
 
 import structlog
 
+from triage.receiver.hl7 import Hl7Listener
 from triage.receiver.priors import PriorsRounds
 from triage.receiver.rounds import Duty
 from triage.receiver.ups.events import UpsEvents
@@ -37,6 +38,9 @@ def companions(
     if settings.priors.remote:
         priors = partial(PriorsRounds, settings, database, files, clock, name)
         wanted.append(("priors are not fetched", priors))
+    if settings.hl7.port is not None:
+        listener = partial(Hl7Listener, settings, database, clock)
+        wanted.append(("no HL7 messages are taken", listener))
     found = []
     for otherwise, make in wanted:
         try:

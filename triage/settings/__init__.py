@@ -417,6 +417,53 @@ class CommitmentSettings(Section):
     """The longest pause between two attempts."""
 
 
+class Hl7Settings(Section):
+    """`[hl7]`: HL7 v2 messages that are taken over MLLP, by `triage receive`."""
+
+    port: Port | None = None
+    """The port to listen on (2575 is the registered one); none is off."""
+    host: str = "127.0.0.1"
+    """The address to listen on; `0.0.0.0` is every interface."""
+    tls: bool = False
+    """Listen with TLS, with the certificate and the trusted authorities of `[tls]`."""
+    allowed_addresses: tuple[Network, ...] = ()
+    """Addresses or networks that may connect, such as `10.1.2.0/24`; empty lets everybody."""
+    allowed_applications: tuple[str, ...] = ()
+    """Sending applications (MSH-3) whose messages are taken; empty takes everybody's."""
+    application: str = "TRIAGE"
+    """Who answers, where a message does not say whom it is for (MSH-5)."""
+    processing_ids: tuple[str, ...] = ("P",)
+    """Values of MSH-11 that are taken: P is production, T training, D debugging."""
+    character_set: str = "UNICODE UTF-8"
+    """What messages are read as that name no character set (MSH-18)."""
+    assigning_authority: str = ""
+    """The namespace (PID-3.4) of the Patient IDs that images give without an issuer; empty takes
+    any for it, which is wrong where two hospitals number their patients by themselves."""
+    accession_number: Literal["auto", "IPC-1", "OBR-18", "OBR-3", "OBR-2"] = "auto"
+    """Where messages have the accession number; `auto` is the first of these that is not empty."""
+    priorities: dict[str, Literal["low", "routine", "high", "stat"]] = {  # noqa: RUF012
+        "S": "stat",
+        "A": "high",
+        "R": "routine",
+        "P": "routine",
+        "C": "routine",
+        "T": "high",
+    }
+    """What codes of TQ1-9, ORC-7 and OBR-27 (table 0485) mean; other codes change nothing."""
+    other_messages: Literal["reject", "ignore"] = "reject"
+    """Answer messages of other types with AR, or with AA without looking at them."""
+    maximum_message_kb: Annotated[int, Field(ge=1, le=65536)] = 1024
+    """The longest message, in kB; a longer one ends its connection."""
+    message_timeout_s: Seconds = 60.0
+    """Seconds that a message which has begun may take to arrive."""
+    maximum_connections: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Connections at once; further ones are closed."""
+    keep_days: Days = 30.0
+    """Days that received messages are kept as they came; they hold patient data."""
+    keep_orders_days: Days = 90.0
+    """Days after its last message that an order is kept of which no study came."""
+
+
 class ResultSettings(Section):
     """`[results]`: how result objects are written and delivered."""
 
@@ -621,6 +668,7 @@ class Settings(BaseSettings):
     query: QuerySettings = QuerySettings()
     ups: UpsSettings = UpsSettings()
     commitment: CommitmentSettings = CommitmentSettings()
+    hl7: Hl7Settings = Hl7Settings()
     watch: WatchSettings = WatchSettings()
     jobs: JobSettings = JobSettings()
     senders: tuple[SenderSettings, ...] = ()
@@ -639,6 +687,8 @@ class Settings(BaseSettings):
             raise ValueError("receiver.tls_port needs tls.certificate and tls.private_key")
         if self.receiver.plain and self.receiver.tls_port == self.receiver.port:
             raise ValueError("receiver.tls_port and receiver.port must differ")
+        if self.hl7.tls and self.tls.certificate is None:
+            raise ValueError("hl7.tls needs tls.certificate and tls.private_key")
         titles = [sender.ae_title.strip() for sender in self.senders]
         if twice := {title for title in titles if titles.count(title) > 1}:
             raise ValueError(

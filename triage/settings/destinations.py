@@ -207,6 +207,9 @@ class FolderDestination(_TakesObjects):
         return template
 
 
+Hl7Text = Annotated[str, Field(max_length=180, pattern=r"^[^\x00-\x1f]*$")]
+
+
 class Hl7Destination(_TakesNotices, TlsPeer):
     """`kind = "hl7"`: a system that is told by HL7 v2 messages over MLLP."""
 
@@ -216,6 +219,76 @@ class Hl7Destination(_TakesNotices, TlsPeer):
     """Its address."""
     port: Port
     """Its MLLP port."""
+    version: Literal["2.5.1", "2.3.1"] = "2.5.1"
+    """The version of HL7 that it reads."""
+    messages: Annotated[tuple[Literal["oru", "omi", "orm"], ...], Field(min_length=1)] = (
+        "oru",
+        "orm",
+    )
+    """What it is sent: results as ORU^R01 (`oru`); changes of priority as OMI^O23 (`omi`) or as
+    ORM^O01 (`orm`). `notices` follow from it where they are left out."""
+    sending_application: Hl7Text = "TRIAGE"
+    """MSH-3."""
+    sending_facility: Hl7Text = ""
+    """MSH-4."""
+    receiving_application: Hl7Text = ""
+    """MSH-5."""
+    receiving_facility: Hl7Text = ""
+    """MSH-6."""
+    processing_id: Literal["P", "T", "D"] = "P"
+    """MSH-11: production, training or debugging."""
+    character_set: Literal["UNICODE UTF-8", "8859/1", "8859/2", "8859/15", "ASCII"] = (
+        "UNICODE UTF-8"
+    )
+    """MSH-18; what it has not is sent as a question mark."""
+    acknowledgement: Literal["application", "accept"] = "application"
+    """`application` waits for AA (original mode); `accept` asks for CA by MSH-15."""
+    retry_errors: bool = True
+    """Send again, as often as other failures, what was answered with AE or CE."""
+    connection: Literal["persistent", "per-message"] = "persistent"
+    """Keep the connection open, or make one for each message."""
+    assigning_authority: Hl7Text = ""
+    """PID-3.4 where the images name no issuer of the Patient ID."""
+    templates: Path | None = None
+    """Folder of templates (`oru.j2`, `omi.j2`, `orm.j2`) that replace the segments after MSH; none
+    sends ours. See docs/hl7.md."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _told_by_messages(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "messages" in values and "notices" not in values:
+            return {**values, "notices": _notices_of(values["messages"])}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Hl7Destination:
+        if {"omi", "orm"} <= set(self.messages):
+            raise ValueError(
+                f"destinations {self.name!r}: messages has omi and orm, which say the same; "
+                "choose one"
+            )
+        if "omi" in self.messages and self.version == "2.3.1":
+            raise ValueError(
+                f"destinations {self.name!r}: there is no OMI^O23 in version 2.3.1; choose orm"
+            )
+        untold = sorted(set(self.notices) - set(_notices_of(self.messages)))
+        if untold:
+            raise ValueError(
+                f"destinations {self.name!r}: no message of {', '.join(self.messages)} tells "
+                f"{' and '.join(untold)}; add one to messages, or take it out of notices"
+            )
+        return self
+
+    @property
+    def order_message(self) -> Literal["omi", "orm"] | None:
+        """The message by which it is told a change of priority."""
+        return "omi" if "omi" in self.messages else "orm" if "orm" in self.messages else None
+
+
+def _notices_of(messages: Any) -> tuple[DeliveryKind, ...]:
+    results = (DeliveryKind.RESULT, DeliveryKind.WITHDRAWAL) if "oru" in messages else ()
+    is_told = "omi" in messages or "orm" in messages
+    return (*results, DeliveryKind.PRIORITY) if is_told else results
 
 
 class FhirDestination(_TakesNotices, _OverHttp):

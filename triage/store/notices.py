@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,13 +13,15 @@ from triage.core.manifest import ModelManifest
 from triage.core.notices import (
     Notice,
     NoticeObject,
+    NoticeOrder,
     NoticePatient,
     NoticeRun,
     NoticeStudy,
     PriorityChange,
 )
-from triage.core.runs import DeliveryKind, StudyState
-from triage.store.outbox import DueDelivery
+from triage.core.runs import DeliveryKind, RunState, StudyState
+from triage.store.order_tables import OrderRow
+from triage.store.outbox import CORRECTION, DueDelivery
 from triage.store.tables import (
     STAND_IN_PREFIX,
     AnalysisRunRow,
@@ -38,14 +41,73 @@ def read_notice(session: Session, due: DueDelivery) -> Notice:
     event = _event(session, due)
     occurred_at = event.at if event else (run.finished_at if run else None)
     return Notice(
-        notice_id=str(uuid.uuid5(_NAMESPACE, f"{due.destination} {due.subject}")),
+        notice_id=_notice_id(due.destination, due.subject),
         kind=due.kind,
         occurred_at=occurred_at or row.study.last_instance_at,
         attempt=due.attempt,
         study=_study(row.study),
         run=_run(run) if run else None,
         change=_change(event) if event else None,
+        is_correction=due.subject.startswith(CORRECTION),
     )
+
+
+def previewed_notices(session: Session, study_instance_uid: str, destination: str) -> list[Notice]:
+    """Return what a destination would be told of a study as it stands: results, then the priority.
+
+    Empty where Triage holds no such study, or has found nothing out about it yet.
+    """
+    study = session.scalar(
+        select(StudyRow).where(StudyRow.study_instance_uid == study_instance_uid)
+    )
+    if study is None:
+        return []
+    runs = session.scalars(
+        select(AnalysisRunRow)
+        .where(AnalysisRunRow.study_id == study.id, AnalysisRunRow.state == RunState.COMPLETED)
+        .order_by(AnalysisRunRow.id)
+    ).all()
+    general = Notice(
+        notice_id="",
+        kind=DeliveryKind.RESULT,
+        occurred_at=study.last_instance_at,
+        attempt=1,
+        study=_study(study),
+    )
+    found = [
+        replace(
+            general,
+            notice_id=_notice_id(destination, f"result:{run.id}"),
+            occurred_at=run.finished_at or run.created_at,
+            run=_run(run),
+        )
+        for run in runs
+        if run.stage.counts
+    ]
+    event = session.scalar(
+        select(PriorityEventRow)
+        .where(
+            PriorityEventRow.study_id == study.id,
+            PriorityEventRow.source != "order",
+            PriorityEventRow.before != PriorityEventRow.after,
+        )
+        .order_by(PriorityEventRow.id.desc())
+        .limit(1)
+    )
+    if event is not None:
+        change = replace(
+            general,
+            notice_id=_notice_id(destination, f"priority:{event.id}"),
+            kind=DeliveryKind.PRIORITY,
+            occurred_at=event.at,
+            change=_change(event),
+        )
+        found.append(change)
+    return found
+
+
+def _notice_id(destination: str, subject: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{destination} {subject}"))
 
 
 def _event(session: Session, due: DueDelivery) -> PriorityEventRow | None:
@@ -76,6 +138,20 @@ def _study(row: StudyRow) -> NoticeStudy:
         is_read=row.read_at is not None,
         first_instance_at=row.first_instance_at,
         patient=_patient(row.patient),
+        order=_order(row.order) if row.order else NoticeOrder(),
+        location=row.location,
+        patient_class=row.patient_class,
+    )
+
+
+def _order(row: OrderRow) -> NoticeOrder:
+    return NoticeOrder(
+        placer_number=row.placer_number,
+        filler_number=row.filler_number,
+        procedure_code=row.procedure_code,
+        procedure_text=row.procedure_text,
+        procedure_scheme=row.procedure_scheme,
+        reason=row.reason,
     )
 
 

@@ -28,6 +28,8 @@ from triage.store.tables import (
 _MOST_EVENTS = 100
 SAYING = ", saying "
 """What stands in an error before the words of the destination."""
+CORRECTION = "correction:"
+"""What the subject of a result that is told again begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,43 @@ def add_result_objects(
                     next_attempt_at=now,
                 ),
             )
+
+
+def queue_corrections(
+    session: Session,
+    study_ids: Sequence[int],
+    destinations: Collection[str],
+    *,
+    now: datetime,
+) -> None:
+    """Queue again, as corrections, the results that these destinations were told of the studies.
+
+    What they were not told yet names the right patient anyway: it is read when it is sent.
+    """
+    told = session.scalars(
+        select(DeliveryRow).where(
+            DeliveryRow.study_id.in_(study_ids),
+            DeliveryRow.destination.in_(destinations),
+            DeliveryRow.kind == DeliveryKind.RESULT,
+            DeliveryRow.result_object_id.is_(None),
+            DeliveryRow.state.in_((DeliveryState.DELIVERED, DeliveryState.SENDING)),
+            DeliveryRow.subject.startswith("result:"),
+        )
+    )
+    for row in told.all():
+        _queue(
+            session,
+            DeliveryRow(
+                kind=DeliveryKind.RESULT,
+                subject=f"{CORRECTION}{row.run_id}:{int(now.timestamp())}",
+                destination=row.destination,
+                lane=row.lane,
+                place=row.place,
+                study_id=row.study_id,
+                run_id=row.run_id,
+                next_attempt_at=now,
+            ),
+        )
 
 
 def queue_priority_notices(

@@ -14,6 +14,7 @@ from triage.core.runs import DeliveryState, RunState, StudyState
 from triage.settings import RetentionSettings
 from triage.store.commitments import is_committed
 from triage.store.history import note
+from triage.store.orders import forget_order
 from triage.store.study_workitems import forget_workitems
 from triage.store.tables import (
     AnalysisRunRow,
@@ -298,6 +299,7 @@ def forget_patient(
     study.accession_number = study.description = study.study_date = study.study_time = ""
     study.forgotten_at = now
     forget_workitems(session, study.id)
+    forget_order(session, study)
     _replace_patient(session, study)
     note(session, study.id, "forgotten", "patient data deleted", at=now)
     return True

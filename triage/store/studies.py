@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
 
 from triage.core.completeness import Bounds, QuietPeriods, completion_reason
 from triage.core.manifest import ModelManifest
+from triage.core.orders import PatientIdentifier
 from triage.core.priority import Priority, effective_priority
 from triage.core.routing import InputSelection, select_inputs, shortened
 from triage.core.runs import RunState, StudyState, check_transition
@@ -33,7 +34,9 @@ from triage.store.code_approvals import WAITS_FOR_APPROVAL, waiting_digests
 from triage.store.contents import load_study, priors_of
 from triage.store.files import StoredFile
 from triage.store.history import SHADOW_KIND, note
+from triage.store.merges import survivor_of
 from triage.store.model_tables import ModelRow
+from triage.store.orders import link_known_order
 from triage.store.outbox import withdraw_unsent
 from triage.store.prior_searches import is_searching, is_wanted_as_prior, wait_for_priors
 from triage.store.run_inputs import (
@@ -292,6 +295,7 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
             reason=f"the order says {received.requested_procedure_priority or 'nothing'}",
         )
     )
+    link_known_order(session, study, now=received.received_at)
     return study
 
 
@@ -303,6 +307,7 @@ def _remember(session: Session, study: StudyRow, received: ReceivedInstance) -> 
     study.study_date = received.study_date[:10]
     study.study_time = received.study_time[:16]
     study.forgotten_at = None
+    link_known_order(session, study, now=received.received_at)
 
 
 def make_ordinary(session: Session, study: StudyRow, because: str, now: datetime) -> None:
@@ -319,16 +324,13 @@ def make_ordinary(session: Session, study: StudyRow, because: str, now: datetime
 
 def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
     identity = (received.patient_id[:128], received.issuer_of_patient_id[:128])
-    patient = None
-    if identity[0]:  # without a Patient ID, two studies cannot be known to be one patient's
-        patient = session.scalar(
-            select(PatientRow).where(
-                PatientRow.patient_id == identity[0], PatientRow.issuer == identity[1]
-            )
-        )
-    else:
+    if not identity[0]:  # without a Patient ID, two studies cannot be known to be one patient's
         identity = (stand_in_patient_id(received.study_instance_uid), "")
-        patient = session.scalar(select(PatientRow).where(PatientRow.patient_id == identity[0]))
+    patient = _known_patient(session, identity)
+    survivor = survivor_of(session, PatientIdentifier(*identity))
+    if (survivor.value, survivor.issuer) != identity:  # merged, and images still name the old one
+        identity = (survivor.value, survivor.issuer)
+        patient = _known_patient(session, identity)
     if patient is None:
         patient = PatientRow(
             patient_id=identity[0],
@@ -340,6 +342,15 @@ def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
         session.add(patient)
         session.flush()
     return patient
+
+
+def _known_patient(session: Session, identity: tuple[str, str]) -> PatientRow | None:
+    # Locked against a merge at this moment, which would not see the study that is to come.
+    return session.scalar(
+        select(PatientRow)
+        .where(PatientRow.patient_id == identity[0], PatientRow.issuer == identity[1])
+        .with_for_update(read=True, key_share=True)
+    )
 
 
 def _series_id_of(session: Session, study: StudyRow, received: ReceivedInstance) -> int:
@@ -516,6 +527,8 @@ def complete_study(session: Session, study: StudyRow, reason: str, now: datetime
     study.completed_at = now
     study.completion_reason = reason
     note(session, study.id, "complete", reason, at=now)
+    # An order that was told at the same moment as the first image came saw no study.
+    link_known_order(session, study, now=now)
     if study.is_prior:
         return  # neither analysed nor moved on the worklist
     schedule_reading(session, study, now)

@@ -27,6 +27,7 @@ from triage.core.stages import Stage
 from triage.store import workitem_tables  # noqa: F401 - they belong to the same schema
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
+from triage.store.order_tables import OrderRow
 
 _TO_DELETE = text("purged_at IS NOT NULL AND path <> ''")
 _NOT_QUEUED = text("NOT is_queued")
@@ -63,6 +64,8 @@ class StudyRow(Table):
     moment at which it began to arrive, or was reopened. `purged_at` is set while its images are
     deleted by retention, `forgotten_at` while its patient data are. `is_prior` marks a study that
     was fetched for comparison with a later one: it is not on the worklist and is not analysed.
+    `order_id` is the order that messages told of it, `location` and `patient_class` (HL7 table
+    0004) where they say that the patient is.
     """
 
     __tablename__ = "studies"
@@ -96,7 +99,11 @@ class StudyRow(Table):
     purge_reason: Mapped[str] = mapped_column(Text, default="")
     forgotten_at: Mapped[datetime | None] = mapped_column(default=None)
     is_prior: Mapped[bool] = mapped_column(default=False, server_default=false())
+    order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id"), index=True)
+    location: Mapped[str] = mapped_column(String(128), default="", server_default="")
+    patient_class: Mapped[str] = mapped_column(String(16), default="", server_default="")
 
+    order: Mapped[OrderRow | None] = relationship()
     patient: Mapped[PatientRow] = relationship(lazy="joined")
     series: Mapped[list[SeriesRow]] = relationship(
         back_populates="study", order_by="SeriesRow.number, SeriesRow.id"
@@ -302,9 +309,9 @@ class DeliveryRow(Table):
     """An outbox row: one object or one notice on its way to one destination.
 
     `subject` says what is delivered, so that nothing is queued twice: "object:UID", "result:RUN",
-    "priority:EVENT" or "withdrawal:ID". `lane` and `place` keep the order: what is in one lane
-    arrives at a destination by place, and by `id` where the places are equal. `given_up_by` and
-    `given_up_reason` say who decided that it need not arrive, and why.
+    "correction:RUN:TIME", "priority:EVENT" or "withdrawal:ID". `lane` and `place` keep the order:
+    what is in one lane arrives at a destination by place, and by `id` where the places are equal.
+    `given_up_by` and `given_up_reason` say who decided that it need not arrive, and why.
     """
 
     __tablename__ = "deliveries"
@@ -402,7 +409,7 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    shadow. The newest `id` is what open worklists follow.
+    shadow, order, patient. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"

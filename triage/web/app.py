@@ -31,6 +31,7 @@ from triage.web import (
     deliveries_api,
     delivery_pages,
     feedback,
+    hl7,
     images,
     job_pages,
     jobs_api,
@@ -100,6 +101,7 @@ def create_app(
     app.include_router(deliveries_api.router)
     app.include_router(delivery_pages.router)
     app.include_router(watch.router)
+    app.include_router(hl7.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refusal)

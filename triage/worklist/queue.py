@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from triage.core.findings import Finding
 from triage.core.manifest import PriorityName
+from triage.core.orders import patient_class_in_words
 from triage.core.priority import Priority
 from triage.core.runs import RunState, StudyState
 from triage.core.stages import COUNTING_STAGES
@@ -52,6 +53,8 @@ class WorklistEntry(BaseModel):
     read_at: datetime | None = None
     changed_after_reading: str = ""
     completion_reason: str = ""
+    location: str = ""
+    patient_class: str = ""
 
 
 class WorklistCounts(BaseModel):
@@ -193,6 +196,8 @@ def _entry(
         read_at=study.read_at,
         changed_after_reading=changed,
         completion_reason=study.completion_reason if study.state is StudyState.COMPLETE else "",
+        location=study.location,
+        patient_class=patient_class_in_words(study.patient_class),
     )
 
 

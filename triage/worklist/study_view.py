@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from triage.core.findings import Finding
 from triage.core.manifest import PriorityName
+from triage.core.orders import patient_class_in_words
 from triage.core.priority import Priority
 from triage.core.priors import SearchState
 from triage.core.runs import RunState
@@ -171,6 +172,9 @@ class StudyView(_View):
     purge_reason: str = ""
     priority_notices: tuple[DeliveryView, ...] = ()
     waiting_s: float
+    location: str = ""
+    patient_class: str = ""
+    order_reason: str = ""
     series: tuple[SeriesView, ...]
     findings: tuple[FindingView, ...]
     runs: tuple[RunView, ...]
@@ -216,6 +220,9 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         purged_at=study.purged_at,
         purge_reason=study.purge_reason,
         waiting_s=max(0.0, ((study.read_at or now) - study.first_instance_at).total_seconds()),
+        location=study.location,
+        patient_class=patient_class_in_words(study.patient_class),
+        order_reason=study.order.reason if study.order else "",
         series=_series(session, study, runs),
         findings=_findings(session, runs, study),
         runs=tuple(_run_view(run, study, notices.get(run.id, ())) for run in runs),

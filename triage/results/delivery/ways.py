@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from triage.core.notices import Notice
-from triage.results.delivery import dicom, email, folder, stow, webhook
+from triage.results.delivery import dicom, email, folder, hl7, stow, webhook
 from triage.results.errors import DeliveryError
 from triage.settings import (
     Destination,
     DicomDestination,
     EmailDestination,
     FolderDestination,
+    Hl7Destination,
     NoticeDestination,
     ObjectDestination,
     Settings,
@@ -47,6 +48,8 @@ def send_notice(notice: Notice, destination: NoticeDestination, settings: Settin
         webhook.post(notice, destination, link)
     elif isinstance(destination, EmailDestination):
         email.send(notice, destination, link)
+    elif isinstance(destination, Hl7Destination):
+        hl7.tell(notice, destination)
     else:
         raise DeliveryError(
             f"{destination.name}: notices cannot be sent by {destination.kind}", is_permanent=True
@@ -70,6 +73,8 @@ def reach(destination: Destination, settings: Settings) -> str:
         return webhook.reach(destination)
     if isinstance(destination, EmailDestination):
         return email.reach(destination)
+    if isinstance(destination, Hl7Destination):
+        return hl7.reach(destination)
     raise DeliveryError(
         f"{destination.name}: {destination.kind} cannot be checked", is_permanent=True
     )

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0009_model_jobs"
-down_revision = "0011_outbox"
+down_revision = "0008_watch"
 branch_labels = None
 depends_on = None
 

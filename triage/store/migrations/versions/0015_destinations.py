@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0015_destinations"
-down_revision = "0011_outbox"
+down_revision = "0013_hl7"
 branch_labels = None
 depends_on = None
 
