@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from triage.core.manifest import ResultKind
 from triage.core.runs import DeliveryKind
@@ -157,6 +157,26 @@ class FhirDestination(_TakesNotices, _OverHttp):
 
     kind: Literal["fhir"]
     """`fhir`. `url` is the base of the server."""
+    patients: Literal["identifier", "reference", "create"] = "identifier"
+    """How it is told who the patient is. `identifier`: by the Patient ID, whether it has the
+    patient or not. `reference`: by a link to its own Patient, which must be there. `create`: the
+    same, and one is created where there is none."""
+    patient_system: str = ""
+    """The system (a URI) of Patient IDs that come without an issuer."""
+    patient_systems: dict[str, str] = {}  # noqa: RUF012
+    """The systems of those with an issuer, by Issuer of Patient ID (0010,0021); one that is an OID
+    needs none."""
+    accession_system: str = ""
+    """The system (a URI) of Accession Numbers."""
+
+    @model_validator(mode="after")
+    def _finds_patients(self) -> FhirDestination:
+        if self.patients != "identifier" and not (self.patient_system or self.patient_systems):
+            raise ValueError(
+                f"destinations {self.name!r}: patients = {self.patients!r} needs patient_system, "
+                "so that a Patient ID finds nobody else"
+            )
+        return self
 
 
 class WebhookDestination(_TakesNotices, _OverHttp):

@@ -78,7 +78,8 @@ def deliver_next(
         _send(due, receiver, database, files, settings)
     except DeliveryError as error:
         is_last = error.is_permanent or due.attempt >= settings.results.maximum_delivery_attempts
-        wait = None if is_last else retry_after(due.attempt, settings.results, random)
+        pause = retry_after(due.attempt, settings.results, random)
+        wait = None if is_last else max(pause, error.retry_after or pause)
         with database.transaction() as session:
             mark_not_delivered(session, due, str(error), retry_after=wait, now=clock())
         return True

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from triage.core.notices import Notice
-from triage.results.delivery import dicom
+from triage.results.delivery import dicom, fhir
 from triage.results.errors import DeliveryError
-from triage.settings import DicomDestination, NoticeDestination, ObjectDestination, Settings
+from triage.settings import (
+    DicomDestination,
+    FhirDestination,
+    NoticeDestination,
+    ObjectDestination,
+    Settings,
+)
 from triage.store.files import InstanceFiles
 from triage.store.outbox import DueDelivery
 
@@ -32,7 +38,10 @@ def send_notice(notice: Notice, destination: NoticeDestination, settings: Settin
     Raises:
         DeliveryError: the destination did not take it; the message says why.
     """
-    del notice, settings
-    raise DeliveryError(
-        f"{destination.name}: notices cannot be sent by {destination.kind}", is_permanent=True
-    )
+    del settings
+    if isinstance(destination, FhirDestination):
+        fhir.tell(notice, destination)
+    else:
+        raise DeliveryError(
+            f"{destination.name}: notices cannot be sent by {destination.kind}", is_permanent=True
+        )
