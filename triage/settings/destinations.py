@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from triage.core.manifest import ResultKind
 from triage.core.runs import DeliveryKind
-from triage.settings.parts import AETitle, Port, Seconds, Section, TlsPeer
+from triage.settings.parts import AETitle, Port, Retained, Seconds, Section, TlsPeer
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 SegmentationType = Literal["BINARY", "FRACTIONAL", "LABELMAP"]
@@ -72,6 +72,22 @@ class _Routed(Section):
     """Seconds that it may take to answer."""
     route: RouteSettings = RouteSettings()
     """Which results go there: `{models = […], findings = […], …}`; see `[destinations.route]`."""
+    deidentify: Literal["none", "basic"] = "none"
+    """`basic`: nothing that says who the patient is goes there (DICOM PS3.15 Annex E, Basic
+    Profile)."""
+    retain: tuple[Retained, ...] = ()
+    """Of that, what is kept: `uids`; `modified-dates`, moved by the same days for all of a patient;
+    `patient-characteristics` (sex, age up to 89, size, weight and the like); `descriptors`, the
+    series descriptions that Triage wrote."""
+
+    @model_validator(mode="after")
+    def _retains_of_something(self) -> Self:
+        if self.retain and self.deidentify == "none":
+            raise ValueError(
+                f"destinations {self.name!r}: retain is for deidentify = 'basic'; set it or "
+                "remove retain"
+            )
+        return self
 
 
 class _TakesObjects(_Routed):
@@ -123,6 +139,15 @@ class DicomDestination(_TakesObjects, TlsPeer):
     """Its DICOM port."""
     storage_commitment: bool = False
     """Ask it to commit to the storage of what was delivered; a dead letter if it does not."""
+
+    @model_validator(mode="after")
+    def _commits_to_what_it_knows(self) -> DicomDestination:
+        if self.storage_commitment and self.deidentify != "none":
+            raise ValueError(
+                f"destinations {self.name!r}: what is de-identified has other UIDs there, so "
+                "storage_commitment cannot be asked for; remove one of the two"
+            )
+        return self
 
 
 class StowDestination(_TakesObjects, _OverHttp):

@@ -26,6 +26,7 @@ from triage.store.tables import (
 )
 
 _MOST_EVENTS = 100
+_PICTURES = {"heat-map", "secondary-capture", "pdf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,9 @@ def add_result_objects(
         row = _indexed(session, run, sequence, new, now)
         for destination in taken:
             if isinstance(destination, ObjectDestination) and _gets(destination, new, objects):
+                if _is_withheld(destination, new):
+                    _note_withheld(session, run, new.role, destination.name, now)
+                    continue
                 _queue(
                     session,
                     DeliveryRow(
@@ -202,6 +206,21 @@ def _gets(
         (other.role, other.variant) == (new.role, destination.variant) for other in objects
     )
     return new.variant == (destination.variant if has_variant else "")
+
+
+def _is_withheld(destination: ObjectDestination, new: NewResultObject) -> bool:
+    """Return whether the object is a picture or a document, which may say who the patient is."""
+    return destination.deidentify != "none" and new.role in _PICTURES
+
+
+def _note_withheld(
+    session: Session, run: AnalysisRunRow, role: str, destination: str, now: datetime
+) -> None:
+    text = (
+        f"{role.upper()} not for {destination}, which gets nothing that says who the patient is: "
+        "text may be burnt into it"
+    )
+    note(session, run.study_id, "withheld", text, at=now, run_id=run.id)
 
 
 def _queue(session: Session, row: DeliveryRow) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from triage.core.notices import Notice
 from triage.results.delivery import dicom, fhir
+from triage.results.delivery.outside import leaving, leaving_notice
 from triage.results.errors import DeliveryError
 from triage.settings import (
     DicomDestination,
@@ -24,12 +25,14 @@ def send_object(
     Raises:
         DeliveryError: the destination did not take it; the message says why.
     """
-    if isinstance(destination, DicomDestination):
-        dicom.store(due, destination, files, calling_ae_title=settings.receiver.ae_title)
-    else:
-        raise DeliveryError(
-            f"{destination.name}: objects cannot be sent by {destination.kind}", is_permanent=True
-        )
+    with leaving(due, destination, files, settings) as sent:
+        if isinstance(destination, DicomDestination):
+            dicom.store(sent, destination, files, calling_ae_title=settings.receiver.ae_title)
+        else:
+            raise DeliveryError(
+                f"{destination.name}: objects cannot be sent by {destination.kind}",
+                is_permanent=True,
+            )
 
 
 def send_notice(notice: Notice, destination: NoticeDestination, settings: Settings) -> None:
@@ -38,7 +41,7 @@ def send_notice(notice: Notice, destination: NoticeDestination, settings: Settin
     Raises:
         DeliveryError: the destination did not take it; the message says why.
     """
-    del settings
+    notice = leaving_notice(notice, destination, settings)
     if isinstance(destination, FhirDestination):
         fhir.tell(notice, destination)
     else:

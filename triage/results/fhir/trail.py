@@ -104,7 +104,7 @@ def audit_event(notice: Notice, told: list[Reference]) -> AuditEvent:
 
 def _who(notice: Notice) -> Reference:
     if notice.withdrawal is not None:
-        return Reference(display=notice.withdrawal.who)
+        return Reference(display=notice.withdrawal.who or "A person")
     if notice.run is not None:
         return reference(full_url(device_uid(notice.run)))
     return Reference(display="A person at the reading worklist")
