@@ -18,12 +18,14 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from triage.associations import AssociationError, associate, lose_no_answer
+from triage.core.remote import RemoteState
 from triage.core.runs import DeliveryState
 from triage.core.stages import Stage
 from triage.models.confinement import missing_protections
 from triage.models.packages import PackageError, load_package
 from triage.receiver.counts import CountError, counter_at
 from triage.settings import DicomDestination, RemoteSettings, Settings, SettingsError
+from triage.store import remote_models
 from triage.store.alerts import open_alerts
 from triage.store.clock import system_clock
 from triage.store.code_approvals import waiting_digests
@@ -77,6 +79,8 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("worker", lambda: _worker(database))
             yield _guarded("deliveries", lambda: _deliveries(database))
             yield _guarded("model watch", lambda: _model_watch(database))
+            if settings.remote_models:
+                yield _guarded("remote models", lambda: _remote_models(database))
         yield _guarded("sandbox", lambda: _sandbox(settings))
         yield _guarded("web", lambda: _web(settings))
         if settings.receiver.count_at:
@@ -306,6 +310,25 @@ def _model_watch(database: Database) -> str:
         return "no rule is broken"
     said = "; ".join(f"{a.model} {a.version}: {a.rule}: {a.text}" for a in alerts)
     raise _Warning(f"{said}; look at /models/{alerts[0].model}/watch")
+
+
+def _remote_models(database: Database) -> str:
+    with database.reading() as session:
+        reasons = remote_models.quarantine_reasons(session)
+        states = remote_models.count_by_state(session)
+    if reasons:
+        raise _Warning(
+            f"{sum(reasons.values())} returned objects are in quarantine: "
+            + "; ".join(f"{number} because {reason}" for reason, number in reasons.items())
+        )
+    trouble = [
+        f"{states[state]} {state}"
+        for state in (RemoteState.UNANSWERED, RemoteState.FAILED)
+        if states.get(state)
+    ]
+    if trouble:
+        raise _Warning(f"studies: {', '.join(trouble)}; their histories say more")
+    return ", ".join(f"{number} {state}" for state, number in states.items()) or "nothing asked"
 
 
 def _web(settings: Settings) -> str:
