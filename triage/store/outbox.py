@@ -156,6 +156,7 @@ def add_returned_object(
     """
     study = session.scalars(select(StudyRow).where(StudyRow.id == study_id)).one()
     row = _indexed(session, new, study_id=study_id, run_id=None, sequence=0, now=now)
+    row.remote_model = remote_model
     result = replace(_routed(study, None), model=remote_model)
     for destination in destinations:
         if not isinstance(destination, ObjectDestination) or not destination.route.takes(result):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,6 +17,7 @@ from triage.store.contents import load_study
 from triage.store.history import note
 from triage.store.studies import ReceivedInstance
 from triage.store.tables import (
+    STAND_IN_PREFIX,
     InstanceRow,
     RemoteAnalysisRow,
     ReturnedObjectRow,
@@ -55,7 +56,7 @@ class AskedStudy:
         study_id: its row.
         uids: the UIDs of it that the remote model got pseudonyms of.
         paths: the files of the images that were sent; some may be gone.
-        patient_id, issuer: of its patient.
+        attributes: what the index has of the patient and the study, by DICOM keyword.
     """
 
     analysis_id: int
@@ -63,8 +64,7 @@ class AskedStudy:
     study_instance_uid: str
     uids: frozenset[str]
     paths: tuple[str, ...]
-    patient_id: str
-    issuer: str
+    attributes: Mapping[str, str]
 
 
 def ask_about_new_studies(
@@ -272,9 +272,27 @@ def asked_study(session: Session, remote_model: str, pseudonym: str) -> AskedStu
         study_instance_uid=study.study_instance_uid,
         uids=frozenset(uids),
         paths=_paths(session, row),
-        patient_id=study.patient.patient_id,
-        issuer=study.patient.issuer,
+        attributes=_attributes(study),
     )
+
+
+def _attributes(study: StudyRow) -> dict[str, str]:
+    patient = study.patient
+    is_stand_in = patient.patient_id.startswith(STAND_IN_PREFIX)
+    return {
+        "PatientName": patient.name,
+        "PatientID": "" if is_stand_in else patient.patient_id,
+        "IssuerOfPatientID": patient.issuer,
+        "PatientBirthDate": patient.birth_date,
+        "PatientSex": patient.sex,
+        "StudyInstanceUID": study.study_instance_uid,
+        "StudyDate": study.study_date,
+        "StudyTime": study.study_time,
+        "AccessionNumber": study.accession_number,
+        "StudyDescription": study.description,
+        "StudyID": "",
+        "ReferringPhysicianName": "",
+    }
 
 
 def mark_taken(

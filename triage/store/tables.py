@@ -274,7 +274,7 @@ class FeedbackRow(Table):
 class ResultObjectRow(Table):
     """A DICOM object that a run left, or that a remote model sent, which has no run here.
 
-    `role` is a `triage.core.manifest.ResultKind`.
+    `role` is a `triage.core.manifest.ResultKind`, `remote_model` the name of the remote model.
 
     `sequence` is the order of delivery: the SEG goes before the SR that points to it. `variant` is
     the form of SEG that the object is or refers to; empty is that of `results.segmentation_type`.
@@ -286,6 +286,7 @@ class ResultObjectRow(Table):
     run_id: Mapped[int | None] = mapped_column(ForeignKey("analysis_runs.id"), index=True)
     role: Mapped[str] = mapped_column(String(32))
     variant: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    remote_model: Mapped[str] = mapped_column(String(64), default="", server_default="")
     sequence: Mapped[int]
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)

@@ -298,6 +298,28 @@ def test_what_comes_back_under_an_unknown_pseudonym_is_quarantined(
         assert len(session.scalars(select(StudyRow.id)).all()) == 1
 
 
+def test_results_of_images_that_retention_took_meanwhile_still_find_their_patient(
+    hospital: Hospital, vendor: Vendor, head: tuple[Path, ...], tmp_path: Path
+) -> None:
+    vendor.start()
+    hospital.take_in(datasets(head))
+    hospital.ask()
+    theirs = build(head_analysis(vendor.images()), head_manifest())[:1]
+    with hospital.database.transaction() as session:
+        for row in session.scalars(select(InstanceRow)):
+            row.path = ""
+    vendor.send(hospital.receiver, *save(theirs, tmp_path / "theirs").values())
+    hospital.take_back()
+    assert hospital.returned() == [(ReturnedState.TAKEN, "")]
+    found = hospital.results()["SEG"]
+    kept = set(IDENTITY) - {"StudyID", "ReferringPhysicianName"}
+    assert {keyword: str(found[keyword].value) for keyword in kept} == {
+        keyword: IDENTITY[keyword] for keyword in kept
+    }
+    assert found.StudyInstanceUID == pydicom.dcmread(head[0]).StudyInstanceUID
+    assert hospital.analysis().state is RemoteState.SENT  # one of two objects
+
+
 def test_a_remote_that_is_away_or_silent_shows_and_delays_nothing(
     hospital: Hospital, vendor: Vendor, head: tuple[Path, ...]
 ) -> None:

@@ -20,6 +20,9 @@ def _at(name: str, *, nullable: bool = False) -> sa.Column[object]:
 def upgrade() -> None:
     with op.batch_alter_table("result_objects") as batch_op:
         batch_op.alter_column("run_id", existing_type=_key(), nullable=True)
+        batch_op.add_column(
+            sa.Column("remote_model", sa.String(length=64), nullable=False, server_default="")
+        )
     op.create_table(
         "remote_analyses",
         sa.Column("id", _key(), nullable=False),
@@ -85,3 +88,4 @@ def downgrade() -> None:
     op.execute("DELETE FROM result_objects WHERE run_id IS NULL")
     with op.batch_alter_table("result_objects") as batch_op:
         batch_op.alter_column("run_id", existing_type=_key(), nullable=False)
+        batch_op.drop_column("remote_model")
