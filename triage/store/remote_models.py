@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -30,11 +30,15 @@ _MOST_STUDIES = 50
 
 @dataclass(frozen=True, slots=True)
 class DueImages:
-    """Images that are to be sent to a remote model, by the paths of their files."""
+    """Images that are to be sent to a remote model.
+
+    `contexts` are their SOP classes, each with a transfer syntax.
+    """
 
     analysis_id: int
     attempt: int
     paths: tuple[str, ...]
+    contexts: frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ def ask_about_new_studies(
         )
         .order_by(StudyRow.priority.desc(), StudyRow.completed_at)
         .limit(_MOST_STUDIES)
+        .with_for_update(key_share=True, skip_locked=True, of=StudyRow)  # another worker asks
     ).all()
     for study in studies:
         _ask(session, model, study, pseudonym(study.study_instance_uid), now)
@@ -146,12 +151,18 @@ def claim_images(
         return None
     row.attempts += 1
     row.next_attempt_at = now + lease
-    return DueImages(row.id, row.attempts, _paths(session, row))
+    images = _images(session, row)
+    return DueImages(
+        analysis_id=row.id,
+        attempt=row.attempts,
+        paths=tuple(image.path for image in images),
+        contexts=frozenset((image.sop_class_uid, image.transfer_syntax_uid) for image in images),
+    )
 
 
-def _paths(session: Session, row: RemoteAnalysisRow) -> tuple[str, ...]:
-    paths = session.scalars(
-        select(InstanceRow.path)
+def _images(session: Session, row: RemoteAnalysisRow) -> Sequence[InstanceRow]:
+    return session.scalars(
+        select(InstanceRow)
         .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
         .where(
             SeriesRow.study_id == row.study_id,
@@ -160,8 +171,7 @@ def _paths(session: Session, row: RemoteAnalysisRow) -> tuple[str, ...]:
             InstanceRow.path != "",
         )
         .order_by(InstanceRow.id)
-    )
-    return tuple(paths)
+    ).all()
 
 
 def mark_sent(
@@ -271,7 +281,7 @@ def asked_study(session: Session, remote_model: str, pseudonym: str) -> AskedStu
         study_id=study.id,
         study_instance_uid=study.study_instance_uid,
         uids=frozenset(uids),
-        paths=_paths(session, row),
+        paths=tuple(image.path for image in _images(session, row)),
         attributes=_attributes(study),
     )
 

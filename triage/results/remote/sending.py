@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -89,8 +88,7 @@ def _send(
         raise DeliveryError("its images were purged by retention", is_permanent=True)
     paths = [files.absolute(path) for path in due.paths]
     remote = settings.remote(model.remote)
-    contexts = {(str(d.SOPClassUID), str(d.file_meta.TransferSyntaxUID)) for d in _heads(paths)}
-    proposed = [build_context(*context) for context in sorted(contexts)]
+    proposed = [build_context(*context) for context in sorted(due.contexts)]
     try:
         with associate(
             remote, proposed, calling_ae_title=settings.receiver.ae_title
@@ -107,11 +105,6 @@ def _send(
         ) from error
 
 
-def _heads(paths: Sequence[Path]) -> Iterator[Dataset]:
-    for path in paths:
-        yield _read(path, only_identity=True)
-
-
 def _without_identity(path: Path, method: Method) -> Dataset:
     dataset = _read(path)
     try:
@@ -121,12 +114,10 @@ def _without_identity(path: Path, method: Method) -> Dataset:
     return dataset
 
 
-def _read(path: Path, *, only_identity: bool = False) -> Dataset:
+def _read(path: Path) -> Dataset:
     try:
-        if not only_identity:
-            check_file(path)
-            return dcmread(path)
-        return dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        check_file(path)
+        return dcmread(path)
     except FileNotFoundError as error:
         raise DeliveryError("an image is no longer in the store", is_permanent=True) from error
     except (OSError, InvalidDicomError, DecodingError) as error:
