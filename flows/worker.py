@@ -30,7 +30,9 @@ from triage.models.ahead import DecodedAhead
 from triage.models.devices import CPU
 from triage.models.host import ModelHosts
 from triage.results.delivery.rounds import deliver_next, queue_notices
-from triage.settings import Settings
+from triage.results.remote.returning import take_back_next
+from triage.results.remote.sending import send_next
+from triage.settings import RemoteModelSettings, Settings
 from triage.store import runs
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
@@ -43,6 +45,7 @@ _DECODED_AND_WRITTEN = 2  # beside those on GPUs; a model on the CPU leaves no c
 _HEARTBEAT_S = 5.0
 _DELIVERY_POLL_S = 0.2
 _ORPHANS_POLL_S = 5.0  # deliveries whose destination is not in the settings any more
+_REMOTE_POLL_S = 1.0
 _WARMING_POLL_S = 2.0
 _PREFECT_PAUSE_S = 2.0
 _DECODE_AHEAD_POLL_S = 0.25
@@ -142,6 +145,12 @@ class Worker:
             for d in step.settings.destinations
             for _ in range(d.concurrency)
         ]
+        loops += [
+            asyncio.create_task(self._guarded(partial(self._ask, model), _REMOTE_POLL_S))
+            for model in step.settings.remote_models
+        ]
+        if step.settings.remote_models:
+            loops.append(asyncio.create_task(self._guarded(self._take_back, _REMOTE_POLL_S)))
         if step.settings.worker.decode_ahead_mb:
             ahead = Arrivals(step.database, step.files, step.decoded)
             loops.append(asyncio.create_task(self._guarded(ahead.decode, _DECODE_AHEAD_POLL_S)))
@@ -221,6 +230,19 @@ class Worker:
         )
         loop = asyncio.get_running_loop()
         while await loop.run_in_executor(self._senders, deliver):
+            pass
+
+    async def _ask(self, model: RemoteModelSettings) -> None:
+        """Send a remote model what it accepts; each has a loop of its own, like destinations."""
+        step = self._step
+        send = partial(send_next, step.database, step.settings, step.files, step.clock, model)
+        while await asyncio.to_thread(send):
+            pass
+
+    async def _take_back(self) -> None:
+        step = self._step
+        take = partial(take_back_next, step.database, step.settings, step.files, step.clock)
+        while await asyncio.to_thread(take):
             pass
 
     async def _queue_notices(self) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from triage.associations import AssociationError
+from triage.core.remote import RemoteState
 from triage.core.runs import DeliveryState
 from triage.core.stages import Stage
 from triage.models.confinement import missing_protections
@@ -33,6 +34,7 @@ from triage.settings import (
     Settings,
     SettingsError,
 )
+from triage.store import remote_models
 from triage.store.alerts import open_alerts
 from triage.store.clock import system_clock
 from triage.store.code_approvals import waiting_digests
@@ -89,6 +91,8 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("deliveries", lambda: _deliveries(database))
             yield _guarded("paused destinations", lambda: _pauses(database))
             yield _guarded("model watch", lambda: _model_watch(database))
+            if settings.remote_models:
+                yield _guarded("remote models", lambda: _remote_models(database))
         yield _guarded("sandbox", lambda: _sandbox(settings))
         yield _guarded("web", lambda: _web(settings))
         if settings.receiver.count_at:
@@ -97,18 +101,23 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("HL7 listener", lambda: _hl7_listener(settings))
             if schema.is_ok:
                 yield _guarded("HL7 messages", lambda: _hl7_messages(database))
-        for archive in settings.archives:
-            yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
-        for destination in settings.destinations:
-            if not isinstance(destination, DicomDestination):
-                name = f"destination {destination.name}"
-                yield _guarded(name, partial(_destination, settings, destination))
-        for remote in settings.remotes:
-            yield _guarded(f"remote {remote.name}", partial(_archive, settings, remote))
-        if settings.priors.remote:
-            yield _guarded("priors", lambda: _priors(settings))
+        yield from _peers(settings)
     finally:
         database.close()
+
+
+def _peers(settings: Settings) -> Iterable[Check]:
+    """Yield the checks of everybody that Triage calls."""
+    for archive in settings.archives:
+        yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
+    for destination in settings.destinations:
+        if not isinstance(destination, DicomDestination):
+            name = f"destination {destination.name}"
+            yield _guarded(name, partial(_destination, settings, destination))
+    for remote in settings.remotes:
+        yield _guarded(f"remote {remote.name}", partial(_archive, settings, remote))
+    if settings.priors.remote:
+        yield _guarded("priors", lambda: _priors(settings))
 
 
 class _Wrong(Exception):  # noqa: N818 - not an error: the answer of a check
@@ -360,6 +369,25 @@ def _model_watch(database: Database) -> str:
         return "no rule is broken"
     said = "; ".join(f"{a.model} {a.version}: {a.rule}: {a.text}" for a in alerts)
     raise _Warning(f"{said}; look at /models/{alerts[0].model}/watch")
+
+
+def _remote_models(database: Database) -> str:
+    with database.reading() as session:
+        reasons = remote_models.quarantine_reasons(session)
+        states = remote_models.count_by_state(session)
+    if reasons:
+        raise _Warning(
+            f"{sum(reasons.values())} returned objects are in quarantine: "
+            + "; ".join(f"{number} because {reason}" for reason, number in reasons.items())
+        )
+    trouble = [
+        f"{states[state]} {state}"
+        for state in (RemoteState.UNANSWERED, RemoteState.FAILED)
+        if states.get(state)
+    ]
+    if trouble:
+        raise _Warning(f"studies: {', '.join(trouble)}; their histories say more")
+    return ", ".join(f"{number} {state}" for state, number in states.items()) or "nothing asked"
 
 
 def _web(settings: Settings) -> str:

@@ -15,6 +15,7 @@ from triage.core.analysis import Analysis
 from triage.core.manifest import ModelManifest
 from triage.core.runs import DeliveryState
 from triage.results.build import BuiltObject, store_results
+from triage.settings import Destination
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.model_tables import ModelRow
@@ -88,8 +89,9 @@ def finish(
     *,
     clock: ManualClock,
     destinations: Sequence[str] = ("archive",),
+    to: Sequence[Destination] = (),
 ) -> None:
-    """Complete the run and put its objects into the outbox, in one transaction."""
+    """Complete the run and fill the outbox, for archives by name or for `to`, at once."""
     objects = store_results(files, built)
     with database.transaction() as session:
         digest = analysis.input_sha256
@@ -100,7 +102,7 @@ def finish(
             run_id=run.run_id,
             study_id=run.study_id,
             objects=objects,
-            destinations=[archive_named(name) for name in destinations],
+            destinations=to or [archive_named(name) for name in destinations],
             now=clock(),
         )
 

@@ -79,7 +79,7 @@ class NoticeRun:
     """The analysis: model, findings present and absent, and the objects of it.
 
     `notice` is what the model's manifest says that it may be used for. `source_series_uid` is the
-    series that was analysed.
+    series that was analysed, `source_modality` its modality.
     """
 
     run_id: int
@@ -91,6 +91,7 @@ class NoticeRun:
     source_series_uid: str
     findings: tuple[Finding, ...]
     objects: tuple[NoticeObject, ...]
+    source_modality: str = ""
 
     @property
     def identity(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.known_series import KnownSeries, ShortWay
+from triage.store.remote_models import keep_returned
 from triage.store.studies import (
     FileIsGoneError,
     ReceivedInstance,
@@ -51,8 +52,25 @@ class Indexer:
     is_for_priors = False
 
     def __init__(
-        self, database: Database, files: InstanceFiles, receiver_name: str, clock: Clock
+        self,
+        database: Database,
+        files: InstanceFiles,
+        receiver_name: str,
+        clock: Clock,
+        *,
+        remote_models: Collection[str] = (),
     ) -> None:
+        """Prepare an indexer.
+
+        Args:
+            database: where the rows go.
+            files: where the files are.
+            receiver_name: who holds studies open.
+            clock: the time.
+            remote_models: AE titles that results of remote models come from. What comes from them
+                belongs to no study before its pseudonyms are resolved.
+        """
+        self._remote_models = frozenset(title.strip() for title in remote_models)
         self._database = database
         self._files = files
         self._receiver_name = receiver_name
@@ -78,6 +96,8 @@ class Indexer:
             RefusedInstanceError: 0xA700 where the database is away or busy, so that the sender
                 tries again; 0x0110 where it refuses this instance.
         """
+        if received.calling_ae_title.strip() in self._remote_models:
+            return self._keep_returned(received)
         pending = _Pending(received, association, is_journaled)
         self._waiting.append(pending)
         with self._committing:
@@ -97,6 +117,14 @@ class Indexer:
                 error=type(getattr(error, "orig", None) or error).__name__,
             )
             raise _refusal(error) from error
+
+    def _keep_returned(self, received: ReceivedInstance) -> Recorded:
+        try:
+            with self._database.transaction() as session:
+                keep_returned(session, received)
+        except SQLAlchemyError as error:
+            raise _refusal(error) from error
+        return Recorded(0, 0)
 
     def _next_batch(self) -> list[_Pending]:
         size = min(len(self._waiting), _LARGEST_BATCH)

@@ -104,7 +104,13 @@ class Receiver:
             segment_bytes=settings.receiver.journal_mb * _MIB,
             make_durable=self._make_durable,
         )
-        indexer = Indexer(database, files, self.name, clock)
+        indexer = Indexer(
+            database,
+            files,
+            self.name,
+            clock,
+            remote_models=[model.results_from for model in settings.remote_models],
+        )
         self._replay = Replay(database, files, indexer)
         self._intake = Intake.configured(
             settings.receiver, files, indexer, clock, watermarks, journal=self._journal

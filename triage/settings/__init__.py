@@ -54,12 +54,14 @@ from triage.settings.parts import (
     Days,
     Network,
     Port,
+    Retained,
     Seconds,
     Section,
     SettingsError,
     TlsPeer,
     TlsSettings,
 )
+from triage.settings.remote_models import RemoteModelSettings
 from triage.settings.ups import UpsSettings
 
 __all__ = [
@@ -72,6 +74,8 @@ __all__ = [
     "Hl7Destination",
     "NoticeDestination",
     "ObjectDestination",
+    "RemoteModelSettings",
+    "Retained",
     "RouteSettings",
     "RoutedResult",
     "Section",
@@ -674,6 +678,7 @@ class Settings(BaseSettings):
     senders: tuple[SenderSettings, ...] = ()
     destinations: tuple[Destination, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
+    remote_models: tuple[RemoteModelSettings, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
@@ -698,10 +703,27 @@ class Settings(BaseSettings):
         names = [destination.name for destination in self.destinations]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"destinations: {', '.join(sorted(twice))} is there twice; rename one")
+        self._check_remote_models()
         for peer in (*self.destinations, *self.remotes):
             if isinstance(peer, TlsPeer):
                 peer._own = self.tls
         return self
+
+    def _check_remote_models(self) -> None:
+        known = {remote.name for remote in self.remotes}
+        for model in self.remote_models:
+            if model.remote not in known:
+                raise ValueError(
+                    f"remote_models {model.name!r}: there is no {model.remote!r} in [[remotes]]; "
+                    "add it there"
+                )
+        for key in ("name", "results_from"):
+            values = [str(getattr(model, key)).strip() for model in self.remote_models]
+            if twice := {value for value in values if values.count(value) > 1}:
+                raise ValueError(
+                    f"remote_models: {key} {', '.join(sorted(twice))} is there twice; each needs "
+                    "one of its own"
+                )
 
     @property
     def packages_directory(self) -> Path:
@@ -776,6 +798,7 @@ class Settings(BaseSettings):
 _TABLES: dict[str, type[Section]] = {
     "senders": SenderSettings,
     "remotes": RemoteSettings,
+    "remote_models": RemoteModelSettings,
     "watch.rules": WatchRuleSettings,
     **{f"destinations.{kind}": section for kind, section in KINDS.items()},
 }

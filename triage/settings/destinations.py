@@ -20,7 +20,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from triage.core.manifest import ResultKind
 from triage.core.runs import DeliveryKind
 from triage.core.segmentation import SegmentationForm, SegmentationType
-from triage.settings.parts import AETitle, Port, Seconds, Section, TlsPeer
+from triage.settings.parts import AETitle, Port, Retained, Seconds, Section, TlsPeer
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 StudyStage = Literal["arriving", "unread", "read"]
@@ -93,6 +93,22 @@ class _Routed(Section):
     order."""
     route: RouteSettings = RouteSettings()
     """Which results go there: `{models = […], findings = […], …}`; see `[destinations.route]`."""
+    deidentify: Literal["none", "basic"] = "none"
+    """`basic`: nothing that says who the patient is goes there (DICOM PS3.15 Annex E, Basic
+    Profile)."""
+    retain: tuple[Retained, ...] = ()
+    """Of that, what is kept: `uids`; `modified-dates`, moved by the same days for all of a patient;
+    `patient-characteristics` (sex, age up to 89, size, weight and the like); `descriptors`, the
+    series descriptions that Triage wrote."""
+
+    @model_validator(mode="after")
+    def _retains_of_something(self) -> Self:
+        if self.retain and self.deidentify == "none":
+            raise ValueError(
+                f"destinations {self.name!r}: retain is for deidentify = 'basic'; set it or "
+                "remove retain"
+            )
+        return self
 
 
 class _TakesObjects(_Routed):
@@ -168,6 +184,15 @@ class DicomDestination(_TakesObjects, TlsPeer):
     """Its DICOM port."""
     storage_commitment: bool = False
     """Ask it to commit to the storage of what was delivered; a dead letter if it does not."""
+
+    @model_validator(mode="after")
+    def _commits_to_what_it_knows(self) -> DicomDestination:
+        if self.storage_commitment and self.deidentify != "none":
+            raise ValueError(
+                f"destinations {self.name!r}: what is de-identified has other UIDs there, so "
+                "storage_commitment cannot be asked for; remove one of the two"
+            )
+        return self
 
 
 class StowDestination(_TakesObjects, _OverHttp):
@@ -296,6 +321,26 @@ class FhirDestination(_TakesNotices, _OverHttp):
 
     kind: Literal["fhir"]
     """`fhir`. `url` is the base of the server."""
+    patients: Literal["identifier", "reference", "create"] = "identifier"
+    """How it is told who the patient is. `identifier`: by the Patient ID, whether it has the
+    patient or not. `reference`: by a link to its own Patient, which must be there. `create`: the
+    same, and one is created where there is none."""
+    patient_system: str = ""
+    """The system (a URI) of Patient IDs that come without an issuer."""
+    patient_systems: dict[str, str] = {}  # noqa: RUF012
+    """The systems of those with an issuer, by Issuer of Patient ID (0010,0021); one that is an OID
+    needs none."""
+    accession_system: str = ""
+    """The system (a URI) of Accession Numbers."""
+
+    @model_validator(mode="after")
+    def _finds_patients(self) -> FhirDestination:
+        if self.patients != "identifier" and not (self.patient_system or self.patient_systems):
+            raise ValueError(
+                f"destinations {self.name!r}: patients = {self.patients!r} needs patient_system, "
+                "so that a Patient ID finds nobody else"
+            )
+        return self
 
 
 class WebhookDestination(_TakesNotices, _OverHttp):

@@ -22,6 +22,9 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(ge=0)]
 
+Retained = Literal["uids", "modified-dates", "patient-characteristics", "descriptors"]
+"""What may be kept when the patient's identity is removed: options of DICOM PS3.15 E.3."""
+
 
 def _network(value: object) -> object:
     # Said by ipaddress in one sentence; pydantic would say it once for each kind of network.

@@ -181,4 +181,5 @@ def _run(row: AnalysisRunRow) -> NoticeRun:
             NoticeObject(o.role, o.sop_class_uid, o.sop_instance_uid, o.series_instance_uid)
             for o in row.result_objects
         ),
+        source_modality=row.series.modality if row.series else "",
     )

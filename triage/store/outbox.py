@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Select, exists, or_, select
@@ -30,6 +30,7 @@ SAYING = ", saying "
 """What stands in an error before the words of the destination."""
 CORRECTION = "correction:"
 """What the subject of a result that is told again begins with."""
+_PICTURES = {"heat-map", "secondary-capture", "pdf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +111,14 @@ def add_result_objects(
     result = _routed(run.study, run)
     taken = [d for d in destinations if d.route.takes(result)]
     for sequence, new in enumerate(objects):
-        row = _indexed(session, run, sequence, new, now)
+        row = _indexed(
+            session, new, study_id=run.study_id, run_id=run.id, sequence=sequence, now=now
+        )
         for destination in taken:
             if isinstance(destination, ObjectDestination) and _gets(destination, new, objects):
+                if _is_withheld(destination, new):
+                    _note_withheld(session, run, new.role, destination.name, now)
+                    continue
                 _queue(
                     session,
                     DeliveryRow(
@@ -177,6 +183,42 @@ def queue_corrections(
                 place=row.place,
                 study_id=row.study_id,
                 run_id=row.run_id,
+                next_attempt_at=now,
+            ),
+        )
+
+
+def add_returned_object(
+    session: Session,
+    *,
+    study_id: int,
+    remote_model: str,
+    new: NewResultObject,
+    destinations: Sequence[Destination],
+    now: datetime,
+) -> None:
+    """Index an object that a remote model made, and queue it for the destinations that get it.
+
+    Routes see the name of the remote model, and no stage and no finding.
+    """
+    study = session.scalars(select(StudyRow).where(StudyRow.id == study_id)).one()
+    row = _indexed(session, new, study_id=study_id, run_id=None, sequence=0, now=now)
+    row.remote_model = remote_model
+    result = replace(_routed(study, None), model=remote_model)
+    for destination in destinations:
+        if not isinstance(destination, ObjectDestination) or not destination.route.takes(result):
+            continue
+        if not _gets(destination, new, [new]) or _is_withheld(destination, new):
+            continue
+        _queue(
+            session,
+            DeliveryRow(
+                kind=DeliveryKind.RESULT,
+                subject=f"object:{new.sop_instance_uid}",
+                destination=destination.name,
+                lane=f"remote:{study_id}",
+                study_id=study_id,
+                result_object_id=row.id,
                 next_attempt_at=now,
             ),
         )
@@ -251,6 +293,21 @@ def _gets(
     return new.variant == (destination.variant if has_variant else "")
 
 
+def _is_withheld(destination: ObjectDestination, new: NewResultObject) -> bool:
+    """Return whether the object is a picture or a document, which may say who the patient is."""
+    return destination.deidentify != "none" and new.role in _PICTURES
+
+
+def _note_withheld(
+    session: Session, run: AnalysisRunRow, role: str, destination: str, now: datetime
+) -> None:
+    text = (
+        f"{role.upper()} not for {destination}, which gets nothing that says who the patient is: "
+        "text may be burnt into it"
+    )
+    note(session, run.study_id, "withheld", text, at=now, run_id=run.id)
+
+
 def _queue(session: Session, row: DeliveryRow) -> None:
     """Add an outbox row, or make due again what is there and was withdrawn."""
     known = session.scalar(
@@ -268,17 +325,23 @@ def _queue(session: Session, row: DeliveryRow) -> None:
 
 
 def _indexed(
-    session: Session, run: AnalysisRunRow, sequence: int, new: NewResultObject, now: datetime
+    session: Session,
+    new: NewResultObject,
+    *,
+    study_id: int,
+    run_id: int | None,
+    sequence: int,
+    now: datetime,
 ) -> ResultObjectRow:
     known = session.scalar(
         select(ResultObjectRow).where(ResultObjectRow.sop_instance_uid == new.sop_instance_uid)
     )
     if known is not None:
-        known.run_id = run.id
+        known.run_id = run_id
         _restore_purged(session, known, new)
         return known
     row = ResultObjectRow(
-        run_id=run.id,
+        run_id=run_id,
         role=new.role,
         variant=new.variant,
         sequence=sequence,
@@ -291,7 +354,7 @@ def _indexed(
     )
     session.add(row)
     session.flush()
-    _index_as_instance(session, run.study_id, new, now)
+    _index_as_instance(session, study_id, new, now)
     return row
 
 

@@ -16,7 +16,7 @@ from triage.store.chunks import chunks
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.store.tables import InstanceRow, SeriesRow, StudyRow
+from triage.store.tables import InstanceRow, ReturnedObjectRow, SeriesRow, StudyRow
 
 log = structlog.get_logger(__name__)
 
@@ -138,9 +138,8 @@ class Sweep:
         found: set[str] = set()
         with self._database.reading() as session:
             for some in chunks(paths):
-                found |= set(
-                    session.scalars(select(InstanceRow.path).where(InstanceRow.path.in_(some)))
-                )
+                for column in (InstanceRow.path, ReturnedObjectRow.path):
+                    found |= set(session.scalars(select(column).where(column.in_(some))))
         return found
 
     def _look_at(self, file: Path, swept: Swept) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from triage.core.commitment import CommitmentState, ReportState
 from triage.core.priority import Priority
 from triage.core.priors import PriorState, SearchState
+from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.store import workitem_tables  # noqa: F401 - they belong to the same schema
@@ -279,7 +280,9 @@ class FeedbackRow(Table):
 
 
 class ResultObjectRow(Table):
-    """A DICOM object that a run left. `role` is a `triage.core.manifest.ResultKind`.
+    """A DICOM object that a run left, or that a remote model sent, which has no run here.
+
+    `role` is a `triage.core.manifest.ResultKind`, `remote_model` the name of the remote model.
 
     `sequence` is the order of delivery: the SEG goes before the SR that points to it. `variant` is
     the form of SEG that the object is or refers to; empty is that of `results.segmentation_type`.
@@ -288,9 +291,10 @@ class ResultObjectRow(Table):
     __tablename__ = "result_objects"
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
-    run_id: Mapped[int] = mapped_column(ForeignKey("analysis_runs.id"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("analysis_runs.id"), index=True)
     role: Mapped[str] = mapped_column(String(32))
     variant: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    remote_model: Mapped[str] = mapped_column(String(64), default="", server_default="")
     sequence: Mapped[int]
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
@@ -299,7 +303,7 @@ class ResultObjectRow(Table):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
 
-    run: Mapped[AnalysisRunRow] = relationship(back_populates="result_objects")
+    run: Mapped[AnalysisRunRow | None] = relationship(back_populates="result_objects")
     deliveries: Mapped[list[DeliveryRow]] = relationship(
         back_populates="result_object", order_by="DeliveryRow.id"
     )
@@ -409,7 +413,7 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    shadow, order, patient. The newest `id` is what open worklists follow.
+    shadow, order, patient, withheld, remote. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"
@@ -622,3 +626,59 @@ class CommitmentTransactionRow(Table):
     transaction_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
     archive: Mapped[str] = mapped_column(String(64))
     asked_at: Mapped[datetime]
+
+
+class RemoteAnalysisRow(Table):
+    """A study, as it was when it was complete, and one remote model: sent, answered, or why not.
+
+    `pseudonym` is the Study Instance UID that the remote model knows. `next_attempt_at` is when
+    images are to be sent, then until when an answer is waited for.
+    """
+
+    __tablename__ = "remote_analyses"
+    __table_args__ = (
+        UniqueConstraint("remote_model", "study_id", "generation"),
+        Index("ix_remote_analyses_due", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    remote_model: Mapped[str] = mapped_column(String(64))
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    generation: Mapped[int]
+    series_instance_uid: Mapped[str] = mapped_column(String(64), default="")
+    pseudonym: Mapped[str] = mapped_column(String(64), index=True)
+    state: Mapped[RemoteState] = mapped_column(state_of(RemoteState), default=RemoteState.WAITING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    answers: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None] = mapped_column(default=None)
+    answered_at: Mapped[datetime | None] = mapped_column(default=None)
+    said: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime]
+
+    study: Mapped[StudyRow] = relationship()
+
+
+class ReturnedObjectRow(Table):
+    """An object that a remote model sent back: waiting, taken into its study, or quarantined.
+
+    `study_instance_uid` is the pseudonym in it, `said` why it is quarantined. The file stays as it
+    came.
+    """
+
+    __tablename__ = "returned_objects"
+    __table_args__ = (UniqueConstraint("sop_instance_uid", "sha256"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    calling_ae_title: Mapped[str] = mapped_column(String(16))
+    study_instance_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(String(512), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    state: Mapped[ReturnedState] = mapped_column(
+        state_of(ReturnedState), default=ReturnedState.WAITING, index=True
+    )
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id"), default=None)
+    said: Mapped[str] = mapped_column(Text, default="")
+    received_at: Mapped[datetime]

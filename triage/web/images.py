@@ -238,7 +238,12 @@ def _find_instance(
 def _find_segmentations(session: Session, study_uid: str) -> list[_StoredSegmentation]:
     """Return the segmentations that production models left for the study's present images."""
     rows = session.execute(
-        select(InstanceRow, SeriesRow.series_instance_uid, AnalysisRunRow)
+        select(
+            InstanceRow,
+            SeriesRow.series_instance_uid,
+            AnalysisRunRow,
+            ResultObjectRow.remote_model,
+        )
         .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
         .join(StudyRow, StudyRow.id == SeriesRow.study_id)
         .outerjoin(
@@ -254,7 +259,7 @@ def _find_segmentations(session: Session, study_uid: str) -> list[_StoredSegment
         .order_by(InstanceRow.id)
     )
     found = []
-    for instance, series_uid, run in rows:
+    for instance, series_uid, run, remote_model in rows:
         if run is not None and (run.state is RunState.SUPERSEDED or not run.stage.counts):
             continue
         found.append(
@@ -263,7 +268,7 @@ def _find_segmentations(session: Session, study_uid: str) -> list[_StoredSegment
                 series_instance_uid=series_uid,
                 path=instance.path,
                 sha256=instance.sha256,
-                model=f"{run.model.name} {run.model.version}" if run is not None else "",
+                model=f"{run.model.name} {run.model.version}" if run else remote_model or "",
                 notice=str(run.model.manifest.get("notice", "")) if run is not None else "",
                 purged_at=instance.purged_at,
             )

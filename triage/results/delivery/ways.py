@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from triage.core.notices import Notice
-from triage.results.delivery import dicom, email, folder, hl7, stow, webhook
-from triage.results.errors import DeliveryError
+from triage.results.delivery import dicom, email, fhir, folder, hl7, stow, webhook
+from triage.results.delivery.outside import leaving, leaving_notice
 from triage.settings import (
     Destination,
     DicomDestination,
@@ -29,12 +29,13 @@ def send_object(
     Raises:
         DeliveryError: the destination did not take it; the message says why.
     """
-    if isinstance(destination, DicomDestination):
-        dicom.store(due, destination, files, calling_ae_title=settings.receiver.ae_title)
-    elif isinstance(destination, StowDestination):
-        stow.store(due, destination, files)
-    else:
-        folder.store(due, destination, files)
+    with leaving(due, destination, files, settings) as sent:
+        if isinstance(destination, DicomDestination):
+            dicom.store(sent, destination, files, calling_ae_title=settings.receiver.ae_title)
+        elif isinstance(destination, StowDestination):
+            stow.store(sent, destination, files)
+        else:
+            folder.store(sent, destination, files)
 
 
 def send_notice(notice: Notice, destination: NoticeDestination, settings: Settings) -> None:
@@ -43,7 +44,9 @@ def send_notice(notice: Notice, destination: NoticeDestination, settings: Settin
     Raises:
         DeliveryError: the destination did not take it; the message says why.
     """
-    link = settings.link_to(notice.study.study_instance_uid)
+    is_outside = destination.deidentify != "none"
+    link = "" if is_outside else settings.link_to(notice.study.study_instance_uid)
+    notice = leaving_notice(notice, destination, settings)
     if isinstance(destination, WebhookDestination):
         webhook.post(notice, destination, link)
     elif isinstance(destination, EmailDestination):
@@ -51,9 +54,7 @@ def send_notice(notice: Notice, destination: NoticeDestination, settings: Settin
     elif isinstance(destination, Hl7Destination):
         hl7.tell(notice, destination)
     else:
-        raise DeliveryError(
-            f"{destination.name}: notices cannot be sent by {destination.kind}", is_permanent=True
-        )
+        fhir.tell(notice, destination)
 
 
 def reach(destination: Destination, settings: Settings) -> str:
@@ -75,6 +76,4 @@ def reach(destination: Destination, settings: Settings) -> str:
         return email.reach(destination)
     if isinstance(destination, Hl7Destination):
         return hl7.reach(destination)
-    raise DeliveryError(
-        f"{destination.name}: {destination.kind} cannot be checked", is_permanent=True
-    )
+    return fhir.reach(destination)

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0015_destinations"
-down_revision = "0013_hl7"
+down_revision = "0014_remote_models"
 branch_labels = None
 depends_on = None
 

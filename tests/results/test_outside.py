@@ -1,0 +1,186 @@
+"""Destinations outside the trust boundary: what arrives there does not say who the patient is."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from tests.orthanc import Orthanc
+from tests.results.archive import scripted_archive
+from tests.results.fhir import notices
+from tests.results.fhir.server import fhir_server
+from tests.results.outbox_scenes import (
+    claim,
+    finish,
+    history,
+    last_errors,
+    receive,
+    register,
+    states,
+)
+from tests.results.scenes import build, chest_analysis, chest_manifest, write_chest
+from tests.tools import ManualClock
+from triage.core.runs import DeliveryState
+from triage.deidentification.pseudonyms import Pseudonyms, site_key
+from triage.results.build import BuiltObject
+from triage.results.delivery.rounds import deliver_next
+from triage.results.delivery.ways import send_notice
+from triage.settings import Destination, DicomDestination, Settings, SettingsError, load_settings
+from triage.store.database import Database
+from triage.store.files import InstanceFiles
+
+
+def outside(port: int, **changes: object) -> DicomDestination:
+    """An archive of a research project."""
+    values = {"name": "research", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": port}
+    return DicomDestination.model_validate(values | {"deidentify": "basic"} | changes)
+
+
+class Scene:
+    """A chest radiograph whose results wait for their destinations."""
+
+    def __init__(
+        self,
+        database: Database,
+        files: InstanceFiles,
+        clock: ManualClock,
+        folder: Path,
+        *to: Destination,
+    ) -> None:
+        self.file = write_chest(folder / "in")
+        self.database, self.files, self.clock = database, files, clock
+        self.settings = Settings(data_directory=folder / "data", destinations=to)
+        manifest, analysis = chest_manifest(), chest_analysis(self.file)
+        register(database, manifest, clock)
+        receive(database, self.file, clock)
+        self.built: tuple[BuiltObject, ...] = build(analysis, manifest)
+        run = claim(database, clock)
+        finish(database, files, run, analysis, self.built, clock=clock, to=to)
+
+    def deliver_all(self) -> None:
+        """Carry out all that is due."""
+        while deliver_next(self.database, self.settings, self.files, self.clock, lambda: 0.5):
+            pass
+
+
+def test_an_archive_outside_gets_reports_without_identity_and_one_inside_all(
+    running_orthanc: Orthanc,
+    sqlite_database: Database,
+    files: InstanceFiles,
+    clock: ManualClock,
+    tmp_path: Path,
+) -> None:
+    with scripted_archive() as inside:
+        scene = Scene(
+            sqlite_database,
+            files,
+            clock,
+            tmp_path,
+            outside(running_orthanc.dicom_port),
+            inside.settings(),
+        )
+        scene.deliver_all()
+    report, picture = (each.dataset for each in scene.built)
+    assert inside.received == [report.SOPInstanceUID, picture.SOPInstanceUID]
+    pseudonyms = Pseudonyms(site_key(tmp_path / "data"), "research")
+    content = running_orthanc.file_of(pseudonyms.uid(report.SOPInstanceUID))
+    stored = pydicom.dcmread(BytesIO(content))
+    assert stored.PatientIdentityRemoved == "YES"
+    assert stored.StudyInstanceUID == pseudonyms.uid(report.StudyInstanceUID)
+    for identity in (
+        report.StudyInstanceUID,
+        report.SeriesInstanceUID,
+        report.SOPInstanceUID,
+        scene.file.stem,
+        "Muster",
+        "Anna",
+        "P-17",
+        "A-99",
+        "Haus",
+        "19500201",
+        "20260301",
+        "Chest PA",
+    ):
+        assert str(identity).encode() not in content, identity
+    assert b"Pneumothorax" in content
+    assert history(sqlite_database, "withheld") == [
+        "HEAT-MAP not for research, which gets nothing that says who the patient is: text may be "
+        "burnt into it"
+    ]
+    assert states(sqlite_database) == [DeliveryState.DELIVERED] * 3
+
+
+def test_a_picture_that_was_queued_before_is_refused_with_the_reason(
+    sqlite_database: Database, files: InstanceFiles, clock: ManualClock, tmp_path: Path
+) -> None:
+    with scripted_archive() as archive:
+        scene = Scene(
+            sqlite_database,
+            files,
+            clock,
+            tmp_path,
+            outside(archive.port, deidentify="none"),
+        )
+        scene.settings = Settings(
+            data_directory=tmp_path / "data", destinations=(outside(archive.port),)
+        )
+        scene.deliver_all()
+    assert len(archive.received) == 1
+    assert states(sqlite_database) == [DeliveryState.DELIVERED, DeliveryState.DEAD]
+    assert last_errors(sqlite_database)[1] == (
+        "not sent to research, which gets nothing that says who the patient is: its pixels have "
+        "text burnt in (0028,0301), which may say who the patient is"
+    )
+
+
+def test_notices_to_the_outside_name_nobody(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path)
+    with fhir_server() as server:
+        there = notices.destination(server.url, deidentify="basic")
+        for notice in (notices.result(), notices.change_by_person(), notices.withdrawal()):
+            send_notice(notice, there, settings)
+        said = str(server.stored)
+    pseudonyms = Pseudonyms(site_key(tmp_path), "record")
+    assert pseudonyms.patient_id("P-17", "") in said
+    assert pseudonyms.uid(notices.STUDY.study_instance_uid) in said
+    assert "entered-in-error" in said
+    for identity in (
+        "P-17",
+        "Muster",
+        "Anna",
+        "1950",
+        "A-99",
+        "2026",
+        "dr.haus",
+        "another patient",
+        "known hemorrhage",
+        "without contrast",
+        notices.STUDY.study_instance_uid,
+        notices.RUN.source_series_uid,
+        "2.25.10'",
+        "2.25.21'",
+    ):
+        assert identity not in said, identity
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('retain = ["uids"]', "retain is for deidentify = 'basic'"),
+        ('deidentify = "basic"\nstorage_commitment = true', "has other UIDs there"),
+        ('deidentify = "full"', "deidentify"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toml: str, words: str
+) -> None:
+    file = tmp_path / "triage.toml"
+    file.write_text(
+        '[[destinations]]\nname = "research"\nae_title = "A"\nhost = "h"\nport = 104\n' + toml
+    )
+    monkeypatch.setenv("TRIAGE_CONFIG", str(file))
+    with pytest.raises(SettingsError, match=words):
+        load_settings()

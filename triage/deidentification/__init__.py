@@ -1,0 +1,1 @@
+"""De-identification (DICOM PS3.15 Annex E), and the way back for what returns."""

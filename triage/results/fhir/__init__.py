@@ -1,0 +1,1 @@
+"""Notices as FHIR R4 resources."""

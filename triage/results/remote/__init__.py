@@ -1,0 +1,1 @@
+"""Models that others run: images to them without identity, and results back into their studies."""
