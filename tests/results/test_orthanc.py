@@ -9,13 +9,21 @@ import numpy as np
 import pydicom
 
 from tests.orthanc import Orthanc
+from tests.results.modalities import ALL_KINDS, SOURCES, analysis_of, manifest_of_all_kinds
 from tests.results.outbox_scenes import claim, finish, receive, register, states
-from tests.results.scenes import build, head_analysis, head_manifest
+from tests.results.scenes import (
+    PRODUCED_AT,
+    build,
+    head_analysis,
+    head_manifest,
+    study_uid_of,
+)
 from tests.tools import ManualClock
 from triage.core.runs import DeliveryState
-from triage.results.build import BuiltObject
+from triage.core.segmentation import SegmentationForm
+from triage.results.build import BuiltObject, build_results
 from triage.results.delivery.rounds import deliver_next
-from triage.settings import DicomDestination, Settings
+from triage.settings import DicomDestination, ResultSettings, Settings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 
@@ -108,3 +116,35 @@ def test_a_compressed_label_map_is_stored_as_sent(
     stored = pydicom.dcmread(BytesIO(orthanc.file_of(_uids(built)[0])))
     assert stored.SegmentationType == "LABELMAP"
     assert np.array_equal(stored.pixel_array, built[0].dataset.pixel_array)
+
+
+def test_every_kind_of_object_is_taken_as_it_is_encoded(
+    running_orthanc: Orthanc,
+    sqlite_database: Database,
+    files: InstanceFiles,
+    clock: ManualClock,
+    tmp_path: Path,
+) -> None:
+    images = SOURCES["CT, oblique series"](tmp_path / "source")
+    manifest, analysis = manifest_of_all_kinds(), analysis_of(images)
+    register(sqlite_database, manifest, clock)
+    receive(sqlite_database, images.files[0], clock)
+    built = build_results(
+        analysis,
+        manifest,
+        study_instance_uid=study_uid_of(analysis),
+        settings=ResultSettings(compressed=True),
+        produced_at=PRODUCED_AT,
+        variants=[SegmentationForm("FRACTIONAL", compressed=True)],
+    )
+    finish(sqlite_database, files, claim(sqlite_database, clock), analysis, built, clock=clock)
+    while deliver_next(sqlite_database, _settings(running_orthanc), files, clock, lambda: 0.5):
+        pass
+    assert set(states(sqlite_database)) == {DeliveryState.DELIVERED}
+    assert {each.role for each in built} == set(ALL_KINDS)
+    for each in built:
+        sent = BytesIO()
+        each.dataset.save_as(sent, enforce_file_format=True)
+        stored = pydicom.dcmread(BytesIO(running_orthanc.file_of(str(each.dataset.SOPInstanceUID))))
+        assert stored.file_meta.TransferSyntaxUID == each.dataset.file_meta.TransferSyntaxUID
+        assert stored == pydicom.dcmread(BytesIO(sent.getvalue()))
