@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from sqlalchemy import select
@@ -12,7 +16,7 @@ from sqlalchemy import select
 from tests.certificates import Authority
 from tests.hl7.messages import Sender, orm
 from tests.receiver.hl7.conftest import Listen
-from tests.tools import ManualClock
+from tests.tools import ManualClock, wait_until
 from triage.hl7.acknowledgement import read_acknowledgement
 from triage.hl7.mllp import framed
 from triage.receiver.hl7 import Hl7Intake, Hl7Listener, UnknownMessageError
@@ -87,6 +91,38 @@ def test_a_connection_that_breaks_within_a_message_leaves_nothing(
     with Sender(port) as sender:
         assert code(sender.ask(orm(control_id="2"))) == "AA"
     assert said(database) == [("2", "done")]
+
+
+def test_a_message_that_is_being_processed_when_the_receiver_stops_is_answered(
+    sqlite_database: Database, clock: ManualClock, free_port: int
+) -> None:
+    listener = Hl7Listener(Settings(hl7={"port": free_port}), sqlite_database, clock)
+    listener.start()
+    with Sender(free_port) as sender:
+        assert code(sender.ask(orm())) == "AA"
+        with sqlite_database.transaction() as session:  # the message waits for this one
+            session.scalars(select(Hl7MessageRow)).all()
+            sender.write(framed(orm(control_id="2")))
+            wait_until(_is_processing, "the message is being processed")
+            stopping = threading.Thread(target=listener.stop)
+            stopping.start()
+        stopping.join()
+        assert code(sender.answer()) == "AA"
+    assert said(sqlite_database) == [("2", "done"), ("1", "done")]
+
+
+def _is_processing() -> bool:
+    return any(
+        frame.f_code.co_name == "take" and "hl7" in frame.f_code.co_filename
+        for top in sys._current_frames().values()
+        for frame in _callers(top)
+    )
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def test_strangers_are_turned_away(listen: Listen, database: Database) -> None:

@@ -25,6 +25,7 @@ from triage.tls import TlsError, server_context
 log = structlog.get_logger(__name__)
 
 _HANDSHAKE_S = 10.0
+_CLOSING_S = 1.0
 _FORGET_EVERY_S = 600.0
 
 
@@ -68,9 +69,8 @@ class Hl7Listener:
     def stop(self) -> None:
         """End after the messages that are being processed."""
         self._forgetting.end()
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stopping.set)
-            self._thread.join()
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
         self._forgetting.join()
 
     def forget_old(self) -> None:
@@ -108,19 +108,16 @@ class Hl7Listener:
         task.add_done_callback(self._tasks.discard)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        address = str(writer.get_extra_info("peername")[0])
+        peer = writer.get_extra_info("peername")  # None where it has gone already
+        address = str(peer[0]) if peer else ""
         try:
-            if not self._may_connect(address):
+            if not address or not self._may_connect(address):
                 return
             while True:
                 content = await self._next_message(reader)
                 if content is None:
                     return
-                taking = asyncio.to_thread(self._intake.take, content, address)
-                # Not cut off when the receiver stops: what is committed is also answered.
-                answer = await asyncio.shield(asyncio.ensure_future(taking))
-                writer.write(framed(answer))
-                await writer.drain()
+                await self._answer(content, address, writer)
         except asyncio.LimitOverrunError:
             log.warning("hl7.too_long", address=address, limit_kb=self._settings.maximum_message_kb)
         except TimeoutError:
@@ -128,9 +125,20 @@ class Hl7Listener:
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
             pass  # what had not arrived whole was not answered, so its sender sends it again
         finally:
-            writer.transport.abort() if self._stopping.is_set() else writer.close()
+            writer.close()
             with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(writer.wait_closed(), _HANDSHAKE_S)
+                await asyncio.wait_for(writer.wait_closed(), _CLOSING_S)
+
+    async def _answer(self, content: bytes, address: str, writer: asyncio.StreamWriter) -> None:
+        """Process a message and answer it, also where the receiver is stopped meanwhile."""
+        taking = asyncio.ensure_future(asyncio.to_thread(self._intake.take, content, address))
+        try:
+            answer = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            writer.write(framed(await taking))
+            raise
+        writer.write(framed(answer))
+        await writer.drain()
 
     async def _next_message(self, reader: asyncio.StreamReader) -> bytes | None:
         """Return the next message without its frame; None where the sender has gone.
