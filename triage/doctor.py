@@ -16,11 +16,12 @@ from pynetdicom import AE
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from triage.associations import AssociationError, lose_no_answer
+from triage.associations import AssociationError
 from triage.core.runs import DeliveryState
 from triage.core.stages import Stage
 from triage.models.confinement import missing_protections
 from triage.models.packages import PackageError, load_package
+from triage.pausing import lose_no_answer
 from triage.receiver.counts import CountError, counter_at
 from triage.results.delivery import dicom
 from triage.results.delivery.ways import reach
