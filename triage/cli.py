@@ -17,6 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from triage.commands.console import out
+from triage.commands.deliveries import COMMANDS as DELIVERY_COMMANDS
 from triage.commands.hl7 import hl7
 from triage.commands.models import models
 from triage.commands.results import results
@@ -242,6 +243,8 @@ def purge(*, dry_run: bool) -> None:
 
 models.add_command(watch)
 main.add_command(models)
+for command in DELIVERY_COMMANDS:
+    results.add_command(command)
 main.add_command(results)
 main.add_command(hl7)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from triage.core.analysis import AnalysisFailedError
 from triage.core.errors import TriageError
 
@@ -16,12 +18,12 @@ class DeliveryError(TriageError):
     Attributes:
         is_permanent: whether the same would be refused again whenever it is sent, so that only a
             person can help.
-        retry_after_s: how long the destination asks to be left alone, where it says so.
+        retry_after: how long the destination asks to be left alone, where it says so.
     """
 
     def __init__(
-        self, message: str, *, is_permanent: bool, retry_after_s: float | None = None
+        self, message: str, *, is_permanent: bool, retry_after: timedelta | None = None
     ) -> None:
         super().__init__(message)
         self.is_permanent = is_permanent
-        self.retry_after_s = retry_after_s
+        self.retry_after = retry_after

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -22,6 +22,7 @@ HttpDestination = StowDestination | FhirDestination | WebhookDestination
 
 _MOST_BYTES = 1024 * 1024
 _MOST_SAID = 200
+_A_DAY_S = 24 * 3600
 _PERMANENT = frozenset({400, 410, 411, 413, 414, 415, 422})
 _IN_WORDS = {
     400: "it finds the request wrong",
@@ -95,29 +96,28 @@ def refusal(destination: HttpDestination, answer: Answer) -> DeliveryError:
     return DeliveryError(
         f"{destination.name} answered HTTP {status}: {what}{_said(answer)}",
         is_permanent=status in _PERMANENT,
-        retry_after_s=retry_after_s(answer, datetime.now(UTC)),
+        retry_after=retry_after(answer, datetime.now(UTC)),
     )
 
 
-def retry_after_s(answer: Answer, now: datetime) -> float | None:
-    """Return the seconds of Retry-After (RFC 9110 10.2.3), None where it is absent or unreadable.
+def retry_after(answer: Answer, now: datetime) -> timedelta | None:
+    """Return what Retry-After asks for (RFC 9110 10.2.3), None where it is absent or unreadable.
 
     >>> later = {"Retry-After": "Sun, 01 Mar 2026 12:02:00 GMT"}
-    >>> retry_after_s(
-    ...     Answer(503, httpx.Headers(later), b""), datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-    ... )
-    120.0
+    >>> answer = Answer(503, httpx.Headers(later), b"")
+    >>> retry_after(answer, datetime(2026, 3, 1, 12, 0, tzinfo=UTC))
+    datetime.timedelta(seconds=120)
     """
     value = answer.headers.get("retry-after", "").strip()
     if value.isdecimal():
-        return float(value)
+        return timedelta(seconds=min(int(value[:12]), _A_DAY_S))
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
         return None
     if moment.tzinfo is None:
         return None
-    return max(0.0, (moment - now).total_seconds())
+    return max(timedelta(), moment - now)
 
 
 def _client(destination: HttpDestination) -> httpx.Client:

@@ -38,12 +38,12 @@ Random = Callable[[], float]
 """Where jitter comes from: a number from 0 up to but not including 1, as `random.random`."""
 
 _LEASE_MARGIN_S = 30.0
-_LONGEST_REQUESTED_WAIT_S = 3600.0
+_LONGEST_REQUESTED_WAIT = timedelta(hours=1)
 _WAITS_OF_ONE_ATTEMPT = 4  # connect, associate, store, release
 
 
 def retry_after(
-    attempt: int, settings: ResultSettings, random: Random, requested_s: float | None = None
+    attempt: int, settings: ResultSettings, random: Random, requested: timedelta | None = None
 ) -> timedelta:
     """Return how long to wait after the failed `attempt`, counted from 1.
 
@@ -53,12 +53,13 @@ def retry_after(
 
     >>> retry_after(3, ResultSettings(first_retry_s=2), random=lambda: 1.0)
     datetime.timedelta(seconds=8)
-    >>> retry_after(3, ResultSettings(first_retry_s=2), random=lambda: 1.0, requested_s=90)
+    >>> asked = timedelta(seconds=90)
+    >>> retry_after(3, ResultSettings(first_retry_s=2), random=lambda: 1.0, requested=asked)
     datetime.timedelta(seconds=90)
     """
     longest = pause_s(attempt, first_s=settings.first_retry_s, longest_s=settings.longest_retry_s)
     wait_s = longest * (0.5 + 0.5 * random())
-    return timedelta(seconds=max(wait_s, min(requested_s or 0.0, _LONGEST_REQUESTED_WAIT_S)))
+    return max(timedelta(seconds=wait_s), min(requested or timedelta(), _LONGEST_REQUESTED_WAIT))
 
 
 def deliver_next(
@@ -96,8 +97,8 @@ def deliver_next(
     except Exception as fault:  # noqa: BLE001 - a fault of ours must not go round for ever
         error = _as_delivery_error(fault, due)
         is_last = error.is_permanent or due.attempt >= settings.results.maximum_delivery_attempts
-        requested_s = error.retry_after_s
-        wait = None if is_last else retry_after(due.attempt, settings.results, random, requested_s)
+        pause = retry_after(due.attempt, settings.results, random, error.retry_after)
+        wait = None if is_last else pause
         with database.transaction() as session:
             mark_not_delivered(session, due, str(error), retry_after=wait, now=clock())
         return True
