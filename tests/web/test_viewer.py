@@ -185,21 +185,26 @@ def study(hospital: Hospital) -> str:
 def browsing() -> Iterator[Page]:
     """A page in Chromium that may ask this machine alone."""
     with sync_playwright() as playwright:
+        playwright.selectors.set_test_id_attribute("data-cy")
         browser = playwright.chromium.launch(
             executable_path=require_tool("chromium"), args=["--no-sandbox", *_GRAPHICS]
         )
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page = browser.new_page(viewport={"width": 1000, "height": 700})
+        page.set_default_timeout(90_000)
         yield page
         browser.close()
 
 
 def coloured_pixels(page: Page) -> int:
     """Return how many pixels of the image have a colour: what is not grey is laid over it."""
-    picture = page.locator(".cornerstone-canvas").first.screenshot()
-    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
-    rows, columns = pixels.shape[:2]
-    middle = pixels[rows // 4 : -rows // 4, columns // 4 : -columns // 4]
-    return int((np.ptp(middle, axis=2) > 40).sum())
+    box = page.get_by_test_id("viewport-pane").first.bounding_box()
+    assert box is not None
+    # A screenshot of the page, and not of the element: that one waits until nothing moves.
+    shown = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    left, top, width, height = box["x"], box["y"], box["width"], box["height"]
+    middle = (left + width / 4, top + height / 4, left + width * 3 / 4, top + height * 3 / 4)
+    pixels = np.asarray(shown.crop(middle)).astype(int)
+    return int((np.ptp(pixels, axis=2) > 40).sum())
 
 
 def test_ohif_shows_images_segmentation_and_report(
@@ -221,10 +226,13 @@ def test_ohif_shows_images_segmentation_and_report(
         for modality in ("CT", "SEG", "SR"):
             expect(page.get_by_text(modality, exact=True).first).to_be_visible(timeout=60_000)
         page.get_by_role("button", name="Confirm and hide").click()
+        expect(page.get_by_text("I:6", exact=False).first).to_be_visible(timeout=60_000)
         assert coloured_pixels(page) == 0
         page.get_by_text("SEG", exact=True).first.dblclick()
         wait_until(lambda: coloured_pixels(page) > 2000, "the segment is drawn", timeout_s=60)
-        page.get_by_role("tab").first.click() if False else None
+        page.get_by_test_id("panelSegmentation-btn").click()
+        label = page.get_by_text("Intracranial hemorrhage", exact=True)
+        expect(label.first).to_be_visible(timeout=60_000)
         page.screenshot(path=tmp_path / "segment.png")
     elsewhere = [url for url in asked if not url.startswith((viewer, "blob:", "data:"))]
     assert elsewhere == []

@@ -36,6 +36,8 @@ window.config = {
   // No guided tour: it lies over the images of whoever opens the first study.
   customizationService: [{ 'ohif.tours': { $set: [] } }],
   showStudyList: true,
+  // What a model outlined is laid over the images when it is opened, without a question.
+  disableConfirmationPrompts: true,
   maxNumberOfWebWorkers: 3,
   showWarningMessageForCrossOrigin: true,
   showCPUFallbackMessage: true,
