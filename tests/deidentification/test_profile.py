@@ -125,11 +125,17 @@ def test_nothing_that_identifies_is_in_the_bytes(
         assert value.lower().encode() not in content, what
 
 
-def test_objects_of_one_patient_still_belong_together(tmp_path: Path) -> None:
-    file = write_chest(tmp_path)
+@pytest.mark.parametrize("issuer", ["", "NORTH"])
+@pytest.mark.parametrize("patient_id", ["", "P-17"])
+def test_objects_of_one_patient_still_belong_together(
+    tmp_path: Path, patient_id: str, issuer: str
+) -> None:
+    file = write_chest(tmp_path, PatientID=patient_id, IssuerOfPatientID=issuer or None)
     source = cleaned(pydicom.dcmread(file))
     report = cleaned(build(chest_analysis(file), chest_manifest())[0].dataset, is_own=True)
     assert source.PatientID == report.PatientID != "P-17"
+    assert source.PatientID.startswith("ANON-")
+    assert "IssuerOfPatientID" not in source
     assert source.StudyInstanceUID == report.StudyInstanceUID
     [evidence] = report.CurrentRequestedProcedureEvidenceSequence
     assert evidence.StudyInstanceUID == source.StudyInstanceUID

@@ -7,14 +7,20 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+import pydicom
 from sqlalchemy import select
 
 from flows.steps import Step
 from flows.worker import Worker
+from tests.results.archive import scripted_archive
+from tests.results.outbox_scenes import receive
 from tests.results.outgoing import outgoing
+from tests.results.scenes import write_chest
 from tests.results.web_server import Reply, web_server
 from tests.store.lived import add_runs, add_watched_model, every
+from tests.store.rows import received
 from tests.tools import ManualClock
+from triage.deidentification.pseudonyms import Pseudonyms, site_key
 from triage.models.host import ModelHosts
 from triage.settings import (
     FolderDestination,
@@ -22,10 +28,12 @@ from triage.settings import (
     StowDestination,
     WatchSettings,
     WorkerSettings,
+    load_settings,
 )
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelAlertRow
+from triage.store.remote_models import keep_returned, quarantine_reasons
 
 
 async def test_a_worker_raises_alerts_about_live_models(
@@ -82,6 +90,44 @@ async def test_destinations_that_do_not_answer_hold_up_nobody_else(
             worker.stop()
             await working
             hosts.close()
+
+
+async def test_a_worker_asks_remote_models_and_takes_back_what_they_send(
+    sqlite_database: Database, files: InstanceFiles, tmp_path: Path
+) -> None:
+    file = write_chest(tmp_path / "in")
+    uid = str(pydicom.dcmread(file).SOPInstanceUID)
+    with scripted_archive(called_ae_title="VENDOR") as vendor:
+        remote = {"name": "vendor", "ae_title": "VENDOR", "host": "127.0.0.1", "port": vendor.port}
+        model = {"name": "finder", "remote": "vendor", "accepts": {"modalities": ["DX"]}}
+        settings = load_settings(
+            data_directory=tmp_path,
+            worker=WorkerSettings(warm_models=False),
+            remotes=(remote,),
+            remote_models=(model | {"results_from": "VENDOR"},),
+        )
+        hosts = ModelHosts(settings.worker)
+        clock = ManualClock()
+        receive(sqlite_database, file, clock)
+        with sqlite_database.transaction() as session:
+            keep_returned(session, received(clock(), study="2.25.9", calling_ae_title="VENDOR"))
+        worker = Worker(Step("tests", settings, sqlite_database, files, hosts, clock))
+        working = asyncio.create_task(worker.work())
+        try:
+            async with asyncio.timeout(60):
+                while not (vendor.received and quarantined(sqlite_database)):
+                    await asyncio.sleep(0.05)
+        finally:
+            worker.stop()
+            await working
+            hosts.close()
+    pseudonyms = Pseudonyms(site_key(tmp_path), "remote model finder")
+    assert vendor.received == [pseudonyms.uid(uid)]
+
+
+def quarantined(database: Database) -> dict[str, int]:
+    with database.reading() as session:
+        return quarantine_reasons(session)
 
 
 def raised(database: Database) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,8 @@ def test_a_part_that_failed_is_a_failure_of_all(server: FhirServer) -> None:
 
 
 def test_a_server_says_when_to_come_again(server: FhirServer) -> None:
-    assert _failure(server, 429, Retry_After="120").retry_after_s == 120
-    assert _failure(server, 503, Retry_After="soon").retry_after_s is None
+    assert _failure(server, 429, Retry_After="120").retry_after == timedelta(seconds=120)
+    assert _failure(server, 503, Retry_After="soon").retry_after is None
 
 
 def test_authorization_is_sent(server: FhirServer) -> None:
@@ -100,7 +101,7 @@ def test_authorization_is_sent(server: FhirServer) -> None:
 
 
 def test_nobody_there_passes() -> None:
-    with pytest.raises(DeliveryError, match="record cannot be reached: ") as failed:
+    with pytest.raises(DeliveryError, match="cannot be reached") as failed:
         tell(result(), destination(f"http://127.0.0.1:{find_free_port()}/fhir"))
     assert not failed.value.is_permanent
 
@@ -108,11 +109,11 @@ def test_nobody_there_passes() -> None:
 def test_a_certificate_counts_if_the_named_authority_signed_it(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with fhir_server(authority.sign()) as server:
-        with pytest.raises(DeliveryError, match="certificate verify failed"):
+        with pytest.raises(DeliveryError, match="TLS"):
             tell(result(), destination(server.url))
         tell(result(), destination(server.url, authorities=authority.certificate))
         assert server.only("Task")["priority"] == "stat"
-        with pytest.raises(DeliveryError, match=r"authorities: .* cannot be used"):
+        with pytest.raises(DeliveryError, match="none.pem"):
             tell(result(), destination(server.url, authorities=tmp_path / "none.pem"))
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from triage.core.notices import Notice
-from triage.results.delivery.over_http import Answer, ask, refusal, retry_after_s
+from triage.results.delivery.over_http import Answer, ask, refusal, retry_after
 from triage.results.errors import DeliveryError
 from triage.results.fhir.bundle import bundle_of
 from triage.settings import FhirDestination
@@ -47,7 +47,7 @@ def tell(notice: Notice, destination: FhirDestination) -> None:
     raise DeliveryError(
         f"{destination.name} answered {answer.status}{_said(content)}",
         is_permanent=answer.status in _PERMANENT,
-        retry_after_s=retry_after_s(answer, datetime.now(UTC)),
+        retry_after=retry_after(answer, datetime.now(UTC)),
     )
 
 
