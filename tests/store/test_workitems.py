@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 from tests.store.rows import received
 from tests.tools import ManualClock
 from triage.core.dicom_json import code_item, element, items_of, text_of
+from triage.core.orders import Order, PatientIdentifier, PatientUpdate
 from triage.core.priority import Priority
 from triage.core.runs import StudyState
 from triage.core.workitem_attributes import (
@@ -33,6 +34,8 @@ from triage.core.workitem_attributes import (
 from triage.core.workitems import StepState, UpsStatus, WorkitemError
 from triage.settings import load_settings
 from triage.store.database import Database
+from triage.store.orders import keep_order
+from triage.store.patients import update_patient
 from triage.store.studies import complete_study, raise_ai_priority, record_instance
 from triage.store.study_workitems import end_forsaken, forget_workitems, schedule_what_has_none
 from triage.store.tables import StudyEventRow, StudyRow
@@ -191,6 +194,23 @@ def test_priority_follows_the_order(
     a_study(sqlite_database, clock, requested_procedure_priority=order_says)
     complete(sqlite_database, clock)
     assert [str(row.priority) for row in workitems(sqlite_database)] == [expected]
+
+
+def test_workitem_follows_what_order_and_administration_say_later(
+    database: Database, clock: ManualClock
+) -> None:
+    a_study(database, clock, accession_number="A1", study_date="20260101")
+    complete(database, clock)
+    clock.advance(60)
+    patient = (PatientIdentifier("P1"),)
+    stat = Order("RIS", clock(), accession_number="A1", identifiers=patient, priority=Priority.STAT)
+    corrected = PatientUpdate("ADT", patient, name="Corrected^Name")
+    with database.transaction() as session:
+        keep_order(session, stat, now=clock())
+        update_patient(session, corrected, assigning_authority="", now=clock())
+    (row,) = workitems(database)
+    assert str(row.priority) == "HIGH"
+    assert row.attributes["00100010"]["Value"] == [{"Alphabetic": "Corrected^Name"}]
 
 
 def test_flag_makes_the_workitem_while_the_study_still_arrives(

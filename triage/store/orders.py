@@ -18,6 +18,7 @@ from triage.core.runs import RunState
 from triage.store.history import note
 from triage.store.merges import survivor_of
 from triage.store.order_tables import OrderRow
+from triage.store.study_workitems import follow_study
 from triage.store.tables import (
     STAND_IN_PREFIX,
     AnalysisRunRow,
@@ -180,6 +181,7 @@ def set_order_priority(
     )
     for run in waiting:
         run.priority = priority
+    follow_study(session, study, now)
 
 
 def place(session: Session, study: StudyRow, visit: Visit, source: str, *, now: datetime) -> None:

@@ -14,6 +14,7 @@ from triage.store.merges import survivor_of
 from triage.store.order_tables import PatientMergeRow
 from triage.store.orders import place
 from triage.store.outbox import queue_corrections
+from triage.store.study_workitems import follow_study
 from triage.store.tables import PatientRow, StudyRow
 
 _CORRECTED = {"name": "name", "birth_date": "date of birth", "sex": "sex"}
@@ -59,6 +60,7 @@ def _correct(
         text = f"{update.source} corrected the patient's {', '.join(sorted(changed))}"
         for study in _studies(session, patient):
             note(session, study.id, "patient", text, at=now)
+            follow_study(session, study, now)
     return changed
 
 
@@ -98,6 +100,7 @@ def merge_patients(
             study.patient = survivor
             text = f"{merge.survivor.source} merged the patient with another (A40)"
             note(session, study.id, "patient", text, at=now)
+            follow_study(session, study, now)
         session.flush()
         patient.name = patient.birth_date = patient.sex = ""
         queue_corrections(session, [s.id for s in studies], corrected_at, now=now)
