@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import uvicorn
@@ -127,6 +131,43 @@ def test_study_page_links_to_the_viewer_where_it_is(hospital: Hospital, folder: 
         assert at(8081).get("/healthz").text == "ok\n"  # no viewer, so the pages
 
 
+def test_pages_come_up_where_the_port_of_the_viewer_is_taken(
+    hospital: Hospital, folder: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = find_free_port()
+        environment = {
+            **os.environ,
+            "TRIAGE_DATA_DIRECTORY": str(tmp_path / "data"),
+            "TRIAGE_DATABASE__URL": hospital.database.url,
+            "TRIAGE_WEB__PORT": str(port),
+            "TRIAGE_VIEWER__PORT": str(taken.getsockname()[1]),
+            "TRIAGE_VIEWER__PATH": str(folder),
+        }
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "triage.cli", "web"], env=environment, stderr=log
+            )
+        try:
+            said = tmp_path / "log"
+            wait_until(lambda: "web.listening" in said.read_text(), "it listens", timeout_s=60)
+            wait_until(lambda: _answers(port), "the pages answer", timeout_s=60)
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+    assert "web.no_viewer" in said.read_text()
+    assert "TRIAGE_VIEWER__PORT=" in said.read_text()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").is_success
+    except httpx.TransportError:
+        return False
+
+
 def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIAGE_VIEWER__PORT", "8080")
     with pytest.raises(SettingsError, match=r"viewer\.port and web\.port must differ"):
@@ -221,6 +262,7 @@ def test_ohif_shows_images_segmentation_and_report(
         page.goto(f"{pages}/studies/{study}")
         link = page.get_by_role("link", name="Open in OHIF").get_attribute("href")
         assert link == f"{viewer}/viewer?StudyInstanceUIDs={study}"
+        page.goto("about:blank")
         asked.clear()
         page.goto(link)
         for modality in ("CT", "SEG", "SR"):
