@@ -20,7 +20,6 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
 )
@@ -66,7 +65,7 @@ def test_frames_are_cut_out_of_uncompressed_pixels(client: TestClient, hospital:
     assert several.status_code == 406
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
 def test_compressed_frames_come_as_stored_or_decoded(
     client: TestClient, hospital: Hospital, syntax: str
 ) -> None:
@@ -85,7 +84,7 @@ def test_compressed_frames_come_as_stored_or_decoded(
         f"application/octet-stream; transfer-syntax={EXPLICIT}",
         plain[2 * 8192 : 3 * 8192],
     )
-    kind = {RLELossless: "dicom-rle", JPEG2000Lossless: "jp2", JPEGLSLossless: "jls"}[syntax]
+    kind = {RLELossless: "dicom-rle", JPEGLSLossless: "jls"}[syntax]
     named = client.get(f"{address_of(image)}/frames/1", headers={"Accept": f"image/{kind}"})
     assert named.headers["content-type"] == f"image/{kind}; transfer-syntax={syntax}"
     other = client.get(f"{address_of(image)}/frames/1", headers={"Accept": "image/gif"})
@@ -110,9 +109,10 @@ def test_every_uncompressed_encoding_gives_little_endian(
     image.save_as(
         content,
         implicit_vr=syntax == ImplicitVRLittleEndian,
-        little_endian="BigEndian" not in syntax.name.replace(" ", ""),
+        little_endian=syntax != ExplicitVRBigEndian,
         enforce_file_format=True,
     )
+    content.seek(0)
     hospital.receive(dcmread(content))
     for form in (AS_STORED, DECODED):
         assert [c for _, c in frames_of(client, image, "1,2", form)] == [plain[:8192], plain[8192:]]
@@ -245,10 +245,12 @@ def test_outside_client_gets_frames_pictures_and_bulk_data(
 
 
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    tail=st.from_regex(r"(frames|bulkdata|rendered|thumbnail|metadata)/[0-9A-Fa-f,/.%x-]{0,30}"),
+    tail=st.from_regex(
+        r"(frames|bulkdata|rendered|thumbnail|metadata)/[0-9A-Fa-f,/.x-]{0,30}", fullmatch=True
+    ),
     accept=st.text(st.sampled_from('aimoqd/*;,="+-. 01'), max_size=40),
     ranges=st.sampled_from(["bytes=0-", "bytes=-1", "bytes=5-2", "bytes=a-b", "bytes=0-0,2-3", ""]),
 )
