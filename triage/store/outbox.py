@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from triage.core.runs import DeliveryState, RunState
+from triage.core.withdrawals import WITHDRAWAL_ROLES
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.tables import (
@@ -72,7 +73,7 @@ def add_result_objects(
     run = session.scalars(select(AnalysisRunRow).where(AnalysisRunRow.id == run_id)).one()
     if not run.stage.counts:
         return
-    for sequence, new in enumerate(objects):
+    for sequence, new in enumerate(objects, start=_next_sequence(session, run_id)):
         known = session.scalar(
             select(ResultObjectRow).where(ResultObjectRow.sop_instance_uid == new.sop_instance_uid)
         )
@@ -107,6 +108,13 @@ def add_result_objects(
                     next_attempt_at=now,
                 )
             )
+
+
+def _next_sequence(session: Session, run_id: int) -> int:
+    last = session.scalar(
+        select(func.max(ResultObjectRow.sequence)).where(ResultObjectRow.run_id == run_id)
+    )
+    return 0 if last is None else last + 1
 
 
 def _restore_purged(session: Session, known: ResultObjectRow, new: NewResultObject) -> None:
@@ -181,7 +189,10 @@ def claim_due_delivery(session: Session, *, lease: timedelta, now: datetime) -> 
         .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
         .join(AnalysisRunRow, AnalysisRunRow.id == ResultObjectRow.run_id)
         .where(
-            AnalysisRunRow.state != RunState.SUPERSEDED,
+            or_(
+                AnalysisRunRow.state != RunState.SUPERSEDED,
+                ResultObjectRow.role.in_(WITHDRAWAL_ROLES),
+            ),
             or_(
                 (DeliveryRow.state == DeliveryState.WAITING) & (DeliveryRow.next_attempt_at <= now),
                 (DeliveryRow.state == DeliveryState.SENDING) & (DeliveryRow.lease_until < now),
@@ -240,11 +251,14 @@ def mark_not_delivered(
     row = session.scalars(
         select(DeliveryRow).where(DeliveryRow.id == due.delivery_id).with_for_update(of=DeliveryRow)
     ).one()
+    if row.state is DeliveryState.WITHDRAWN and row.attempts == due.attempt:
+        row.lease_until = None  # nothing is on its way any more
     if row.state is not DeliveryState.SENDING or row.attempts != due.attempt:
         return
     row.last_error = error
     row.lease_until = None
-    if row.result_object.run.state is RunState.SUPERSEDED:
+    is_of_result = row.result_object.role not in WITHDRAWAL_ROLES
+    if is_of_result and row.result_object.run.state is RunState.SUPERSEDED:
         row.state = DeliveryState.WITHDRAWN
         return
     if retry_after is not None:
@@ -257,15 +271,17 @@ def mark_not_delivered(
 
 
 def withdraw_unsent(session: Session, run_id: int) -> None:
-    """Keep back what a superseded run has not delivered yet.
+    """Keep back what a superseded or withdrawn run has not delivered yet.
 
-    An attempt that is under way may still end as delivered; if it fails, it is not tried again.
+    What says that it was withdrawn is not kept back. An attempt that is under way may still end as
+    delivered; if it fails, it is not tried again.
     """
     unsent = session.scalars(
         select(DeliveryRow)
         .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
         .where(
             ResultObjectRow.run_id == run_id,
+            ResultObjectRow.role.not_in(WITHDRAWAL_ROLES),
             DeliveryRow.state != DeliveryState.DELIVERED,
         )
     )

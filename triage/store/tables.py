@@ -24,6 +24,7 @@ from triage.core.priority import Priority
 from triage.core.priors import PriorState, SearchState
 from triage.core.runs import DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
+from triage.core.withdrawals import WithdrawalReason, WithdrawalState
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 
@@ -270,8 +271,9 @@ class FeedbackRow(Table):
 
 
 class ResultObjectRow(Table):
-    """A DICOM object that a run left. `role` is "seg", "sr" or "heat-map".
+    """A DICOM object that a run left.
 
+    `role` is a `triage.core.manifest.ResultKind`, or a `triage.core.withdrawals.WithdrawalRole`.
     `sequence` is the order of delivery: the SEG goes before the SR that points to it.
     """
 
@@ -319,6 +321,34 @@ class DeliveryRow(Table):
     result_object: Mapped[ResultObjectRow] = relationship(back_populates="deliveries")
 
 
+class WithdrawalRow(Table):
+    """A result that was taken back, by a person or, where `who` is empty, by a newer analysis.
+
+    `reason` is a `triage.core.withdrawals.WithdrawalReason`, `text` what else was said. What
+    archives are told of it is built afterwards; `next_attempt_at` is when, and also the lease of
+    the worker that builds it. Nothing gives up: what fails is tried again.
+    """
+
+    __tablename__ = "withdrawals"
+    __table_args__ = (Index("ix_withdrawals_due", "state", "next_attempt_at"),)
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("analysis_runs.id"), unique=True)
+    who: Mapped[str] = mapped_column(String(128), default="")
+    reason: Mapped[WithdrawalReason] = mapped_column(state_of(WithdrawalReason))
+    text: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime]
+    state: Mapped[WithdrawalState] = mapped_column(
+        state_of(WithdrawalState), default=WithdrawalState.WAITING
+    )
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    done_at: Mapped[datetime | None] = mapped_column(default=None)
+
+    run: Mapped[AnalysisRunRow] = relationship()
+
+
 class PriorityEventRow(Table):
     """A change of a study's priority, with its reason. Rows are only ever added."""
 
@@ -339,8 +369,8 @@ class StudyEventRow(Table):
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, committed, not-committed,
-    conflict, read, unread, purged, forgotten, announced, priors, feedback, shadow. The newest `id`
-    is what open worklists follow.
+    conflict, read, unread, purged, forgotten, announced, priors, feedback, withdrawn, shadow. The
+    newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"
