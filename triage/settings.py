@@ -405,6 +405,8 @@ class ResultSettings(_Section):
 
     segmentation_type: Literal["BINARY", "LABELMAP"] = "BINARY"
     """`BINARY` is what every viewer shows; `LABELMAP` is smaller and newer."""
+    report_type: Literal["3d", "comprehensive"] = "3d"
+    """Reports are Comprehensive 3D SR; `comprehensive` is for an archive that takes only those."""
     empty_segmentations: bool = True
     """Write a SEG without a voxel where a segmenting model found nothing."""
     maximum_delivery_attempts: Annotated[int, Field(ge=1)] = 20

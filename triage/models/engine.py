@@ -56,9 +56,10 @@ async def analyse(
         AnalysisFailedError: the model could not be run, or said something impossible.
     """
     sources = _Sources(source_files, others or {}, read_with)
-    if isinstance(package.manifest.runner.input, VolumeInput):
-        return await _analyse_volume(hosts, package, sources)
-    return await _analyse_image(hosts, package, sources)
+    is_volume = isinstance(package.manifest.runner.input, VolumeInput)
+    analysis = await (_analyse_volume if is_volume else _analyse_image)(hosts, package, sources)
+    further = {name: tuple(path for _, path in files) for name, files in sources.others.items()}
+    return replace(analysis, further_files=further)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
@@ -14,15 +14,23 @@ from pydicom.dataset import Dataset
 
 from triage.core.analysis import Analysis
 from triage.core.manifest import ModelManifest, ResultKind
+from triage.core.withdrawals import WithdrawalRole
 from triage.results.context import ResultContext, outlined_findings
 from triage.results.errors import ResultError
 from triage.results.heat_map import build_heat_map
+from triage.results.key_objects import build_key_objects
+from triage.results.pdf import build_pdf
+from triage.results.presentation_state import build_presentation_state
 from triage.results.report import build_report
 from triage.results.segmentation import build_segmentation
-from triage.results.sources import read_sources, use_utf8
+from triage.results.sources import as_dataset, read_further, read_sources, use_utf8
 from triage.settings import ResultSettings
 from triage.store.files import InstanceFiles
 from triage.store.outbox import NewResultObject
+from triage.store.withdrawals import DocumentReference
+
+_KEY_OBJECTS: tuple[ResultKind, ...] = ("seg", "heat-map", "secondary-capture")
+"""What of a run its key object selection names beside the images."""
 
 # highdicom repeats patients' names in a warning and in a log line when they have one component
 # only, which is frequent and allowed. Names are never logged.
@@ -32,9 +40,9 @@ logging.getLogger("highdicom.base").addFilter(lambda r: "patient_name" not in r.
 
 @dataclass(frozen=True, slots=True)
 class BuiltObject:
-    """A result object in memory, and what it is: "seg", "sr" or "heat-map"."""
+    """A result object in memory, and what it is."""
 
-    role: ResultKind
+    role: ResultKind | WithdrawalRole
     dataset: Dataset
 
 
@@ -45,12 +53,14 @@ def build_results(
     study_instance_uid: str,
     settings: ResultSettings,
     produced_at: datetime,
+    predecessors: Sequence[DocumentReference] = (),
 ) -> tuple[BuiltObject, ...]:
     """Return the objects that `manifest.results` asks for, in order of delivery.
 
-    The SEG comes before the SR that refers to it. The SR is always made, because "analysed,
-    nothing found" is a result; a heat map only where something is present.
-    Series and SOP Instance UIDs depend on study, model, version and input only.
+    What is referred to comes before what refers to it. The SR and the PDF are always made, because
+    "analysed, nothing found" is a result; pictures, key objects and presentation states only where
+    something is present. Series and SOP Instance UIDs depend on study, model, version and input
+    only. `predecessors` are the reports whose place the new one takes.
 
     Raises:
         ResultError: the source images or the analysis cannot be made into objects.
@@ -66,6 +76,8 @@ def build_results(
         study_instance_uid=study_instance_uid,
         settings=settings,
         produced_at=produced_at,
+        further=read_further(analysis.further_files),
+        predecessors=[as_dataset(each, study_instance_uid) for each in predecessors],
     )
     try:
         return tuple(_build(context))
@@ -79,17 +91,27 @@ def build_results(
 
 def _build(context: ResultContext) -> list[BuiltObject]:
     wanted = context.manifest.results.objects
-    built: list[BuiltObject] = []
-    segmentation = build_segmentation(context) if "seg" in wanted else None
-    if segmentation is not None:
-        built.append(BuiltObject("seg", segmentation))
-    if "sr" in wanted:
-        built.append(BuiltObject("sr", build_report(context, segmentation)))
-    if "heat-map" in wanted:
-        picture = build_heat_map(context)
-        if picture is not None:
-            built.append(BuiltObject("heat-map", picture))
-    return built
+    made: dict[ResultKind, Dataset] = {}
+
+    def make(kind: ResultKind, build: Callable[[], Dataset | None]) -> None:
+        dataset = build() if kind in wanted else None
+        if dataset is not None:
+            made[kind] = dataset
+
+    make("seg", lambda: build_segmentation(context))
+    make("sr", lambda: build_report(context, made.get("seg")))
+    make("heat-map", lambda: build_heat_map(context))
+    make("presentation-state", lambda: build_presentation_state(context))
+    make("pdf", lambda: build_pdf(context))
+    make(
+        "key-objects",
+        lambda: build_key_objects(
+            context,
+            [made[kind] for kind in _KEY_OBJECTS if kind in made],
+            made.get("presentation-state"),
+        ),
+    )
+    return [BuiltObject(kind, dataset) for kind, dataset in made.items()]
 
 
 def _is_ascii(analysis: Analysis, manifest: ModelManifest) -> bool:

@@ -29,7 +29,17 @@ ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial
 """Algorithm family, DICOM PS3.16 CID 7162."""
 
 _FIRST_SERIES_NUMBER = 9000
-_SERIES_NUMBER_OFFSETS: dict[ResultKind, int] = {"seg": 1, "sr": 2, "heat-map": 3}
+_SERIES_NUMBER_OFFSETS: dict[ResultKind, int] = {
+    "seg": 1,
+    "sr": 2,
+    "heat-map": 3,
+    "key-objects": 4,
+    "presentation-state": 5,
+    "parametric-map": 6,
+    "secondary-capture": 7,
+    "rtstruct": 8,
+    "pdf": 9,
+}
 _LONG_STRING = 64  # the VR LO, DICOM PS3.5 6.2
 
 
@@ -49,6 +59,8 @@ class ResultContext:
 
     Attributes:
         sources: the repaired headers of the source images, in the order of the analysis.
+        further: the headers of the further inputs' images, of this study or of another.
+        predecessors: the reports of this model that the new one takes the place of.
         produced_at: when the results were made, with its time zone.
     """
 
@@ -58,6 +70,8 @@ class ResultContext:
     study_instance_uid: str
     settings: ResultSettings
     produced_at: datetime
+    further: Sequence[Dataset] = ()
+    predecessors: Sequence[Dataset] = ()
 
     def __post_init__(self) -> None:
         """Refuse an analysis whose findings or shapes are not those of the manifest."""
@@ -128,11 +142,10 @@ class ResultContext:
     def series_number(self, role: ResultKind) -> int:
         """Return the Series Number: 9001 to 9993, above what scanners use.
 
-        The last digit is the kind of object (1 SEG, 2 SR, 3 heat map); the two before it belong to
-        the model version, so that two models seldom share a number.
+        The last digit is the kind of object, from 1 for a SEG to 9 for a PDF; the two before it
+        belong to the model version, so that two models seldom share a number.
         """
-        model = zlib.crc32(self.manifest.identity.encode()) % 100
-        return _FIRST_SERIES_NUMBER + 10 * model + _SERIES_NUMBER_OFFSETS[role]
+        return series_number(self.manifest.identity, role)
 
     @property
     def description(self) -> str:
@@ -208,6 +221,12 @@ class ResultContext:
         return self.produced_at.astimezone().replace(tzinfo=None)
 
 
+def series_number(model: str, role: ResultKind) -> int:
+    """Return the Series Number of a model version's objects of one kind, see `ResultContext`."""
+    place = zlib.crc32(model.encode()) % 100
+    return _FIRST_SERIES_NUMBER + 10 * place + _SERIES_NUMBER_OFFSETS[role]
+
+
 def outlined_findings(analysis: Analysis, manifest: ModelManifest) -> tuple[OutlinedFinding, ...]:
     """Return the present findings that have voxels, numbered from 1 in order of their labels.
 
@@ -236,6 +255,12 @@ def _spec_of(finding: Finding, manifest: ModelManifest) -> FindingSpec:
 def coded(code: Code) -> CodedConcept:
     """Return `code` as highdicom writes it."""
     return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
+
+
+def laterality_of(source: Dataset) -> str:
+    """Return which of the paired body parts the image shows, "L" or "R", or "" (PS3.3 C.7.3.1)."""
+    sides = (str(source.get(k) or "") for k in ("Laterality", "ImageLaterality"))
+    return next((side for side in sides if side in ("L", "R")), "")
 
 
 def stamp(dataset: Dataset, moment: datetime) -> None:

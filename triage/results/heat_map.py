@@ -6,55 +6,30 @@ nothing is present there is none: a picture beside a negative result only asks t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from highdicom.sc import SCImage
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
-from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DA, TM
 
 from triage.core.codes import Code
 from triage.core.findings import Finding
-from triage.decoding.multi_frame import frame_value
 from triage.results.context import (
     MANUFACTURER,
     PRIMARY_USE_WARNING,
     ResultContext,
     coded,
+    laterality_of,
     stamp,
 )
-from triage.results.sources import read_with_pixels
+from triage.results.pictures import Overlay, blend
 
-_SMALLEST_SIDE, _LARGEST_SIDE = 512, 1024
-_STRONGEST_TINT = 0.55
-_OUTLINE_TINT = 0.4
 _SOURCE_IMAGE = Code(
     value="121322", scheme="DCM", meaning="Source image for image processing operation"
 )
 """DICOM PS3.16 CID 7202."""
-
-_Image = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Overlay:
-    """What is drawn over one image.
-
-    Attributes:
-        source: index of the source image, or of the analysed frame of a multi-frame source.
-        strength: from 0 to 1 on the source pixels.
-        color: of full strength; None for the scale from red to yellow.
-    """
-
-    finding: Finding
-    source: int
-    strength: _Image
-    color: tuple[int, int, int] | None = None
 
 
 def build_heat_map(context: ResultContext) -> Dataset | None:
@@ -67,7 +42,7 @@ def build_heat_map(context: ResultContext) -> Dataset | None:
     overlay = _choose_overlay(context)
     if overlay is None:
         return None
-    pixels = _with_banner(_blend(context, overlay), _lines(context, overlay.finding))
+    pixels = _with_banner(blend(context, overlay), _lines(context, overlay.finding))
     source = context.reference if context.is_multi_frame else context.sources[overlay.source]
     dataset = SCImage.from_ref_dataset(
         ref_dataset=context.reference,
@@ -91,12 +66,11 @@ def build_heat_map(context: ResultContext) -> Dataset | None:
     return dataset
 
 
-def _describe(dataset: SCImage, context: ResultContext, source: Dataset, overlay: _Overlay) -> None:
+def _describe(dataset: SCImage, context: ResultContext, source: Dataset, overlay: Overlay) -> None:
     # The constructor insists on an orientation. It is the source's, or unknown, which the standard
     # lets an image say by an empty value (type 2C, DICOM PS3.3 C.7.6.1.1.1).
     dataset.PatientOrientation = source.get("PatientOrientation")
-    sides = (str(source.get(k) or "") for k in ("Laterality", "ImageLaterality"))
-    dataset.Laterality = next((side for side in sides if side in ("L", "R")), "")
+    dataset.Laterality = laterality_of(source)
     dataset.copy_patient_and_study_information(context.reference)
     dataset.BurnedInAnnotation = "YES"
     dataset.ImageComments = context.notice
@@ -119,13 +93,13 @@ def _describe(dataset: SCImage, context: ResultContext, source: Dataset, overlay
     stamp(dataset, moment)
 
 
-def _choose_overlay(context: ResultContext) -> _Overlay | None:
+def _choose_overlay(context: ResultContext) -> Overlay | None:
     outlined = {each.finding.key: each for each in context.outlined_findings}
     for finding in context.present_by_urgency:
         heat = context.analysis.heat_maps.get(finding.key)
         if heat is not None:
             key_image = _index_of_key_image(context, finding) or 0
-            return _Overlay(finding, key_image, np.clip(np.nan_to_num(heat), 0, 1))
+            return Overlay(finding, key_image, np.clip(np.nan_to_num(heat), 0, 1))
         if finding.key in outlined:
             each = outlined[finding.key]
             mask = context.mask_of(each)
@@ -134,7 +108,7 @@ def _choose_overlay(context: ResultContext) -> _Overlay | None:
                 index = int(mask.sum(axis=(1, 2)).argmax())
             segment = each.spec.segment
             color = segment.recommended_display_rgb if segment is not None else None
-            return _Overlay(finding, index, mask[index].astype(np.float32), color)
+            return Overlay(finding, index, mask[index].astype(np.float32), color)
     return None
 
 
@@ -144,86 +118,6 @@ def _index_of_key_image(context: ResultContext, finding: Finding) -> int | None:
         shown = (f for f in finding.key_image_frames if f in context.frames)
         return next((context.frames.index(frame) for frame in shown), None)
     return next((uids.index(uid) for uid in finding.key_image_uids if uid in uids), None)
-
-
-def _blend(context: ResultContext, overlay: _Overlay) -> NDArray[np.uint8]:
-    """Return the image with the overlay, uint8 of shape (rows, columns, 3), scaled for reading."""
-    base = _base_image(context, overlay.source)
-    rows, columns = base.shape[:2]
-    longest = max(rows, columns)
-    factor = min(max(longest, _SMALLEST_SIDE), _LARGEST_SIDE) / longest
-    size = (max(1, round(columns * factor)), max(1, round(rows * factor)))
-    base = np.stack([_resized(base[..., c], size) for c in range(3)], axis=-1)
-    strength = np.clip(_resized(overlay.strength.astype(np.float32), size), 0, 1)[..., np.newaxis]
-    if overlay.color is None:
-        color = np.concatenate([np.ones_like(strength), strength, np.zeros_like(strength)], axis=-1)
-        tint = _STRONGEST_TINT * strength
-    else:
-        color = np.asarray(overlay.color, dtype=np.float32) / 255
-        tint = _OUTLINE_TINT * strength
-    blended = base * (1 - tint) + color * tint
-    return np.asarray(np.round(255 * np.clip(blended, 0, 1)), dtype=np.uint8)
-
-
-def _resized(plane: _Image, size: tuple[int, int]) -> _Image:
-    image = Image.fromarray(plane.astype(np.float32))
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
-
-
-def _base_image(context: ResultContext, index: int) -> _Image:
-    """Return the source image as a reader sees it first, float32 from 0 to 1, three channels."""
-    file = context.analysis.source_files[0 if context.is_multi_frame else index]
-    dataset = read_with_pixels(file)
-    frame = context.frames[index] - 1 if context.is_multi_frame else 0
-    stored = pixel_array(dataset, index=frame)
-    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)
-    if stored.ndim == 3:
-        return np.asarray(stored[..., :3], dtype=np.float32) / float(np.iinfo(stored.dtype).max)
-    if context.is_multi_frame:
-        _lift_luts(dataset, frame)
-    gray = _windowed(stored, dataset)
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        gray = 1 - gray
-    return np.repeat(gray[..., np.newaxis], 3, axis=-1)
-
-
-def _lift_luts(dataset: Dataset, frame: int) -> None:
-    """Put the rescale and window of a frame where a single-frame image has them."""
-    for keyword in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
-        value = frame_value(dataset, frame, keyword)
-        if value is not None:
-            setattr(dataset, keyword, value)
-
-
-def _windowed(stored: NDArray[np.generic], dataset: Dataset) -> _Image:
-    """Return `stored` through the modality and the first VOI transformation, from 0 to 1.
-
-    The linear function of DICOM PS3.3 C.11.2.1.2.1 is written out here, because pydicom's answers
-    in the range of the stored bits. Without any window, the middle 98 % of the values are spread.
-    """
-    values = apply_modality_lut(stored, dataset)
-    if dataset.get("VOILUTSequence"):
-        looked_up = apply_voi_lut(values, dataset, prefer_lut=True).astype(np.float32)
-        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        return np.asarray(np.clip(looked_up / (2**bits - 1), 0, 1), dtype=np.float32)
-    values = np.asarray(values, dtype=np.float32)
-    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
-    if center is not None and width is not None and width > 1:
-        scaled = (values - (center - 0.5)) / (width - 1) + 0.5
-    else:
-        low, high = np.percentile(values, (1, 99))
-        scaled = (values - low) / max(float(high - low), 1e-6)
-    return np.asarray(np.clip(scaled, 0, 1), dtype=np.float32)
-
-
-def _first(value: object) -> float | None:
-    if value is None or value == "":
-        return None
-    if isinstance(value, (str, float, int)):
-        return float(value)
-    values = list(value)  # type: ignore[call-overload]
-    return float(values[0]) if values else None
 
 
 def _lines(context: ResultContext, finding: Finding) -> list[str]:

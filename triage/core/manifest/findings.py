@@ -107,10 +107,24 @@ class FindingSpec(Part):
         return self
 
 
-ResultKind = Literal["seg", "sr", "heat-map"]
+ResultKind = Literal[
+    "seg",
+    "sr",
+    "heat-map",
+    "key-objects",
+    "presentation-state",
+    "parametric-map",
+    "secondary-capture",
+    "rtstruct",
+    "pdf",
+]
 
 
 class ResultSpec(Part):
-    """Which objects a run leaves: "seg", "sr", and "heat-map" as a Secondary Capture."""
+    """Which objects a run leaves, by their kinds.
+
+    "heat-map" and "secondary-capture" are Secondary Capture images, "key-objects" a Key Object
+    Selection, "presentation-state" a softcopy presentation state, "pdf" an Encapsulated PDF.
+    """
 
     objects: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = ("sr",)
