@@ -32,6 +32,7 @@ from triage.store.files import InstanceFiles
 from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.runs import ClaimedRun, LeaseLostError
 from triage.store.studies import raise_ai_priority
+from triage.store.withdrawals import predecessor_report
 
 log = structlog.get_logger()
 
@@ -174,12 +175,15 @@ async def build_and_store_results(
     started = asyncio.get_running_loop().time()
 
     def build() -> list[NewResultObject]:
+        with step.database.reading() as session:
+            predecessors = predecessor_report(session, run.run_id)
         objects = build_results(
             analysis,
             run.manifest,
             study_instance_uid=run.study_instance_uid,
             settings=step.settings.results,
             produced_at=step.clock(),
+            predecessors=predecessors,
         )
         return store_results(step.files, objects) if run.counts else []
 

@@ -27,6 +27,7 @@ from triage.models.ahead import DecodedAhead
 from triage.models.devices import CPU
 from triage.models.host import ModelHosts
 from triage.results.delivery import deliver_next
+from triage.results.withdrawal import withdraw_next
 from triage.settings import Settings
 from triage.store import runs
 from triage.store.database import Database
@@ -39,6 +40,7 @@ log = structlog.get_logger()
 _DECODED_AND_WRITTEN = 2  # beside those on GPUs; a model on the CPU leaves no core for more
 _HEARTBEAT_S = 5.0
 _DELIVERY_POLL_S = 0.2
+_WITHDRAWAL_POLL_S = 1.0
 _WARMING_POLL_S = 2.0
 _PREFECT_PAUSE_S = 2.0
 _DECODE_AHEAD_POLL_S = 0.25
@@ -115,6 +117,7 @@ class Worker:
             for once, pause in (
                 (self._start_flows, step.settings.worker.poll_interval_s),
                 (self._deliver, _DELIVERY_POLL_S),
+                (self._withdraw, _WITHDRAWAL_POLL_S),
                 (self._beat, _HEARTBEAT_S),
                 (self._recover_expired, _HEARTBEAT_S),
                 (self._warm_ahead, _WARMING_POLL_S),
@@ -184,6 +187,13 @@ class Worker:
         step = self._step
         while await asyncio.to_thread(
             deliver_next, step.database, step.settings, step.files, step.clock, random.random
+        ):
+            pass
+
+    async def _withdraw(self) -> None:
+        step = self._step
+        while await asyncio.to_thread(
+            withdraw_next, step.database, step.settings, step.files, step.clock
         ):
             pass
 

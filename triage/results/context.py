@@ -209,7 +209,7 @@ class ResultContext:
     @property
     def software_versions(self) -> list[str]:
         """Software Versions (0018,1020): the model's, then our own."""
-        return [self.manifest.version, f"{MANUFACTURER} {_own_version()}"]
+        return software_versions(self.manifest.version)
 
     @property
     def local_time(self) -> datetime:
@@ -225,6 +225,11 @@ def series_number(model: str, role: ResultKind) -> int:
     """Return the Series Number of a model version's objects of one kind, see `ResultContext`."""
     place = zlib.crc32(model.encode()) % 100
     return _FIRST_SERIES_NUMBER + 10 * place + _SERIES_NUMBER_OFFSETS[role]
+
+
+def software_versions(model_version: str) -> list[str]:
+    """Return Software Versions (0018,1020) of what a model version's results are made with."""
+    return [model_version, f"{MANUFACTURER} {_own_version()}"]
 
 
 def outlined_findings(analysis: Analysis, manifest: ModelManifest) -> tuple[OutlinedFinding, ...]:
