@@ -18,6 +18,7 @@ from rich.table import Table
 
 from triage.commands.console import out
 from triage.commands.models import models
+from triage.commands.results import results
 from triage.commands.watch import watch
 from triage.core.errors import TriageError
 from triage.logs import configure_logs
@@ -240,6 +241,7 @@ def purge(*, dry_run: bool) -> None:
 
 models.add_command(watch)
 main.add_command(models)
+main.add_command(results)
 
 
 if __name__ == "__main__":

@@ -147,9 +147,9 @@ def test_an_archive_is_told_what_is_withdrawn_by_whom_and_why_on_both_databases(
     for dataset in (report, note):
         assert dataset.StudyInstanceUID == source.StudyInstanceUID
         assert dataset.PatientName == source.PatientName
-    said = history(database, "withdrawn")
-    assert said[0].endswith(f"withdrawn by {WHO}, because the result is wrong: skin fold")
-    assert said[1].endswith("its rejection note goes to archive")
+    (said,) = history(database, "withdrawn")
+    assert said.endswith(f"withdrawn by {WHO}, because the result is wrong: skin fold")
+    assert history(database, "rejected") == ["chest-xray 2.1.0: its rejection note goes to archive"]
 
 
 @pytest.mark.parametrize("reason", [*PERSONAL_REASONS, WithdrawalReason.SUPERSEDED])
@@ -211,7 +211,7 @@ def test_without_an_archive_the_note_is_kept_here(
         kept = set(session.scalars(select(InstanceRow.sop_instance_uid)))
     note = pydicom.dcmread(scene.objects()["rejection-note"])
     assert {note.SOPInstanceUID, *scene.uids} <= kept
-    assert history(sqlite_database, "withdrawn")[1].endswith("its rejection note is kept here")
+    assert history(sqlite_database, "rejected")[0].endswith("its rejection note is kept here")
 
 
 def test_a_full_disk_loses_no_withdrawal(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -369,8 +369,8 @@ class StudyEventRow(Table):
 
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, committed, not-committed,
-    conflict, read, unread, purged, forgotten, announced, priors, feedback, withdrawn, shadow. The
-    newest `id` is what open worklists follow.
+    conflict, read, unread, purged, forgotten, announced, priors, feedback, withdrawn, rejected,
+    shadow. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"

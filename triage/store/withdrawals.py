@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, exists, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from triage.core.errors import TriageError
 from triage.core.findings import Finding
@@ -33,7 +33,8 @@ from triage.store.tables import (
 )
 
 LONGEST_TEXT = 1000
-_WITHDRAWABLE = (RunState.COMPLETED, RunState.FAILED, RunState.SUPERSEDED)
+WITHDRAWABLE = (RunState.COMPLETED, RunState.FAILED, RunState.SUPERSEDED)
+"""The states in which what a run said can be taken back: it says nothing more."""
 _UNFINISHED = (RunState.PENDING, RunState.RUNNING)
 
 
@@ -116,7 +117,7 @@ def record_withdrawal(
 def _check_withdrawable(run: AnalysisRunRow, row: WithdrawalRow | None) -> None:
     if row is not None and row.who:
         raise WithdrawalRefusedError(f"run {run.id} was {_withdrawal(row).in_words()} already")
-    if run.state not in _WITHDRAWABLE or not run.findings:
+    if run.state not in WITHDRAWABLE or not run.findings:
         raise WithdrawalRefusedError(
             f"run {run.id} is {run.state.value} and has said nothing that could be withdrawn"
         )
@@ -185,7 +186,9 @@ def _standing_findings(session: Session, study_id: int) -> list[tuple[str, Findi
     ]
 
 
-def is_withdrawn_by_person(run_id: ColumnElement[int]) -> ColumnElement[bool]:
+def is_withdrawn_by_person(
+    run_id: ColumnElement[int] | InstrumentedAttribute[int],
+) -> ColumnElement[bool]:
     """Return the condition that a person took back the result of the run."""
     return exists(
         select(WithdrawalRow.id).where(WithdrawalRow.run_id == run_id, WithdrawalRow.who != "")
@@ -406,7 +409,7 @@ def mark_withdrawal_done(session: Session, due: DueWithdrawal, said: str, *, now
     row.state = WithdrawalState.DONE
     row.done_at = now
     row.last_error = ""
-    note(session, due.study_id, "withdrawn", said, at=now, run_id=due.run_id)
+    note(session, due.study_id, "rejected", said, at=now, run_id=due.run_id)
     return True
 
 

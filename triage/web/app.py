@@ -24,7 +24,17 @@ from triage.settings import Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.web import api, feedback, images, model_pages, models_api, pages, stow, watch
+from triage.web import (
+    api,
+    feedback,
+    images,
+    model_pages,
+    models_api,
+    pages,
+    stow,
+    watch,
+    withdrawals,
+)
 from triage.web.context import WebContext
 from triage.web.live import LiveUpdates
 from triage.web.rendering import HERE, templates
@@ -70,6 +80,7 @@ def create_app(
     app.include_router(stow.router)
     app.include_router(feedback.router)
     app.include_router(watch.router)
+    app.include_router(withdrawals.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refusal)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, R
 from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.templating import Jinja2Templates
 
+from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
 from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import person_at
 from triage.web.rendering import templates
@@ -107,7 +108,13 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
         view = study_view(session, study_instance_uid, now)
     if view is None:
         raise HTTPException(404, "Triage holds no such study.")
-    return _render(request, "study.html", {"study": view, "now": now, "who": person_at(request)})
+    content = {
+        "study": view,
+        "now": now,
+        "who": person_at(request),
+        "withdrawal_reasons": {r.value: rejection_for(r).words for r in PERSONAL_REASONS},
+    }
+    return _render(request, "study.html", content)
 
 
 @router.post("/studies/{study_instance_uid}/read", dependencies=[Depends(require_same_origin)])

@@ -118,6 +118,25 @@ export function handleFeedback(onDone) {
   });
 }
 
+/** Let the button "withdraw" work without leaving the page. */
+export function handleWithdrawal(onDone) {
+  document.addEventListener("submit", async (event) => {
+    const form = event.target.closest("form[data-withdraw]");
+    if (!form) return;
+    event.preventDefault();
+    const button = form.querySelector("button");
+    button.disabled = true;
+    try {
+      await post(form.getAttribute("action"), new FormData(form));
+      toast("Withdrawn. The archives that have it are told.");
+    } catch (error) {
+      toast(`Nothing was changed: ${error.message}`);
+    }
+    button.disabled = false;
+    onDone();
+  });
+}
+
 const shown = new Map();
 
 /** Replace the parts of this page that differ from `fresh`, a newly fetched document. */
