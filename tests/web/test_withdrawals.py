@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from fastapi.testclient import TestClient
 
 from tests.web.hospital import Hospital, hemorrhage, segmentation
 from triage.settings import Settings, WebSettings
+from triage.store.withdrawals import claim_due_withdrawal, mark_withdrawal_failed
 from triage.web.app import create_app
 
 OURS = {"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin"}
@@ -70,7 +72,7 @@ def test_a_click_takes_the_result_back_and_every_page_says_so(
     assert isinstance(status, dict)
     assert (status["kind"], status["text"]) == (
         "withdrawn",
-        f"{said} (head-ct-hemorrhage 1.0.0)",
+        f"AI result {said} (head-ct-hemorrhage 1.0.0)",
     )
 
 
@@ -92,6 +94,26 @@ def test_a_reader_is_told_of_what_was_withdrawn_after_the_reading(
     hospital.clock.advance(60)
     client.post(f"/api/v1/runs/{run}/withdraw", json=SAID, headers=OURS)
     assert "an AI result was withdrawn after it was read" in client.get("/read", headers=HTML).text
+
+
+def test_a_withdrawal_that_the_archives_are_not_told_of_is_seen(
+    client: TestClient, hospital: Hospital, flagged: tuple[str, int]
+) -> None:
+    client.post(f"/api/v1/runs/{flagged[1]}/withdraw", json=SAID, headers=OURS)
+    with hospital.database.transaction() as session:
+        due = claim_due_withdrawal(session, lease=timedelta(minutes=1), now=hospital.clock())
+        assert due is not None
+        mark_withdrawal_failed(
+            session,
+            due,
+            "the disk is full",
+            retry_after=timedelta(minutes=1),
+            now=hospital.clock(),
+        )
+    for page in ("/status", f"/studies/{flagged[0]}"):
+        assert "the disk is full" in client.get(page, headers=HTML).text
+    (stuck,) = client.get("/api/v1/status").json()["withdrawals"]
+    assert stuck["run_id"] == flagged[1]
 
 
 def test_programs_withdraw_in_a_persons_name(client: TestClient, flagged: tuple[str, int]) -> None:

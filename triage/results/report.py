@@ -239,19 +239,8 @@ def _planar_group(
 ) -> _Group:
     """Return the TID 1410 group of a finding outlined on the only image: an area is no volume."""
     finding = outlined.finding
-    frames = list(context.frames) or None
     return PlanarROIMeasurementsAndQualitativeEvaluations(
-        referenced_segment=ReferencedSegmentationFrame(
-            sop_class_uid=segmentation.SOPClassUID,
-            sop_instance_uid=segmentation.SOPInstanceUID,
-            frame_number=_frame_of_segment(segmentation, outlined.segment_number),
-            segment_number=outlined.segment_number,
-            source_image=SourceImageForSegmentation(
-                referenced_sop_class_uid=context.reference.SOPClassUID,
-                referenced_sop_instance_uid=context.reference.SOPInstanceUID,
-                referenced_frame_numbers=frames,
-            ),
-        ),
+        referenced_segment=_segmentation_frame(context, outlined, segmentation),
         tracking_identifier=_tracking(context, finding),
         finding_type=coded(finding.code),
         finding_sites=_sites(finding),
@@ -261,13 +250,40 @@ def _planar_group(
     )
 
 
-def _frame_of_segment(segmentation: Dataset, number: int) -> int:
-    """Return the frame of a segment in the SEG of one image; a LABELMAP has one frame for all."""
+def _segmentation_frame(
+    context: ResultContext, outlined: OutlinedFinding, segmentation: Dataset
+) -> ReferencedSegmentationFrame:
+    """Return the reference to where `outlined` is in the SEG of one image, and to that image.
+
+    By frame or by segment, never by both as highdicom writes it (PS3.3 C.18.4.1): each segment of
+    a BINARY has a frame, and all segments of a LABELMAP share one.
+    """
+    number = outlined.segment_number
+    frame = _frame_of_segment(segmentation, number)
+    reference = ReferencedSegmentationFrame(
+        sop_class_uid=segmentation.SOPClassUID,
+        sop_instance_uid=segmentation.SOPInstanceUID,
+        frame_number=frame or 1,
+        segment_number=number,
+        source_image=SourceImageForSegmentation(
+            referenced_sop_class_uid=context.reference.SOPClassUID,
+            referenced_sop_instance_uid=context.reference.SOPInstanceUID,
+            referenced_frame_numbers=list(context.frames) or None,
+        ),
+    )
+    image = reference[0].ReferencedSOPSequence[0]
+    del image["ReferencedFrameNumber" if frame is None else "ReferencedSegmentNumber"]
+    return reference
+
+
+def _frame_of_segment(segmentation: Dataset, number: int) -> int | None:
+    """Return the frame of a segment in the SEG of one image, None in a LABELMAP."""
     for frame, groups in enumerate(segmentation.PerFrameFunctionalGroupsSequence, start=1):
         identified = groups.get("SegmentIdentificationSequence")
         if identified and identified[0].ReferencedSegmentNumber == number:
             return frame
-    return 1
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    return 1 if shared.get("SegmentIdentificationSequence") else None
 
 
 def _whole_image_group(context: ResultContext, finding: Finding) -> _Group:

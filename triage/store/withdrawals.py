@@ -205,6 +205,19 @@ def withdrawals_of(session: Session, study_ids: Iterable[int]) -> dict[int, With
     return {row.run_id: _withdrawal(row) for row in rows}
 
 
+def stuck_withdrawals(session: Session, limit: int) -> list[tuple[Withdrawal, str]]:
+    """Return those that archives could not be told of yet, with the Study Instance UID."""
+    rows = session.execute(
+        select(WithdrawalRow, StudyRow.study_instance_uid)
+        .join(AnalysisRunRow, AnalysisRunRow.id == WithdrawalRow.run_id)
+        .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
+        .where(WithdrawalRow.state == WithdrawalState.WAITING, WithdrawalRow.last_error != "")
+        .order_by(WithdrawalRow.id)
+        .limit(limit)
+    )
+    return [(_withdrawal(row), uid) for row, uid in rows]
+
+
 def _withdrawal(row: WithdrawalRow) -> Withdrawal:
     return Withdrawal(
         run_id=row.run_id,

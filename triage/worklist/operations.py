@@ -24,6 +24,7 @@ from triage.store.tables import (
     StudyEventRow,
     StudyRow,
 )
+from triage.store.withdrawals import stuck_withdrawals
 from triage.store.workers import alive_workers
 from triage.worklist.study_view import DeliveryView, delivery_view
 from triage.worklist.wording import without_series_uids
@@ -100,6 +101,15 @@ class AlertView(_View):
     raised_at: datetime
 
 
+class StuckWithdrawal(_View):
+    """A withdrawn result whose rejection note could not be built yet."""
+
+    run_id: int
+    text: str
+    last_error: str
+    study_instance_uid: str
+
+
 class Operations(_View):
     """The state of the whole."""
 
@@ -110,6 +120,7 @@ class Operations(_View):
     workers: tuple[WorkerView, ...]
     parked: tuple[ParkedModel, ...] = ()
     stuck: tuple[StuckDelivery, ...]
+    withdrawals: tuple[StuckWithdrawal, ...] = ()
     problems: tuple[ProblemRun, ...]
     events: tuple[RecentEvent, ...]
     alerts: tuple[AlertView, ...] = ()
@@ -157,6 +168,15 @@ def operations(session: Session, now: datetime, disk: DiskView | None = None) ->
         ),
         parked=_parked(session),
         stuck=_stuck(session),
+        withdrawals=tuple(
+            StuckWithdrawal(
+                run_id=one.run_id,
+                text=one.in_words(),
+                last_error=one.last_error,
+                study_instance_uid=uid,
+            )
+            for one, uid in stuck_withdrawals(session, _SHOWN)
+        ),
         problems=_problems(session, now),
         events=_newest_events(session),
         alerts=tuple(

@@ -164,7 +164,7 @@ def _when_analysed(runs: Sequence[RunFacts]) -> StudyStatus:
 
 
 def _withdrawn(runs: Sequence[RunFacts]) -> str:
-    return "; ".join(f"{run.withdrawn} ({run.model})" for run in runs if run.withdrawn)
+    return "; ".join(f"AI result {run.withdrawn} ({run.model})" for run in runs if run.withdrawn)
 
 
 def _failures(runs: Sequence[RunFacts]) -> str:

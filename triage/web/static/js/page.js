@@ -133,6 +133,7 @@ export function handleWithdrawal(onDone) {
       toast(`Nothing was changed: ${error.message}`);
     }
     button.disabled = false;
+    form.querySelector("details").open = false;
     onDone();
   });
 }
@@ -145,6 +146,7 @@ export function replaceParts(fresh) {
   for (const part of document.querySelectorAll("[data-live][id]")) {
     const newer = fresh.getElementById(part.id);
     if (!newer || shown.get(part.id) === newer.innerHTML) continue;
+    if (part.querySelector("form[data-withdraw] details[open]")) continue; // somebody is filling it in
     shown.set(part.id, newer.innerHTML);
     part.className = newer.className;
     part.replaceChildren(...newer.childNodes);
