@@ -69,9 +69,7 @@ _REJECTIONS: dict[WithdrawalReason, Rejection] = {
     ),
     WithdrawalReason.PATIENT_SAFETY: Rejection("it may harm the patient", _SAFETY),
     WithdrawalReason.OTHER: _quality("another reason", "111220", "Other failure"),
-    WithdrawalReason.SUPERSEDED: _quality(
-        "a newer analysis takes its place", "111220", "Other failure"
-    ),
+    WithdrawalReason.SUPERSEDED: _quality("the study has changed since", "111220", "Other failure"),
 }
 
 PERSONAL_REASONS = tuple(r for r in WithdrawalReason if r is not WithdrawalReason.SUPERSEDED)
