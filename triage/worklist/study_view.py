@@ -278,13 +278,14 @@ def _series(
         .options(selectinload(SeriesRow.instances))
         .order_by(SeriesRow.is_result, SeriesRow.number, SeriesRow.id)
     ).all()
-    made_by = {o.series_instance_uid: run for run in runs for o in run.result_objects}
-    taken_back = {
-        o.series_instance_uid
+    # What says that a result is withdrawn stands, whatever became of the run.
+    made_by = {
+        o.series_instance_uid: run
         for run in runs
         for o in run.result_objects
-        if _says_withdrawn(withdrawn.get(run.id)) and o.role not in WITHDRAWAL_ROLES
+        if o.role not in WITHDRAWAL_ROLES
     }
+    taken_back = {uid for uid, run in made_by.items() if _says_withdrawn(withdrawn.get(run.id))}
     return tuple(
         series_view(
             row,
