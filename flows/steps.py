@@ -207,7 +207,6 @@ async def complete_run(
     """Complete the run, index its objects and queue their deliveries, in one transaction."""
     stored, seconds = objects
     timings = {**analysis.timings_s, "results": round(seconds, 3)}
-    archives = [d.name for d in step.settings.destinations]
 
     def complete() -> None:
         now = step.clock()
@@ -225,7 +224,7 @@ async def complete_run(
                 run_id=run.run_id,
                 study_id=run.study_id,
                 objects=stored,
-                destinations=archives,
+                destinations=step.settings.destinations,
                 now=now,
             )
 

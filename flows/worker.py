@@ -14,6 +14,7 @@ import random
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import structlog
 from prefect import get_client
@@ -26,7 +27,7 @@ from flows.warming import Warming
 from triage.models.ahead import DecodedAhead
 from triage.models.devices import CPU
 from triage.models.host import ModelHosts
-from triage.results.delivery import deliver_next
+from triage.results.delivery.rounds import deliver_next, queue_notices
 from triage.results.withdrawal import withdraw_next
 from triage.settings import Settings
 from triage.store import runs
@@ -41,6 +42,7 @@ _DECODED_AND_WRITTEN = 2  # beside those on GPUs; a model on the CPU leaves no c
 _HEARTBEAT_S = 5.0
 _DELIVERY_POLL_S = 0.2
 _WITHDRAWAL_POLL_S = 1.0
+_ORPHANS_POLL_S = 5.0  # deliveries whose destination is not in the settings any more
 _WARMING_POLL_S = 2.0
 _PREFECT_PAUSE_S = 2.0
 _DECODE_AHEAD_POLL_S = 0.25
@@ -116,13 +118,18 @@ class Worker:
             asyncio.create_task(self._guarded(once, pause))
             for once, pause in (
                 (self._start_flows, step.settings.worker.poll_interval_s),
-                (self._deliver, _DELIVERY_POLL_S),
+                (self._queue_notices, _DELIVERY_POLL_S),
+                (partial(self._deliver, None), _ORPHANS_POLL_S),
                 (self._withdraw, _WITHDRAWAL_POLL_S),
                 (self._beat, _HEARTBEAT_S),
                 (self._recover_expired, _HEARTBEAT_S),
                 (self._warm_ahead, _WARMING_POLL_S),
                 (self._watch_models, step.settings.watch.interval_s),
             )
+        ]
+        loops += [
+            asyncio.create_task(self._guarded(partial(self._deliver, d.name), _DELIVERY_POLL_S))
+            for d in step.settings.destinations
         ]
         if step.settings.worker.decode_ahead_mb:
             ahead = Arrivals(step.database, step.files, step.decoded)
@@ -183,11 +190,24 @@ class Worker:
             pause = random.uniform(0.5, 1.0) * _PREFECT_PAUSE_S  # noqa: S311
             await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _deliver(self) -> None:
+    async def _deliver(self, destination: str | None) -> None:
+        """Work off what one destination is to get, or, with None, what is for none that is known.
+
+        Each has a loop of its own: one that does not answer holds up nobody else.
+        """
         step = self._step
-        while await asyncio.to_thread(
-            deliver_next, step.database, step.settings, step.files, step.clock, random.random
-        ):
+        known = [d.name for d in step.settings.destinations]
+        deliver = partial(
+            deliver_next,
+            step.database,
+            step.settings,
+            step.files,
+            step.clock,
+            random.random,
+            destination=destination,
+            other_than=known if destination is None else (),
+        )
+        while await asyncio.to_thread(deliver):
             pass
 
     async def _withdraw(self) -> None:
@@ -196,6 +216,10 @@ class Worker:
             withdraw_next, step.database, step.settings, step.files, step.clock
         ):
             pass
+
+    async def _queue_notices(self) -> None:
+        step = self._step
+        await asyncio.to_thread(queue_notices, step.database, step.settings, step.clock)
 
     async def _warm_ahead(self) -> None:
         if self._step.settings.worker.warm_models:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from triage.associations import _Checkpoint
+from triage.pausing import _Checkpoint
 
 
 class Looker(threading.Thread):

@@ -18,6 +18,8 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from triage.settings import DicomDestination
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -66,6 +68,11 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20
         if time.monotonic() > deadline:
             pytest.fail(f"after {timeout_s:g} s still waiting until {what}")
         time.sleep(0.01)
+
+
+def archive_named(name: str) -> DicomDestination:
+    """Return a destination of objects at which nobody listens."""
+    return DicomDestination(name=name, ae_title="ARCHIVE", host="127.0.0.1", port=104)
 
 
 class ManualClock:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -15,9 +13,8 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from triage.core.errors import TriageError
+from triage.pausing import lose_no_answer
 from triage.tls import ClientContext, TlsError, TlsPeer, client_context, failure_in_words
-
-_PAUSES_WITHIN_S = 0.0005
 
 
 class Peer(TlsPeer, Protocol):
@@ -99,47 +96,6 @@ def associate(
     # An abort that has come is seen by the association's thread first: no release is answered then.
     association._reactor_checkpoint.clear()
     _end(association)
-
-
-def lose_no_answer(association: Association) -> Association:
-    """Return the association that we opened, whose own thread takes no answer away from us.
-
-    Its thread looks for what the peer asks of us, and pauses while we wait for an answer.
-    Pynetdicom (3.0) takes it for paused from the moment before it looks whether it is to pause. An
-    answer that comes before it has looked for messages once more is thrown away, and whoever waits
-    for it waits until the timeout.
-    """
-    association._reactor_checkpoint = _Checkpoint(association)
-    return association
-
-
-class _Checkpoint(threading.Event):
-    """An event that is cleared once the thread that passes here waits for it."""
-
-    def __init__(self, thread: threading.Thread) -> None:
-        super().__init__()
-        self._thread = thread
-        self._changing = threading.Lock()
-        self._may_pass = False
-        self.set()
-
-    def set(self) -> None:
-        with self._changing:
-            self._may_pass = True
-            super().set()
-
-    def clear(self) -> None:
-        with self._changing:
-            super().clear()
-        while self._may_pass and self._thread.is_alive():
-            time.sleep(_PAUSES_WITHIN_S)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        with self._changing:
-            if self.is_set():
-                return True
-            self._may_pass = False
-        return super().wait(timeout)
 
 
 def _security(peer: Peer) -> ClientContext | None:

@@ -17,13 +17,14 @@ from pynetdicom.presentation import build_context
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from triage.associations import AssociationError, associate, lose_no_answer
+from triage.associations import AssociationError, associate
 from triage.core.runs import DeliveryState
 from triage.core.stages import Stage
 from triage.models.confinement import missing_protections
 from triage.models.packages import PackageError, load_package
+from triage.pausing import lose_no_answer
 from triage.receiver.counts import CountError, counter_at
-from triage.settings import ArchiveSettings, RemoteSettings, Settings, SettingsError
+from triage.settings import DicomDestination, RemoteSettings, Settings, SettingsError
 from triage.store.alerts import open_alerts
 from triage.store.clock import system_clock
 from triage.store.code_approvals import waiting_digests
@@ -81,7 +82,7 @@ def examine(settings: Settings) -> Iterable[Check]:
         yield _guarded("web", lambda: _web(settings))
         if settings.receiver.count_at:
             yield _guarded("count_at", lambda: _count_at(settings))
-        for archive in settings.destinations:
+        for archive in settings.archives:
             yield _guarded(f"archive {archive.name}", partial(_archive, settings, archive))
         for remote in settings.remotes:
             yield _guarded(f"remote {remote.name}", partial(_archive, settings, remote))
@@ -253,7 +254,7 @@ def _certificate(settings: Settings, now: datetime) -> str:
     return f"{state.subject}, valid for {days} days"
 
 
-def _archive(settings: Settings, archive: ArchiveSettings | RemoteSettings) -> str:
+def _archive(settings: Settings, archive: DicomDestination | RemoteSettings) -> str:
     """C-ECHO (DICOM PS3.4 Annex A)."""
     peer = archive.model_copy(update={"timeout_s": min(archive.timeout_s, _PATIENCE_S)})
     contexts = [build_context(_VERIFICATION_SOP_CLASS)]
@@ -293,7 +294,9 @@ def _deliveries(database: Database) -> str:
             .where(DeliveryRow.state == DeliveryState.DEAD)
         ).one()
     if dead:
-        raise _Wrong(f"{dead} results were not taken by their archive; resend them on /status")
+        raise _Wrong(
+            f"{dead} deliveries were not taken by their destination; resend them on /status"
+        )
     return "none is stuck"
 
 

@@ -22,7 +22,7 @@ from triage.core.priority import Priority
 from triage.core.runs import RunState
 from triage.models.host import ModelHosts
 from triage.models.packages import ModelPackage, load_package
-from triage.settings import ArchiveSettings, Settings, WorkerSettings
+from triage.settings import DicomDestination, Settings, WorkerSettings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
@@ -40,7 +40,7 @@ from triage.worklist.queue import reading_list
 
 Row = TypeVar("Row")
 LESION_HU = 170
-ARCHIVE = ArchiveSettings(name="archive", ae_title="ARCHIVE", host="127.0.0.1", port=104)
+ARCHIVE = DicomDestination(name="archive", ae_title="ARCHIVE", host="127.0.0.1", port=104)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from tests.tools import find_free_port
-from triage.associations import lose_no_answer
+from triage.pausing import lose_no_answer
 from triage.receiver import Receiver
 from triage.settings import Settings, load_settings
 from triage.store.database import Database

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
 from tests.tools import find_free_port
-from triage.settings import ArchiveSettings
+from triage.settings import DicomDestination
 
 
 @dataclass
@@ -32,9 +32,9 @@ class ScriptedArchive:
     transfer_syntaxes: list[str] = field(default_factory=list)
     delay_s: float = 0.0
 
-    def settings(self, timeout_s: float = 10.0) -> ArchiveSettings:
+    def settings(self, timeout_s: float = 10.0) -> DicomDestination:
         """Return how Triage reaches it."""
-        return ArchiveSettings(
+        return DicomDestination(
             name="archive",
             ae_title="ARCHIVE",
             host="127.0.0.1",

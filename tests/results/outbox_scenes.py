@@ -10,7 +10,7 @@ from pathlib import Path
 import pydicom
 from sqlalchemy import select
 
-from tests.tools import ManualClock
+from tests.tools import ManualClock, archive_named
 from triage.core.analysis import Analysis
 from triage.core.manifest import ModelManifest
 from triage.core.runs import DeliveryState
@@ -95,7 +95,7 @@ def finish(
             run_id=run.run_id,
             study_id=run.study_id,
             objects=objects,
-            destinations=destinations,
+            destinations=[archive_named(name) for name in destinations],
             now=clock(),
         )
 

@@ -25,11 +25,12 @@ from tests.results.outbox_scenes import (
 )
 from tests.results.scenes import build, chest_analysis, chest_manifest, write_chest
 from tests.tools import ManualClock
-from triage.core.runs import DeliveryState, RunState
+from triage.core.runs import DeliveryKind, DeliveryState, RunState
 from triage.results.build import store_results
-from triage.results.delivery import deliver, deliver_next, retry_after
+from triage.results.delivery.dicom import store
+from triage.results.delivery.rounds import deliver_next, retry_after
 from triage.results.errors import DeliveryError
-from triage.settings import ArchiveSettings, ReceiverSettings, ResultSettings, Settings
+from triage.settings import DicomDestination, ReceiverSettings, ResultSettings, Settings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.outbox import (
@@ -52,7 +53,7 @@ class Scene:
     uids: list[str]
     run_id: int
 
-    def deliver(self, *destinations: ArchiveSettings, **results: Any) -> bool:
+    def deliver(self, *destinations: DicomDestination, **results: Any) -> bool:
         """Carry out the delivery that is due, if one is."""
         settings = Settings(
             destinations=destinations,
@@ -310,6 +311,9 @@ def test_exactly_the_object_s_transfer_syntax_is_proposed(tmp_path: Path) -> Non
     [new, _] = store_results(files, build(chest_analysis(file), chest_manifest()))
     due = DueDelivery(
         delivery_id=1,
+        kind=DeliveryKind.RESULT,
+        subject=f"object:{new.sop_instance_uid}",
+        is_object=True,
         destination="archive",
         attempt=1,
         study_id=1,
@@ -320,11 +324,11 @@ def test_exactly_the_object_s_transfer_syntax_is_proposed(tmp_path: Path) -> Non
         sop_instance_uid=new.sop_instance_uid,
     )
     with scripted_archive() as archive:
-        deliver(due, archive.settings(), files, calling_ae_title="MYTRIAGE")
+        store(due, archive.settings(), files, calling_ae_title="MYTRIAGE")
         assert archive.transfer_syntaxes == [new.transfer_syntax_uid]
         archive.statuses = [0xC000]
         with pytest.raises(DeliveryError) as caught:
-            deliver(due, archive.settings(), files, calling_ae_title="MYTRIAGE")
+            store(due, archive.settings(), files, calling_ae_title="MYTRIAGE")
     assert caught.value.is_permanent
 
 

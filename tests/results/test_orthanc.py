@@ -14,14 +14,14 @@ from tests.results.scenes import build, head_analysis, head_manifest
 from tests.tools import ManualClock
 from triage.core.runs import DeliveryState
 from triage.results.build import BuiltObject
-from triage.results.delivery import deliver_next
-from triage.settings import ArchiveSettings, Settings
+from triage.results.delivery.rounds import deliver_next
+from triage.settings import DicomDestination, Settings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 
 
 def _settings(orthanc: Orthanc) -> Settings:
-    archive = ArchiveSettings(
+    archive = DicomDestination(
         name="archive", ae_title=orthanc.ae_title, host="127.0.0.1", port=orthanc.dicom_port
     )
     return Settings(destinations=(archive,))

@@ -25,9 +25,9 @@ from tests.tools import ManualClock, find_free_port, require_tool, wait_until
 from triage.core.runs import DeliveryState
 from triage.core.withdrawals import PERSONAL_REASONS, WithdrawalReason, rejection_for
 from triage.results.build import build_results
-from triage.results.delivery import deliver_next
+from triage.results.delivery.rounds import deliver_next
 from triage.results.withdrawal import withdraw_next
-from triage.settings import ArchiveSettings, ResultSettings, Settings
+from triage.settings import DicomDestination, ResultSettings, Settings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.runs import ClaimedRun
@@ -48,7 +48,7 @@ class Scene:
     run: ClaimedRun
     uids: list[str]
 
-    def deliver(self, *destinations: ArchiveSettings) -> None:
+    def deliver(self, *destinations: DicomDestination) -> None:
         """Send what is due."""
         settings = Settings(destinations=destinations)
         while deliver_next(self.database, settings, self.files, self.clock, lambda: 0.5):
@@ -66,7 +66,7 @@ class Scene:
                 now=self.clock(),
             )
 
-    def build(self, *destinations: ArchiveSettings) -> bool:
+    def build(self, *destinations: DicomDestination) -> bool:
         """Build what archives are told, as the worker does."""
         return withdraw_next(
             self.database, Settings(destinations=destinations), self.files, self.clock
@@ -302,7 +302,7 @@ def test_a_late_image_s_result_takes_the_place_of_the_earlier(scene: Scene, tmp_
 def test_orthanc_and_dcmtk_take_the_note(
     running_orthanc: Orthanc, scene: Scene, tmp_path: Path
 ) -> None:
-    orthanc = ArchiveSettings(
+    orthanc = DicomDestination(
         name="archive",
         ae_title=running_orthanc.ae_title,
         host="127.0.0.1",

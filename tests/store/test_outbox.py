@@ -9,7 +9,7 @@ from sqlalchemy import select
 from tests.store.rows import received
 from tests.store.test_runs import claim, finish, held, queue_runs
 from tests.store.test_studies import QUIET, events
-from tests.tools import ManualClock
+from tests.tools import ManualClock, archive_named
 from triage.core.runs import DeliveryState
 from triage.store.contents import load_study
 from triage.store.database import Database
@@ -52,7 +52,7 @@ def add(database: Database, clock: ManualClock, run: ClaimedRun, *destinations: 
             run_id=run.run_id,
             study_id=run.study_id,
             objects=[result_object("seg", "2.25.1"), result_object("sr", "2.25.2")],
-            destinations=destinations,
+            destinations=[archive_named(name) for name in destinations],
             now=clock(),
         )
 

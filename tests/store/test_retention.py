@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from tests.store.rows import add_model, received
-from tests.tools import ManualClock
+from tests.tools import ManualClock, archive_named
 from triage.core.priority import Priority
-from triage.core.runs import DeliveryState, RunState, StudyState
+from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.settings import RetentionSettings
 from triage.store import purge
 from triage.store.contents import load_study
@@ -148,6 +148,11 @@ class Hospital:
         )
         session.add(
             DeliveryRow(
+                kind=DeliveryKind.RESULT,
+                subject=f"object:{uid}",
+                lane=f"run:{run.id}",
+                study_id=study.id,
+                run_id=run.id,
                 result_object_id=result.id,
                 destination="pacs",
                 state=delivery,
@@ -480,7 +485,7 @@ def test_result_that_is_made_again_after_it_was_purged_has_a_file(hospital: Hosp
             run_id=known.run_id,
             study_id=study.id,
             objects=[again],
-            destinations=["pacs"],
+            destinations=[archive_named("pacs")],
             now=hospital.clock(),
         )
     with hospital.database.reading() as session:

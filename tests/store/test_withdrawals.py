@@ -18,7 +18,7 @@ from tests.store.test_outbox import (
 )
 from tests.store.test_runs import FINDING, finish, held, queue_runs
 from tests.store.test_studies import QUIET
-from tests.tools import ManualClock
+from tests.tools import ManualClock, archive_named
 from triage.core.findings import Finding
 from triage.core.priority import Priority
 from triage.core.runs import RunState
@@ -26,7 +26,7 @@ from triage.core.withdrawals import WithdrawalReason
 from triage.store.database import Database
 from triage.store.history import texts_of_kind
 from triage.store.model_tables import ModelRow
-from triage.store.outbox import add_result_objects
+from triage.store.outbox import add_result_objects, add_withdrawal_objects
 from triage.store.runs import ClaimedRun, complete_run, record_findings, refuse_run
 from triage.store.studies import complete_quiet_studies, raise_ai_priority, record_instance
 from triage.store.tables import AnalysisRunRow, FindingRow, PriorityEventRow, StudyRow
@@ -263,7 +263,7 @@ def test_a_superseded_run_is_rejected_once_the_newer_one_is_over(
             run_id=second.run_id,
             study_id=second.study_id,
             objects=new,
-            destinations=("a",),
+            destinations=[archive_named("a")],
             now=clock(),
         )
     found = certainly(due(database, clock))
@@ -297,10 +297,9 @@ def test_what_says_that_it_was_withdrawn_is_delivered_although_the_run_is_supers
     run = flagged(database, clock)
     late_image(database, clock)
     with database.transaction() as session:
-        add_result_objects(
+        add_withdrawal_objects(
             session,
             run_id=run.run_id,
-            study_id=run.study_id,
             objects=[result_object("rejection-note", "2.25.9")],
             destinations=("a",),
             now=clock(),

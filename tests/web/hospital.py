@@ -18,7 +18,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from sqlalchemy import select
 
-from tests.tools import ManualClock
+from tests.tools import ManualClock, archive_named
 from triage.core.codes import HEMORRHAGE_MORPHOLOGY, MILLILITRE, VOLUME
 from triage.core.findings import Finding, Measurement
 from triage.core.policy import ai_priority
@@ -179,7 +179,7 @@ class Hospital:
                 run_id=run.run_id,
                 study_id=run.study_id,
                 objects=results,
-                destinations=["archive"],
+                destinations=[archive_named("archive")],
                 now=self.clock(),
             )
             complete_run(session, run, said, timings_s={"infer": 0.4}, now=self.clock())

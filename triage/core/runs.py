@@ -58,8 +58,20 @@ def check_transition(run: object, current: RunState, following: RunState) -> Non
         )
 
 
+class DeliveryKind(StrEnum):
+    """What a delivery tells.
+
+    RESULT is what an analysis left, as an object or a notice; it is kept back when its run no
+    longer counts. PRIORITY is a change of a study's priority. WITHDRAWAL takes a result back.
+    """
+
+    RESULT = "result"
+    PRIORITY = "priority"
+    WITHDRAWAL = "withdrawal"
+
+
 class DeliveryState(StrEnum):
-    """Where the delivery of one result object to one destination stands."""
+    """Where the delivery of one object or notice to one destination stands."""
 
     WAITING = "waiting"
     SENDING = "sending"

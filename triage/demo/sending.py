@@ -9,9 +9,9 @@ from pydicom import dcmread
 from pydicom.uid import UID
 from pynetdicom import AE
 
-from triage.associations import lose_no_answer
 from triage.core.errors import TriageError
 from triage.demo.hospital import datasets_in
+from triage.pausing import lose_no_answer
 from triage.settings import ReceiverSettings
 
 

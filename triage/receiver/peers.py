@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from triage.settings import ArchiveSettings, RemoteSettings, Settings
+from triage.settings import DicomDestination, RemoteSettings, Settings
 
-KnownPeer = ArchiveSettings | RemoteSettings
+KnownPeer = DicomDestination | RemoteSettings
 
 
 def peer_by_ae_title(settings: Settings, ae_title: str) -> KnownPeer | None:
     """Return the application entity with this AE title, or None; remotes go before destinations."""
     wanted = ae_title.strip()
-    known: list[KnownPeer] = [*settings.remotes, *settings.destinations]
+    known: list[KnownPeer] = [*settings.remotes, *settings.archives]
     return next((peer for peer in known if peer.ae_title.strip() == wanted), None)
 
 
 def peer_by_name(settings: Settings, name: str) -> KnownPeer | None:
     """Return the destination or remote of this name, or None; destinations go before remotes."""
-    known: list[KnownPeer] = [*settings.destinations, *settings.remotes]
+    known: list[KnownPeer] = [*settings.archives, *settings.remotes]
     return next((peer for peer in known if peer.name == name), None)

@@ -46,11 +46,11 @@ from triage.results.context import (
 from triage.results.errors import ResultError
 from triage.results.observers import observing_device, observing_person
 from triage.results.sources import as_dataset, repair, use_utf8
-from triage.settings import ResultSettings, Settings
+from triage.settings import ObjectDestination, ResultSettings, Settings
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.store.outbox import add_result_objects
+from triage.store.outbox import add_withdrawal_objects
 from triage.store.tables import STAND_IN_PREFIX
 from triage.store.withdrawals import (
     DocumentReference,
@@ -96,14 +96,17 @@ def withdraw_next(
                 session, due, str(error), retry_after=timedelta(seconds=pause), now=clock()
             )
         return True
-    names = [d.name for d in settings.destinations if d.name in due.destinations]
+    names = [
+        d.name
+        for d in settings.destinations
+        if isinstance(d, ObjectDestination) and d.name in due.destinations
+    ]
     with database.transaction() as session:
         now = clock()
         if mark_withdrawal_done(session, due, _in_words(due, names), now=now):
-            add_result_objects(
+            add_withdrawal_objects(
                 session,
                 run_id=due.run_id,
-                study_id=due.study_id,
                 objects=stored,
                 destinations=names,
                 now=now,

@@ -1,25 +1,31 @@
-"""Result objects and the outbox that carries them to their destinations."""
+"""Result objects, and the outbox that carries objects and notices to their destinations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from triage.core.runs import DeliveryState, RunState
-from triage.core.withdrawals import WITHDRAWAL_ROLES
+from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
+from triage.settings import Destination, NoticeDestination, ObjectDestination, RoutedResult
+from triage.settings.destinations import StudyStage
 from triage.store.files import StoredFile
 from triage.store.history import note
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
     InstanceRow,
+    PausedDestinationRow,
+    PriorityEventRow,
     ResultObjectRow,
     SeriesRow,
+    StudyRow,
 )
+
+_MOST_EVENTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +41,39 @@ class NewResultObject:
     modality: str
     series_number: int | None = None
     series_description: str = ""
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DueDelivery:
-    """An outbox row that this worker holds."""
+    """An outbox row that this worker holds: an object with its file, or a notice without one."""
 
     delivery_id: int
+    kind: DeliveryKind
+    subject: str
     destination: str
     attempt: int
     study_id: int
-    run_id: int
-    role: str
-    path: str
-    sop_class_uid: str
-    sop_instance_uid: str
+    run_id: int | None
+    is_object: bool
+    role: str = ""
+    path: str = ""
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+
+    @property
+    def label(self) -> str:
+        """What is delivered, as the history says it."""
+        return _label(self.kind, self.role)
+
+
+def label_of(row: DeliveryRow) -> str:
+    """Return what is delivered, as the history says it: "SR", or "Priority notice"."""
+    return _label(row.kind, row.result_object.role if row.result_object else "")
+
+
+def _label(kind: DeliveryKind, role: str) -> str:
+    return role.upper() or f"{kind.value.capitalize()} notice"
 
 
 def add_result_objects(
@@ -58,10 +82,10 @@ def add_result_objects(
     run_id: int,
     study_id: int,
     objects: Sequence[NewResultObject],
-    destinations: Sequence[str],
+    destinations: Sequence[Destination],
     now: datetime,
 ) -> None:
-    """Index the objects of a run, in order of delivery, with an outbox row per destination.
+    """Index the objects of a completed run and queue what its destinations get, in order.
 
     An object that is there already (the same model on the same input makes the same UIDs) is taken
     over by this run and not written again; what was withdrawn of it becomes due again, and a file
@@ -73,48 +97,191 @@ def add_result_objects(
     run = session.scalars(select(AnalysisRunRow).where(AnalysisRunRow.id == run_id)).one()
     if not run.stage.counts:
         return
-    for sequence, new in enumerate(objects, start=_next_sequence(session, run_id)):
-        known = session.scalar(
-            select(ResultObjectRow).where(ResultObjectRow.sop_instance_uid == new.sop_instance_uid)
-        )
-        if known is not None:
-            known.run_id = run_id
-            _restore_purged(session, known, new)
-            for delivery in known.deliveries:
-                if delivery.state is DeliveryState.WITHDRAWN:
-                    delivery.state = DeliveryState.WAITING
-                    delivery.next_attempt_at = now
-            continue
-        row = ResultObjectRow(
-            run_id=run_id,
-            role=new.role,
-            sequence=sequence,
-            sop_class_uid=new.sop_class_uid,
-            sop_instance_uid=new.sop_instance_uid,
-            series_instance_uid=new.series_instance_uid,
-            path=new.file.path,
-            size_bytes=new.file.size_bytes,
-            created_at=now,
-        )
-        session.add(row)
-        session.flush()
-        _index_as_instance(session, study_id, new, now)
-        for destination in destinations:
-            session.add(
-                DeliveryRow(
-                    result_object_id=row.id,
-                    destination=destination,
-                    state=DeliveryState.WAITING,
-                    next_attempt_at=now,
+    result = _routed(run.study, run)
+    taken = [d for d in destinations if d.route.takes(result)]
+    for sequence, new in enumerate(objects):
+        row = _indexed(session, run, sequence, new, now)
+        for destination in taken:
+            if isinstance(destination, ObjectDestination) and _gets(destination, new, objects):
+                _queue(
+                    session,
+                    DeliveryRow(
+                        kind=DeliveryKind.RESULT,
+                        subject=f"object:{new.sop_instance_uid}",
+                        destination=destination.name,
+                        lane=f"run:{run_id}",
+                        place=sequence,
+                        study_id=study_id,
+                        run_id=run_id,
+                        result_object_id=row.id,
+                        next_attempt_at=now,
+                    ),
                 )
+    for destination in taken:
+        if isinstance(destination, NoticeDestination) and (
+            DeliveryKind.RESULT in destination.notices
+        ):
+            _queue(
+                session,
+                DeliveryRow(
+                    kind=DeliveryKind.RESULT,
+                    subject=f"result:{run_id}",
+                    destination=destination.name,
+                    lane=f"run:{run_id}",
+                    study_id=study_id,
+                    run_id=run_id,
+                    next_attempt_at=now,
+                ),
             )
 
 
-def _next_sequence(session: Session, run_id: int) -> int:
+def add_withdrawal_objects(
+    session: Session,
+    *,
+    run_id: int,
+    objects: Sequence[NewResultObject],
+    destinations: Collection[str],
+    now: datetime,
+) -> None:
+    """Index what says that a run's result is withdrawn, and queue all of it for `destinations`.
+
+    It goes, after all that the run left, to those that have the result, whatever their routes say
+    today.
+    """
+    run = session.scalars(select(AnalysisRunRow).where(AnalysisRunRow.id == run_id)).one()
     last = session.scalar(
         select(func.max(ResultObjectRow.sequence)).where(ResultObjectRow.run_id == run_id)
     )
-    return 0 if last is None else last + 1
+    for sequence, new in enumerate(objects, start=0 if last is None else last + 1):
+        row = _indexed(session, run, sequence, new, now)
+        for destination in destinations:
+            _queue(
+                session,
+                DeliveryRow(
+                    kind=DeliveryKind.WITHDRAWAL,
+                    subject=f"object:{new.sop_instance_uid}",
+                    destination=destination,
+                    lane=f"run:{run_id}",
+                    place=sequence,
+                    study_id=run.study_id,
+                    run_id=run_id,
+                    result_object_id=row.id,
+                    next_attempt_at=now,
+                ),
+            )
+
+
+def queue_priority_notices(
+    session: Session, destinations: Sequence[Destination], *, now: datetime
+) -> None:
+    """Queue the notices of the changes of priority that are not queued yet.
+
+    What the order itself says is not told: those who are told gave the order. The notices of one
+    study arrive in the order of the changes.
+    """
+    events = session.scalars(
+        select(PriorityEventRow)
+        .where(PriorityEventRow.is_queued.is_(False))
+        .order_by(PriorityEventRow.id)
+        .limit(_MOST_EVENTS)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for event in events:
+        event.is_queued = True
+        if event.source == "order" or event.before == event.after:
+            continue
+        study = session.scalars(select(StudyRow).where(StudyRow.id == event.study_id)).one()
+        run = event.run_id and session.get(AnalysisRunRow, event.run_id)
+        result = _routed(study, run or None)
+        for destination in destinations:
+            if (
+                isinstance(destination, NoticeDestination)
+                and DeliveryKind.PRIORITY in destination.notices
+                and destination.route.takes(result)
+            ):
+                _queue(
+                    session,
+                    DeliveryRow(
+                        kind=DeliveryKind.PRIORITY,
+                        subject=f"priority:{event.id}",
+                        destination=destination.name,
+                        lane=f"study:{event.study_id}",
+                        study_id=event.study_id,
+                        run_id=event.run_id,
+                        next_attempt_at=now,
+                    ),
+                )
+
+
+def _routed(study: StudyRow, run: AnalysisRunRow | None) -> RoutedResult:
+    stage: StudyStage = "arriving" if study.state is StudyState.RECEIVING else "unread"
+    return RoutedResult(
+        model=run.model.name if run else "",
+        stage=run.stage.value if run else "",
+        findings=[finding.key for finding in run.findings if finding.present] if run else (),
+        modalities=study.modalities.split("\\"),
+        calling_ae_title=study.calling_ae_title,
+        study_stage="read" if study.read_at else stage,
+    )
+
+
+def _gets(
+    destination: ObjectDestination, new: NewResultObject, objects: Sequence[NewResultObject]
+) -> bool:
+    """Return whether `destination` gets this object: of its role, and of the variant it asks for.
+
+    Of a role that was not made in that variant it gets the ordinary object.
+    """
+    if destination.objects and new.role not in destination.objects:
+        return False
+    has_variant = any(
+        (other.role, other.variant) == (new.role, destination.variant) for other in objects
+    )
+    return new.variant == (destination.variant if has_variant else "")
+
+
+def _queue(session: Session, row: DeliveryRow) -> None:
+    """Add an outbox row, or make due again what is there and was withdrawn."""
+    known = session.scalar(
+        select(DeliveryRow).where(
+            DeliveryRow.subject == row.subject, DeliveryRow.destination == row.destination
+        )
+    )
+    if known is None:
+        session.add(row)
+        return
+    known.run_id, known.lane, known.place = row.run_id, row.lane, row.place
+    if known.state is DeliveryState.WITHDRAWN:
+        known.state = DeliveryState.WAITING
+        known.next_attempt_at = row.next_attempt_at
+
+
+def _indexed(
+    session: Session, run: AnalysisRunRow, sequence: int, new: NewResultObject, now: datetime
+) -> ResultObjectRow:
+    known = session.scalar(
+        select(ResultObjectRow).where(ResultObjectRow.sop_instance_uid == new.sop_instance_uid)
+    )
+    if known is not None:
+        known.run_id = run.id
+        _restore_purged(session, known, new)
+        return known
+    row = ResultObjectRow(
+        run_id=run.id,
+        role=new.role,
+        variant=new.variant,
+        sequence=sequence,
+        sop_class_uid=new.sop_class_uid,
+        sop_instance_uid=new.sop_instance_uid,
+        series_instance_uid=new.series_instance_uid,
+        path=new.file.path,
+        size_bytes=new.file.size_bytes,
+        created_at=now,
+    )
+    session.add(row)
+    session.flush()
+    _index_as_instance(session, run.study_id, new, now)
+    return row
 
 
 def _restore_purged(session: Session, known: ResultObjectRow, new: NewResultObject) -> None:
@@ -167,39 +334,64 @@ def _index_as_instance(
     )
 
 
-def claim_due_delivery(session: Session, *, lease: timedelta, now: datetime) -> DueDelivery | None:
+def claim_due_delivery(
+    session: Session,
+    *,
+    lease: timedelta,
+    now: datetime,
+    destination: str | None = None,
+    other_than: Collection[str] = (),
+) -> DueDelivery | None:
     """Claim the delivery that is due and oldest, or None.
 
-    Order is kept where it matters: an object is not due at a destination before the earlier
-    objects of its run have arrived there (the SEG before the SR that points to it).
+    Order is kept where it matters: nothing is due at a destination before what is earlier in its
+    lane has arrived there (the SEG before the SR that points to it). A paused destination has
+    nothing due.
+
+    Args:
+        session: writes the claim.
+        lease: how long it holds.
+        now: the moment.
+        destination: whose deliveries; None is everybody's.
+        other_than: names of destinations whose deliveries are left alone.
     """
-    earlier_object, earlier_delivery = aliased(ResultObjectRow), aliased(DeliveryRow)
+    earlier = aliased(DeliveryRow)
     waits_for_earlier = exists(
-        select(earlier_delivery.id)
-        .join(earlier_object, earlier_object.id == earlier_delivery.result_object_id)
-        .where(
-            earlier_object.run_id == ResultObjectRow.run_id,
-            earlier_object.sequence < ResultObjectRow.sequence,
-            earlier_delivery.destination == DeliveryRow.destination,
-            earlier_delivery.state.in_((DeliveryState.WAITING, DeliveryState.SENDING)),
+        select(earlier.id).where(
+            earlier.lane == DeliveryRow.lane,
+            earlier.destination == DeliveryRow.destination,
+            or_(
+                earlier.place < DeliveryRow.place,
+                (earlier.place == DeliveryRow.place) & (earlier.id < DeliveryRow.id),
+            ),
+            earlier.state.in_((DeliveryState.WAITING, DeliveryState.SENDING)),
         )
     )
-    row = session.scalars(
-        select(DeliveryRow)
-        .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
-        .join(AnalysisRunRow, AnalysisRunRow.id == ResultObjectRow.run_id)
-        .where(
-            or_(
-                AnalysisRunRow.state != RunState.SUPERSEDED,
-                ResultObjectRow.role.in_(WITHDRAWAL_ROLES),
-            ),
-            or_(
-                (DeliveryRow.state == DeliveryState.WAITING) & (DeliveryRow.next_attempt_at <= now),
-                (DeliveryRow.state == DeliveryState.SENDING) & (DeliveryRow.lease_until < now),
-            ),
-            ~waits_for_earlier,
+    is_paused = exists(
+        select(PausedDestinationRow.name).where(
+            PausedDestinationRow.name == DeliveryRow.destination
         )
-        .order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
+    )
+    is_of_superseded = exists(
+        select(AnalysisRunRow.id).where(
+            AnalysisRunRow.id == DeliveryRow.run_id, AnalysisRunRow.state == RunState.SUPERSEDED
+        )
+    )
+    wanted = select(DeliveryRow).where(
+        or_(
+            (DeliveryRow.state == DeliveryState.WAITING) & (DeliveryRow.next_attempt_at <= now),
+            (DeliveryRow.state == DeliveryState.SENDING) & (DeliveryRow.lease_until < now),
+        ),
+        ~waits_for_earlier,
+        ~is_paused,
+        or_(DeliveryRow.kind != DeliveryKind.RESULT, ~is_of_superseded),
+    )
+    if destination is not None:
+        wanted = wanted.where(DeliveryRow.destination == destination)
+    if other_than:
+        wanted = wanted.where(DeliveryRow.destination.not_in(other_than))
+    row = session.scalars(
+        wanted.order_by(DeliveryRow.next_attempt_at, DeliveryRow.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=DeliveryRow)
     ).first()
@@ -209,29 +401,31 @@ def claim_due_delivery(session: Session, *, lease: timedelta, now: datetime) -> 
     row.attempts += 1
     row.lease_until = now + lease
     sent = row.result_object
-    run = session.scalars(select(AnalysisRunRow).where(AnalysisRunRow.id == sent.run_id)).one()
     return DueDelivery(
         delivery_id=row.id,
+        kind=row.kind,
+        subject=row.subject,
         destination=row.destination,
         attempt=row.attempts,
-        study_id=run.study_id,
-        run_id=run.id,
-        role=sent.role,
-        path=sent.path,
-        sop_class_uid=sent.sop_class_uid,
-        sop_instance_uid=sent.sop_instance_uid,
+        study_id=row.study_id,
+        run_id=row.run_id,
+        is_object=sent is not None,
+        role=sent.role if sent else "",
+        path=sent.path if sent else "",
+        sop_class_uid=sent.sop_class_uid if sent else "",
+        sop_instance_uid=sent.sop_instance_uid if sent else "",
     )
 
 
 def mark_delivered(session: Session, due: DueDelivery, *, now: datetime) -> None:
-    """Note that the destination took the object."""
+    """Note that the destination took the object or the notice."""
     row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == due.delivery_id)).one()
     row.state = DeliveryState.DELIVERED
     row.delivered_at = now
     row.committed_at = None
     row.lease_until = None
     row.last_error = ""
-    text = f"{due.role.upper()} delivered to {due.destination}"
+    text = f"{due.label} delivered to {due.destination}"
     note(session, due.study_id, "delivered", text, at=now, run_id=due.run_id)
 
 
@@ -257,8 +451,8 @@ def mark_not_delivered(
         return
     row.last_error = error
     row.lease_until = None
-    is_of_result = row.result_object.role not in WITHDRAWAL_ROLES
-    if is_of_result and row.result_object.run.state is RunState.SUPERSEDED:
+    is_result = row.kind is DeliveryKind.RESULT
+    if is_result and row.run is not None and row.run.state is RunState.SUPERSEDED:
         row.state = DeliveryState.WITHDRAWN
         return
     if retry_after is not None:
@@ -266,7 +460,7 @@ def mark_not_delivered(
         row.next_attempt_at = now + retry_after
         return
     row.state = DeliveryState.DEAD
-    text = f"{due.role.upper()} was not taken by {due.destination}: {error}"
+    text = f"{due.label} was not taken by {due.destination}: {error}"
     note(session, due.study_id, "undeliverable", text, at=now, run_id=due.run_id)
 
 
@@ -277,11 +471,9 @@ def withdraw_unsent(session: Session, run_id: int) -> None:
     delivered; if it fails, it is not tried again.
     """
     unsent = session.scalars(
-        select(DeliveryRow)
-        .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
-        .where(
-            ResultObjectRow.run_id == run_id,
-            ResultObjectRow.role.not_in(WITHDRAWAL_ROLES),
+        select(DeliveryRow).where(
+            DeliveryRow.run_id == run_id,
+            DeliveryRow.kind == DeliveryKind.RESULT,
             DeliveryRow.state != DeliveryState.DELIVERED,
         )
     )

@@ -58,10 +58,9 @@ def _is_worked_off() -> ColumnElement[bool]:
         .where(SeriesRow.study_id == StudyRow.id, AnalysisRunRow.state.in_(_NOT_OVER))
     )
     waits_for_delivery = exists(
-        select(DeliveryRow.id)
-        .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
-        .join(AnalysisRunRow, AnalysisRunRow.id == ResultObjectRow.run_id)
-        .where(of_study, DeliveryRow.state.in_(_ON_THE_WAY))
+        select(DeliveryRow.id).where(
+            DeliveryRow.study_id == StudyRow.id, DeliveryRow.state.in_(_ON_THE_WAY)
+        )
     )
     may_get_more = exists(
         select(OpenAssociationRow.id).where(OpenAssociationRow.study_id == StudyRow.id)

@@ -22,13 +22,14 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from triage.core.commitment import CommitmentState, ReportState
 from triage.core.priority import Priority
 from triage.core.priors import PriorState, SearchState
-from triage.core.runs import DeliveryState, RunState, StudyState
+from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 
 _TO_DELETE = text("purged_at IS NOT NULL AND path <> ''")
+_NOT_QUEUED = text("NOT is_queued")
 
 
 STAND_IN_PREFIX = "(none) "
@@ -274,7 +275,8 @@ class ResultObjectRow(Table):
     """A DICOM object that a run left.
 
     `role` is a `triage.core.manifest.ResultKind`, or a `triage.core.withdrawals.WithdrawalRole`.
-    `sequence` is the order of delivery: the SEG goes before the SR that points to it.
+    `sequence` is the order of delivery: the SEG goes before the SR that points to it. `variant` is
+    the form of SEG that the object is or refers to; empty is that of `results.segmentation_type`.
     """
 
     __tablename__ = "result_objects"
@@ -282,6 +284,7 @@ class ResultObjectRow(Table):
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("analysis_runs.id"), index=True)
     role: Mapped[str] = mapped_column(String(32))
+    variant: Mapped[str] = mapped_column(String(32), default="", server_default="")
     sequence: Mapped[int]
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
@@ -297,17 +300,31 @@ class ResultObjectRow(Table):
 
 
 class DeliveryRow(Table):
-    """An outbox row: one result object on its way to one destination."""
+    """An outbox row: one object or one notice on its way to one destination.
+
+    `subject` says what is delivered, so that nothing is queued twice: "object:UID", "result:RUN",
+    "priority:EVENT" or "withdrawal:ID". `lane` and `place` keep the order: what is in one lane
+    arrives at a destination by place, and by `id` where the places are equal.
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        UniqueConstraint("result_object_id", "destination"),
+        UniqueConstraint("subject", "destination"),
         Index("ix_deliveries_outbox", "state", "next_attempt_at"),
+        Index("ix_deliveries_lane", "lane", "destination"),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
-    result_object_id: Mapped[int] = mapped_column(ForeignKey("result_objects.id"))
+    kind: Mapped[DeliveryKind] = mapped_column(state_of(DeliveryKind))
+    subject: Mapped[str] = mapped_column(String(96))
     destination: Mapped[str] = mapped_column(String(64))
+    lane: Mapped[str] = mapped_column(String(32))
+    place: Mapped[int] = mapped_column(default=0)
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("analysis_runs.id"), index=True)
+    result_object_id: Mapped[int | None] = mapped_column(
+        ForeignKey("result_objects.id"), index=True
+    )
     state: Mapped[DeliveryState] = mapped_column(
         state_of(DeliveryState), default=DeliveryState.WAITING
     )
@@ -318,7 +335,20 @@ class DeliveryRow(Table):
     delivered_at: Mapped[datetime | None] = mapped_column(default=None)
     committed_at: Mapped[datetime | None] = mapped_column(default=None)
 
-    result_object: Mapped[ResultObjectRow] = relationship(back_populates="deliveries")
+    study: Mapped[StudyRow] = relationship()
+    run: Mapped[AnalysisRunRow | None] = relationship()
+    result_object: Mapped[ResultObjectRow | None] = relationship(back_populates="deliveries")
+
+
+class PausedDestinationRow(Table):
+    """A destination to which a person has stopped all deliveries; they wait."""
+
+    __tablename__ = "paused_destinations"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    who: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime]
 
 
 class WithdrawalRow(Table):
@@ -350,9 +380,20 @@ class WithdrawalRow(Table):
 
 
 class PriorityEventRow(Table):
-    """A change of a study's priority, with its reason. Rows are only ever added."""
+    """A change of a study's priority, with its reason. Rows are only ever added.
+
+    `is_queued` is set once the notices of it are in the outbox.
+    """
 
     __tablename__ = "priority_events"
+    __table_args__ = (
+        Index(
+            "ix_priority_events_to_queue",
+            "id",
+            sqlite_where=_NOT_QUEUED,
+            postgresql_where=_NOT_QUEUED,
+        ),
+    )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
@@ -362,6 +403,7 @@ class PriorityEventRow(Table):
     before: Mapped[Priority]
     after: Mapped[Priority]
     reason: Mapped[str] = mapped_column(Text)
+    is_queued: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class StudyEventRow(Table):

@@ -20,7 +20,6 @@ from triage.store.runs import count_by_state
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
-    ResultObjectRow,
     StudyEventRow,
     StudyRow,
 )
@@ -56,7 +55,7 @@ class ParkedModel(_View):
 
 
 class StuckDelivery(_View):
-    """A result object that has not arrived, with the study it belongs to."""
+    """An object or notice that has not arrived, with the study it belongs to."""
 
     delivery: DeliveryView
     role: str
@@ -198,23 +197,17 @@ def resend(session: Session, delivery_id: int, *, now: datetime) -> None:
     Raises:
         DeliveryNotDeadError: it is not dead (any more), or there is no such delivery.
     """
-    row = session.execute(
-        select(DeliveryRow.state, DeliveryRow.destination, ResultObjectRow.role, StudyRow.id)
-        .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
-        .join(AnalysisRunRow, AnalysisRunRow.id == ResultObjectRow.run_id)
-        .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
-        .where(DeliveryRow.id == delivery_id)
-    ).first()
+    row = session.get(DeliveryRow, delivery_id)
     if row is None:
         raise DeliveryNotDeadError(f"there is no delivery {delivery_id}")
-    state, destination, role, study_id = row
-    if state is not DeliveryState.DEAD:
+    if row.state is not DeliveryState.DEAD:
         raise DeliveryNotDeadError(
-            f"delivery {delivery_id} is {state.value}; only a dead one is sent again by hand"
+            f"delivery {delivery_id} is {row.state.value}; only a dead one is sent again by hand"
         )
     outbox.resend(session, delivery_id, now=now)
-    text = f"{role.upper()} to {destination} is sent again at a person's request"
-    note(session, study_id, "resent", text, at=now)
+    what = outbox.label_of(row)
+    text = f"{what} to {row.destination} is sent again at a person's request"
+    note(session, row.study_id, "resent", text, at=now, run_id=row.run_id)
 
 
 def _parked(session: Session) -> tuple[ParkedModel, ...]:
@@ -231,10 +224,9 @@ def _parked(session: Session) -> tuple[ParkedModel, ...]:
 
 def _stuck(session: Session) -> tuple[StuckDelivery, ...]:
     rows = session.execute(
-        select(DeliveryRow, ResultObjectRow.role, StudyRow.study_instance_uid)
-        .join(ResultObjectRow, ResultObjectRow.id == DeliveryRow.result_object_id)
-        .join(AnalysisRunRow, AnalysisRunRow.id == ResultObjectRow.run_id)
-        .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
+        select(DeliveryRow, StudyRow.study_instance_uid)
+        .join(StudyRow, StudyRow.id == DeliveryRow.study_id)
+        .options(joinedload(DeliveryRow.result_object))
         .where(
             DeliveryRow.state.in_(
                 (DeliveryState.DEAD, DeliveryState.WAITING, DeliveryState.SENDING)
@@ -244,8 +236,10 @@ def _stuck(session: Session) -> tuple[StuckDelivery, ...]:
         .limit(_SHOWN)
     )
     return tuple(
-        StuckDelivery(delivery=delivery_view(delivery), role=role, study_instance_uid=uid)
-        for delivery, role, uid in rows
+        StuckDelivery(
+            delivery=delivery_view(delivery), role=outbox.label_of(delivery), study_instance_uid=uid
+        )
+        for delivery, uid in rows
     )
 
 

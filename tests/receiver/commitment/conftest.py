@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 from tests.receiver.conftest import receiver_settings, send
 from triage.receiver import Receiver
 from triage.settings import (
-    ArchiveSettings,
     CommitmentSettings,
+    DicomDestination,
     RemoteSettings,
     RetentionSettings,
     Settings,
@@ -36,7 +36,7 @@ def start_committing(tmp_path: Path, files: InstanceFiles) -> Iterator[StartComm
         database: Database,
         *datasets: Dataset,
         remotes: tuple[RemoteSettings, ...] = (),
-        destinations: tuple[ArchiveSettings, ...] = (),
+        destinations: tuple[DicomDestination, ...] = (),
         port: int | None = None,
         retention: dict[str, Any] | None = None,
         **commitment: Any,

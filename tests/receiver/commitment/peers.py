@@ -15,8 +15,7 @@ from pynetdicom.dsutils import encode
 from pynetdicom.presentation import build_role
 
 from tests.tools import find_free_port
-from triage.receiver.commitment.requester import keep_pausable
-from triage.receiver.query.sub_operations import exclusive
+from triage.pausing import exclusive, keep_pausable, lose_no_answer
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
@@ -90,7 +89,7 @@ class Modality:
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._report, ["same"])],
         )
         assert association.is_established
-        keep_pausable(association)
+        keep_pausable(lose_no_answer(association))
         return association
 
     def ask(

@@ -17,12 +17,12 @@ from tests.receiver.commitment.peers import Archive
 from tests.receiver.conftest import port_of, send
 from tests.results.archive import scripted_archive
 from tests.store.rows import add_model, received
-from tests.tools import ManualClock, find_free_port, wait_until
+from tests.tools import ManualClock, archive_named, find_free_port, wait_until
 from triage.core.commitment import CommitmentState
 from triage.core.errors import TriageError
 from triage.core.runs import DeliveryState, RunState
 from triage.receiver import Receiver
-from triage.results.delivery import deliver_next
+from triage.results.delivery.rounds import deliver_next
 from triage.settings import Settings
 from triage.store.commitment_questions import claim_question, record_report
 from triage.store.commitments import (
@@ -386,7 +386,7 @@ class Outbox:
                 run_id=run.id,
                 study_id=self.study_id,
                 objects=[seg],
-                destinations=["archive"],
+                destinations=[archive_named("archive")],
                 now=clock(),
             )
 

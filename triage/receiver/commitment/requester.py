@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from triage.associations import AssociationError, associate
 from triage.core.commitment import STORAGE_COMMITMENT_INSTANCE, STORAGE_COMMITMENT_PUSH_MODEL
+from triage.pausing import keep_pausable
 from triage.receiver.commitment.answers import Answer, answer
 from triage.receiver.commitment.backoff import retry_after
 from triage.receiver.commitment.information import (
@@ -99,7 +100,7 @@ class CommitmentRequester:
         return True
 
     def _lease(self) -> timedelta:
-        peers: list[KnownPeer] = [*self._settings.destinations, *self._settings.remotes]
+        peers: list[KnownPeer] = [*self._settings.archives, *self._settings.remotes]
         longest_wait_s = max((peer.timeout_s for peer in peers), default=0.0)
         return timedelta(seconds=_WAITS_OF_ONE_REQUEST * longest_wait_s + _LEASE_MARGIN_S)
 
@@ -210,23 +211,6 @@ class _ReportsAtOnce:
         """Return once the report is answered, or when none has come."""
         if self._came.wait(_REPORT_AT_ONCE_S) and self._thread is not None:
             self._thread.join(_LONGEST_ANSWER_S)
-
-
-def keep_pausable(association: Any) -> None:
-    """Let a report come at any moment on an association that we opened.
-
-    Pynetdicom serves a report in a thread of its own, which at its end notes that the association
-    is not paused. If a call (a request, the release) has just paused it, that call would wait for
-    ever.
-    """
-    serve = association._serve_request
-
-    def serve_and_stay_paused(message: Any, context_id: int) -> None:
-        serve(message, context_id)
-        if not association._reactor_checkpoint.is_set():
-            association._is_paused = True
-
-    association._serve_request = serve_and_stay_paused
 
 
 def _new_uid() -> str:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from triage.associations import AssociationError, Peer, associate
 from triage.core.query import QueryError
+from triage.pausing import exclusive
 from triage.receiver.query.identifier import check_names_what_to_retrieve, parse_identifier
 from triage.receiver.query.payload import contexts_for
 from triage.receiver.query.statuses import QueryStatus
@@ -28,7 +29,6 @@ from triage.receiver.query.sub_operations import (
     Counters,
     Originator,
     SubOperations,
-    exclusive,
 )
 from triage.receiver.statuses import error_comment
 from triage.store.database import Database

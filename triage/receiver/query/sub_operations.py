@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 from pynetdicom.association import Association
@@ -113,16 +110,3 @@ class SubOperations:
             request.MoveOriginatorApplicationEntityTitle = self._originator.ae_title
             request.MoveOriginatorMessageID = self._originator.message_id
         return request
-
-
-@contextmanager
-def exclusive(association: Association) -> Iterator[None]:
-    """Keep the association's own thread from taking the answers that the caller waits for."""
-    own: Any = association
-    own._reactor_checkpoint.clear()
-    while not own._is_paused:
-        time.sleep(0.0001)
-    try:
-        yield
-    finally:
-        own._reactor_checkpoint.set()

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0012_withdrawals"
-down_revision = "0008_watch"
+down_revision = "0011_outbox"
 branch_labels = None
 depends_on = None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 from pydicom import dcmread
@@ -13,25 +11,11 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from triage.associations import AssociationError, associate
-from triage.core.backoff import pause_s
 from triage.results.errors import DeliveryError
-from triage.settings import ArchiveSettings, ResultSettings, Settings
-from triage.store.clock import Clock
-from triage.store.commitments import request_commitment_of_delivery
-from triage.store.database import Database
+from triage.settings import DicomDestination
 from triage.store.files import InstanceFiles
-from triage.store.outbox import (
-    DueDelivery,
-    claim_due_delivery,
-    mark_delivered,
-    mark_not_delivered,
-)
+from triage.store.outbox import DueDelivery
 
-Random = Callable[[], float]
-"""Where jitter comes from: a number from 0 up to but not including 1, as `random.random`."""
-
-_LEASE_MARGIN_S = 30.0
-_WAITS_OF_ONE_ATTEMPT = 4  # connect, associate, store, release
 _DUPLICATE_SOP_INSTANCE = 0x0111
 _PERMANENT_STATUSES = {
     0x0117: "the object's UID is invalid to it",
@@ -46,9 +30,9 @@ _PASSING_STATUSES = {
 }
 
 
-def deliver(
+def store(
     due: DueDelivery,
-    destination: ArchiveSettings,
+    destination: DicomDestination,
     files: InstanceFiles,
     *,
     calling_ae_title: str,
@@ -84,7 +68,7 @@ def deliver(
     _check_status(answer, destination)
 
 
-def _store(association: Association, dataset: Dataset, destination: ArchiveSettings) -> Dataset:
+def _store(association: Association, dataset: Dataset, destination: DicomDestination) -> Dataset:
     try:
         return association.send_c_store(dataset)
     except ValueError as error:
@@ -107,7 +91,7 @@ def _read(path: Path) -> Dataset:
         raise DeliveryError(f"its file cannot be read: {error}", is_permanent=False) from error
 
 
-def _check_status(answer: Dataset, destination: ArchiveSettings) -> None:
+def _check_status(answer: Dataset, destination: DicomDestination) -> None:
     """Raise unless `answer` says that the object is stored (DICOM PS3.4 table B.2-1)."""
     if "Status" not in answer:
         raise DeliveryError(
@@ -136,57 +120,3 @@ def _in_words(status: int) -> tuple[str, bool]:
     if status & 0xF000 == 0xC000:
         return "it cannot understand the object", True
     return _PASSING_STATUSES.get(status, "failure"), False
-
-
-def retry_after(attempt: int, settings: ResultSettings, random: Random) -> timedelta:
-    """Return how long to wait after the failed `attempt`, counted from 1.
-
-    Doubles from `first_retry_s` up to `longest_retry_s`, then is scattered down to half of that, so
-    that what failed together does not come again together.
-
-    >>> retry_after(3, ResultSettings(first_retry_s=2), random=lambda: 1.0)
-    datetime.timedelta(seconds=8)
-    """
-    longest = pause_s(attempt, first_s=settings.first_retry_s, longest_s=settings.longest_retry_s)
-    return timedelta(seconds=longest * (0.5 + 0.5 * random()))
-
-
-def deliver_next(
-    database: Database, settings: Settings, files: InstanceFiles, clock: Clock, random: Random
-) -> bool:
-    """Send the delivery that is due and oldest; return whether there was one.
-
-    The outcome is written whatever it is: delivered, waiting for its next attempt, or dead with a
-    message for the person who can mend it.
-    """
-    longest_wait_s = max((d.timeout_s for d in settings.destinations), default=0.0)
-    lease = timedelta(seconds=_WAITS_OF_ONE_ATTEMPT * longest_wait_s + _LEASE_MARGIN_S)
-    with database.transaction() as session:
-        due = claim_due_delivery(session, lease=lease, now=clock())
-    if due is None:
-        return False
-    try:
-        destination = _destination_of(due, settings)
-        deliver(due, destination, files, calling_ae_title=settings.receiver.ae_title)
-    except DeliveryError as error:
-        is_last = error.is_permanent or due.attempt >= settings.results.maximum_delivery_attempts
-        wait = None if is_last else retry_after(due.attempt, settings.results, random)
-        with database.transaction() as session:
-            mark_not_delivered(session, due, str(error), retry_after=wait, now=clock())
-        return True
-    with database.transaction() as session:
-        mark_delivered(session, due, now=clock())
-        if destination.storage_commitment:
-            request_commitment_of_delivery(session, due, now=clock())
-    return True
-
-
-def _destination_of(due: DueDelivery, settings: Settings) -> ArchiveSettings:
-    for destination in settings.destinations:
-        if destination.name == due.destination:
-            return destination
-    raise DeliveryError(
-        f"no destination named {due.destination!r} is configured any more; configure it again and "
-        "resend, or leave it",
-        is_permanent=True,
-    )

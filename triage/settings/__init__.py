@@ -8,7 +8,6 @@ Every key can also be set as an environment variable: `TRIAGE_RECEIVER__PORT=111
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import os
 import tomllib
@@ -18,10 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -34,32 +30,57 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from triage.core.errors import TriageError
+from triage.settings.destinations import (
+    KINDS,
+    Destination,
+    DicomDestination,
+    EmailDestination,
+    FhirDestination,
+    FolderDestination,
+    Hl7Destination,
+    NoticeDestination,
+    ObjectDestination,
+    RoutedResult,
+    RouteSettings,
+    StowDestination,
+    WebhookDestination,
+)
+from triage.settings.parts import (
+    AETitle,
+    Days,
+    Network,
+    Port,
+    Seconds,
+    Section,
+    SettingsError,
+    TlsPeer,
+    TlsSettings,
+)
 
-AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[\x21-\x5b\x5d-\x7e ]+$")]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
-Days = Annotated[float, Field(ge=0)]
+__all__ = [
+    "AETitle",
+    "Destination",
+    "DicomDestination",
+    "EmailDestination",
+    "FhirDestination",
+    "FolderDestination",
+    "Hl7Destination",
+    "NoticeDestination",
+    "ObjectDestination",
+    "RouteSettings",
+    "RoutedResult",
+    "Section",
+    "SettingsError",
+    "StowDestination",
+    "TlsPeer",
+    "TlsSettings",
+    "WebhookDestination",
+]
+
 SandboxMode = Literal["require", "prefer", "off"]
 
 
-def _network(value: object) -> object:
-    # Said by ipaddress in one sentence; pydantic would say it once for each kind of network.
-    return ipaddress.ip_network(value) if isinstance(value, str) else value
-
-
-Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
-
-
-class SettingsError(TriageError):
-    """The configuration is wrong; the message names each key and the fix."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class ReceiverSettings(_Section):
+class ReceiverSettings(Section):
     """`[receiver]`: the DICOM storage SCP and completeness of studies."""
 
     ae_title: AETitle = "TRIAGE"
@@ -109,9 +130,9 @@ class ReceiverSettings(_Section):
     """Free disk space, in MB, below which the log, `/status` and `triage doctor` warn."""
     quiet_period_s: Seconds = 30.0
     """Seconds without a new image before a study counts as complete."""
-    quiet_period_by_modality_s: dict[str, Seconds] = {"CT": 5.0, "MR": 10.0, "DX": 2.0, "CR": 2.0}
+    quiet_period_by_modality_s: dict[str, Seconds] = {"CT": 5.0, "MR": 10.0, "DX": 2.0, "CR": 2.0}  # noqa: RUF012
     """The same for single modalities; the longest of a study's modalities counts."""
-    quiet_period_by_calling_ae_title_s: dict[str, Seconds] = {}
+    quiet_period_by_calling_ae_title_s: dict[str, Seconds] = {}  # noqa: RUF012
     """The same for single senders; it goes before the modalities', and the longest counts."""
     expected_wait_s: Seconds = 60.0
     """Seconds after the last image for which announced images that are missing are waited for."""
@@ -125,7 +146,7 @@ class ReceiverSettings(_Section):
     """Seconds without a new image before the remote is asked, and between two questions."""
 
 
-class SenderSettings(_Section):
+class SenderSettings(Section):
     """`[[senders]]`: an application entity that may call the receiver; without any, all may."""
 
     ae_title: AETitle
@@ -138,54 +159,7 @@ class SenderSettings(_Section):
     """Let it in over TLS only."""
 
 
-class TlsSettings(_Section):
-    """`[tls]`: our certificate, and whom we trust, for `receiver.tls_port` and peers with TLS."""
-
-    certificate: Path | None = None
-    """Our certificate with its chain, as PEM; read again when the file changes."""
-    private_key: Path | None = None
-    """Its private key, as PEM."""
-    private_key_password: str = ""
-    """The password of the private key, where it has one."""
-    authorities: Path | None = None
-    """Certificates of the authorities that we trust, as PEM; empty trusts the system's for peers
-    that we call, and nobody's client certificate."""
-    client_certificates: Literal["none", "optional", "required"] = "none"
-    """Whether senders must show a certificate that `authorities` signed."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> TlsSettings:
-        if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("tls.certificate and tls.private_key belong together; set both")
-        if self.client_certificates != "none" and self.authorities is None:
-            raise ValueError(
-                "tls.authorities must name who signs the client certificates that "
-                "tls.client_certificates asks for"
-            )
-        return self
-
-
-class _TlsPeer(_Section):
-    """What a peer's section says about TLS."""
-
-    tls: bool = False
-    """Call it over TLS (DICOM PS3.15 B.12)."""
-    tls_verify: Literal["name", "authority"] = "name"
-    """`name`: its certificate must be trusted and name it; `authority`: must be trusted."""
-    tls_name: str = ""
-    """The name in its certificate, where that is not `host`."""
-    tls_authorities: Path | None = None
-    """Who signs its certificate, and nobody else; empty is `tls.authorities`."""
-
-    _own: TlsSettings = PrivateAttr(default_factory=TlsSettings)
-
-    @property
-    def own_tls(self) -> TlsSettings:
-        """Our side of it: the section `[tls]`."""
-        return self._own
-
-
-class DatabaseSettings(_Section):
+class DatabaseSettings(Section):
     """`[database]`: where the truth is kept; empty means SQLite in the data directory."""
 
     url: str = ""
@@ -199,7 +173,7 @@ class DatabaseSettings(_Section):
         return url
 
 
-class PrefectSettings(_Section):
+class PrefectSettings(Section):
     """`[prefect]`: where flows are recorded; empty `api_url` starts a server of our own."""
 
     api_url: str = ""
@@ -210,7 +184,7 @@ class PrefectSettings(_Section):
     """The port of our own server."""
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(Section):
     """`[worker]`: how runs are claimed and models are hosted."""
 
     device: str = "auto"
@@ -237,7 +211,7 @@ class WorkerSettings(_Section):
     """Seconds after which a parked model is tried again, with one study."""
 
 
-class PublicKeySettings(_Section):
+class PublicKeySettings(Section):
     """An entry of `trust.public_keys`: whose signatures on model packages are believed."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
@@ -246,7 +220,7 @@ class PublicKeySettings(_Section):
     """The public key, as PEM."""
 
 
-class TrustSettings(_Section):
+class TrustSettings(Section):
     """`[trust]`: whose model packages are taken, and what a model's process may do."""
 
     public_keys: tuple[PublicKeySettings, ...] = ()
@@ -266,7 +240,7 @@ class TrustSettings(_Section):
         return keys
 
 
-class WebSettings(_Section):
+class WebSettings(Section):
     """`[web]`: pages and API.
 
     `allowed_hosts` are the names under which browsers reach the pages when `host` is not the
@@ -287,26 +261,7 @@ class WebSettings(_Section):
     """The longest upload of a model package, in MB; a longer one is answered with 413."""
 
 
-class ArchiveSettings(_TlsPeer):
-    """`[[destinations]]`: an archive that results are delivered to by C-STORE."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
-    """What the pages and the history call it."""
-    kind: Literal["dicom"] = "dicom"
-    """How it takes objects: `dicom` is C-STORE."""
-    ae_title: AETitle
-    """Its AE title."""
-    host: str
-    """Its address."""
-    port: Port
-    """Its DICOM port."""
-    timeout_s: Seconds = 30.0
-    """Seconds that it may take to answer."""
-    storage_commitment: bool = False
-    """Ask it to commit to the storage of what was delivered; a dead letter if it does not."""
-
-
-class RemoteSettings(_TlsPeer):
+class RemoteSettings(TlsPeer):
     """`[[remotes]]`: an application entity that Triage asks, pulls from, or moves images to."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
@@ -325,7 +280,7 @@ class RemoteSettings(_TlsPeer):
     """Value of the Authorization header for them, such as `Bearer …`."""
 
 
-class StowSettings(_Section):
+class StowSettings(Section):
     """`[stow]`: STOW-RS, the way in over HTTP, at `/dicom-web/studies` of the pages."""
 
     enabled: bool = True
@@ -338,7 +293,7 @@ class StowSettings(_Section):
     """The largest instance, in MB; a larger one of a request is not stored, the others are."""
 
 
-class WatchedFolderSettings(_Section):
+class WatchedFolderSettings(Section):
     """`[watched_folder]`: a folder whose DICOM files are taken in; watched by `triage receive`."""
 
     path: str = ""
@@ -353,7 +308,7 @@ class WatchedFolderSettings(_Section):
     """What the study is said to come from, as an AE title would."""
 
 
-class PriorsSettings(_Section):
+class PriorsSettings(Section):
     """`[priors]`: earlier studies of the patient that are fetched before the analysis."""
 
     remote: str = ""
@@ -374,7 +329,7 @@ class PriorsSettings(_Section):
     """The pause after the first failed attempt; it doubles with each."""
 
 
-class QuerySettings(_Section):
+class QuerySettings(Section):
     """`[query]`: C-FIND, C-MOVE and C-GET over what Triage holds."""
 
     enabled: bool = True
@@ -383,7 +338,7 @@ class QuerySettings(_Section):
     """The AE titles that may ask; empty lets everybody who may associate."""
 
 
-class CommitmentSettings(_Section):
+class CommitmentSettings(Section):
     """`[commitment]`: storage commitment, given to senders and asked of archives."""
 
     sources_at: str = ""
@@ -400,7 +355,7 @@ class CommitmentSettings(_Section):
     """The longest pause between two attempts."""
 
 
-class ResultSettings(_Section):
+class ResultSettings(Section):
     """`[results]`: how result objects are written and delivered."""
 
     segmentation_type: Literal["BINARY", "LABELMAP"] = "BINARY"
@@ -419,7 +374,7 @@ class ResultSettings(_Section):
     """Device Observer UID in the reports; empty derives one."""
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """`[retention]`: which images are deleted, and when; by default none is.
 
     Never before the study is complete, its runs are over and its results are delivered.
@@ -472,7 +427,7 @@ WatchMetric = Literal[
 ]
 
 
-class WatchRuleSettings(_Section):
+class WatchRuleSettings(Section):
     """`[[watch.rules]]`: what a live model must not do; a broken rule raises an alert."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
@@ -524,7 +479,7 @@ DEFAULT_WATCH_RULES = (
 )
 
 
-class WatchSettings(_Section):
+class WatchSettings(Section):
     """`[watch]`: how live models are watched, by `triage work`."""
 
     interval_s: Seconds = 60.0
@@ -590,7 +545,7 @@ class Settings(BaseSettings):
     commitment: CommitmentSettings = CommitmentSettings()
     watch: WatchSettings = WatchSettings()
     senders: tuple[SenderSettings, ...] = ()
-    destinations: tuple[ArchiveSettings, ...] = ()
+    destinations: tuple[Destination, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
 
     @model_validator(mode="after")
@@ -607,14 +562,23 @@ class Settings(BaseSettings):
                 f"senders: {', '.join(sorted(twice))} is there twice; one entry may have several "
                 "addresses"
             )
+        names = [destination.name for destination in self.destinations]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"destinations: {', '.join(sorted(twice))} is there twice; rename one")
         for peer in (*self.destinations, *self.remotes):
-            peer._own = self.tls
+            if isinstance(peer, TlsPeer):
+                peer._own = self.tls
         return self
 
     @property
     def packages_directory(self) -> Path:
         """Where registered model packages are kept, each under its digest."""
         return self.data_directory.absolute() / "models" / "sha256"
+
+    @property
+    def archives(self) -> tuple[DicomDestination, ...]:
+        """The destinations that are application entities."""
+        return tuple(d for d in self.destinations if isinstance(d, DicomDestination))
 
     def remote(self, name: str) -> RemoteSettings:
         """Return the entry of `[[remotes]]` with this name.
@@ -660,13 +624,13 @@ class Settings(BaseSettings):
         return init_settings, env_settings, file
 
 
-_TABLES: dict[str, type[_Section]] = {
+_TABLES: dict[str, type[Section]] = {
     "senders": SenderSettings,
-    "destinations": ArchiveSettings,
     "remotes": RemoteSettings,
     "watch.rules": WatchRuleSettings,
+    **{f"destinations.{kind}": section for kind, section in KINDS.items()},
 }
-"""The sections that may come many times."""
+"""The sections that may come many times; of `[[destinations]]` the section of each kind."""
 
 
 def config_file() -> Path | None:
@@ -701,15 +665,20 @@ def load_settings(**overrides: Any) -> Settings:
 
 def _in_words(error: Any) -> str:
     path = [str(part) for part in error["loc"]]
-    key = ".".join(path)
+    is_destination = path[:1] == ["destinations"] and len(path) > 3
+    key = ".".join([*path[:2], *path[3:]] if is_destination else path)  # without the kind
     if error["type"] == "extra_forbidden":
         known = _keys_beside(path)
         near = difflib.get_close_matches(path[-1], known, n=1)
         advice = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"{key}: unknown key; {advice}"
+    if error["type"] == "missing":
+        return f"{key}: this key is required; add it"
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error" and not isinstance(error["input"], str):
         return message  # of a whole section: it names its keys, and the input may hold secrets
+    if isinstance(error["input"], dict):
+        return f"{key}: {message}"
     return f"{key}: {message} (found {error['input']!r})"
 
 
@@ -729,12 +698,19 @@ def settings_reference() -> str:
         if isinstance(section, type) and issubclass(section, BaseModel):
             heading = f"[[{name}]]" if name in _TABLES else f"[{name}]"
             sections.append((heading, section.model_fields))
-            sections += [
-                (f"[[{table}]]", rows.model_fields)
-                for table, rows in _TABLES.items()
-                if table.startswith(f"{name}.")
-            ]
+        sections += [
+            (_heading(table), rows.model_fields)
+            for table, rows in _TABLES.items()
+            if table.startswith(f"{name}.")
+        ]
+        if name == "destinations":
+            sections.append(("[destinations.route]", RouteSettings.model_fields))
     return "\n\n".join(_section_reference(heading, fields) for heading, fields in sections)
+
+
+def _heading(table: str) -> str:
+    name, _, kind = table.partition(".")
+    return f'[[{name}]] kind = "{kind}"' if name == "destinations" else f"[[{table}]]"
 
 
 def _section_reference(heading: str, fields: Mapping[str, FieldInfo]) -> str:
@@ -753,4 +729,6 @@ def _default(field: FieldInfo) -> str:
     if field.default is None:
         return "none"
     default = str(field.default) if isinstance(field.default, Path) else field.default
+    if isinstance(default, Section):
+        default = default.model_dump(exclude_defaults=True)
     return f"`{json.dumps(default)}`"

@@ -1,0 +1,108 @@
+"""What a notice says, read when it is sent, so that it says what is true then."""
+
+from __future__ import annotations
+
+import uuid
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from triage.core.findings import Finding
+from triage.core.manifest import ModelManifest
+from triage.core.notices import (
+    Notice,
+    NoticeObject,
+    NoticePatient,
+    NoticeRun,
+    NoticeStudy,
+    PriorityChange,
+)
+from triage.core.runs import DeliveryKind, StudyState
+from triage.store.outbox import DueDelivery
+from triage.store.tables import (
+    STAND_IN_PREFIX,
+    AnalysisRunRow,
+    DeliveryRow,
+    PatientRow,
+    PriorityEventRow,
+    StudyRow,
+)
+
+_NAMESPACE = uuid.UUID("4f1d7a8e-52c5-5c0c-9c93-0a9b3a4f8f65")
+
+
+def read_notice(session: Session, due: DueDelivery) -> Notice:
+    """Return all that the notice `due` may say."""
+    row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == due.delivery_id)).one()
+    run = row.run
+    event = _event(session, due)
+    occurred_at = event.at if event else (run.finished_at if run else None)
+    return Notice(
+        notice_id=str(uuid.uuid5(_NAMESPACE, f"{due.destination} {due.subject}")),
+        kind=due.kind,
+        occurred_at=occurred_at or row.study.last_instance_at,
+        attempt=due.attempt,
+        study=_study(row.study),
+        run=_run(run) if run else None,
+        change=_change(event) if event else None,
+    )
+
+
+def _event(session: Session, due: DueDelivery) -> PriorityEventRow | None:
+    if due.kind is not DeliveryKind.PRIORITY:
+        return None
+    number = int(due.subject.rpartition(":")[2])
+    return session.scalars(select(PriorityEventRow).where(PriorityEventRow.id == number)).one()
+
+
+def _change(event: PriorityEventRow) -> PriorityChange:
+    return PriorityChange(event.source, event.before, event.after, event.reason)
+
+
+def _study(row: StudyRow) -> NoticeStudy:
+    return NoticeStudy(
+        study_id=row.id,
+        study_instance_uid=row.study_instance_uid,
+        accession_number=row.accession_number,
+        description=row.description,
+        study_date=row.study_date,
+        study_time=row.study_time,
+        modalities=tuple(filter(None, row.modalities.split("\\"))),
+        calling_ae_title=row.calling_ae_title,
+        priority=row.priority,
+        order_priority=row.order_priority,
+        reason=row.ai_reason,
+        is_complete=row.state is StudyState.COMPLETE,
+        is_read=row.read_at is not None,
+        first_instance_at=row.first_instance_at,
+        patient=_patient(row.patient),
+    )
+
+
+def _patient(row: PatientRow) -> NoticePatient:
+    is_stand_in = row.patient_id.startswith(STAND_IN_PREFIX)
+    return NoticePatient(
+        patient_id="" if is_stand_in else row.patient_id,
+        issuer=row.issuer,
+        name=row.name,
+        birth_date=row.birth_date,
+        sex=row.sex,
+    )
+
+
+def _run(row: AnalysisRunRow) -> NoticeRun:
+    manifest = ModelManifest.model_validate(row.model.manifest)
+    return NoticeRun(
+        run_id=row.id,
+        model=row.model.name,
+        version=row.model.version,
+        notice=manifest.notice,
+        stage=row.stage.value,
+        finished_at=row.finished_at or row.created_at,
+        source_series_uid=row.series.series_instance_uid if row.series else "",
+        findings=tuple(Finding.model_validate(finding.content) for finding in row.findings),
+        objects=tuple(
+            NoticeObject(o.role, o.sop_class_uid, o.sop_instance_uid, o.series_instance_uid)
+            for o in row.result_objects
+        ),
+    )
