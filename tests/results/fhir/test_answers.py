@@ -113,7 +113,7 @@ def test_a_certificate_counts_if_the_named_authority_signed_it(tmp_path: Path) -
             tell(result(), destination(server.url))
         tell(result(), destination(server.url, authorities=authority.certificate))
         assert server.only("Task")["priority"] == "stat"
-        with pytest.raises(DeliveryError, match="none.pem"):
+        with pytest.raises(DeliveryError, match=r"none\.pem"):
             tell(result(), destination(server.url, authorities=tmp_path / "none.pem"))
 
 
