@@ -37,6 +37,7 @@ from triage.store.files import InstanceFiles
 from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.runs import ClaimedRun, LeaseLostError
 from triage.store.studies import raise_ai_priority
+from triage.store.withdrawals import predecessor_reports
 
 log = structlog.get_logger()
 
@@ -188,6 +189,8 @@ async def build_and_store_results(
     started = asyncio.get_running_loop().time()
 
     def build() -> list[NewResultObject]:
+        with step.database.reading() as session:
+            predecessors = predecessor_reports(session, run.run_id)
         objects = build_results(
             analysis,
             run.manifest,
@@ -195,6 +198,7 @@ async def build_and_store_results(
             settings=step.settings.results,
             produced_at=step.clock(),
             variants=step.settings.segmentation_forms,
+            predecessors=predecessors,
         )
         return store_results(step.files, objects) if run.counts else []
 

@@ -32,6 +32,7 @@ from triage.models.host import ModelHosts
 from triage.results.delivery.rounds import deliver_next, queue_notices
 from triage.results.remote.returning import take_back_next
 from triage.results.remote.sending import send_next
+from triage.results.withdrawal import withdraw_next
 from triage.settings import RemoteModelSettings, Settings
 from triage.store import runs
 from triage.store.database import Database
@@ -44,6 +45,7 @@ log = structlog.get_logger()
 _DECODED_AND_WRITTEN = 2  # beside those on GPUs; a model on the CPU leaves no core for more
 _HEARTBEAT_S = 5.0
 _DELIVERY_POLL_S = 0.2
+_WITHDRAWAL_POLL_S = 1.0
 _ORPHANS_POLL_S = 5.0  # deliveries whose destination is not in the settings any more
 _REMOTE_POLL_S = 1.0
 _WARMING_POLL_S = 2.0
@@ -132,6 +134,7 @@ class Worker:
                 (self._start_flows, step.settings.worker.poll_interval_s),
                 (self._queue_notices, _DELIVERY_POLL_S),
                 (partial(self._deliver, None), _ORPHANS_POLL_S),
+                (self._withdraw, _WITHDRAWAL_POLL_S),
                 (self._beat, _HEARTBEAT_S),
                 (self._recover_expired, _HEARTBEAT_S),
                 (self._warm_ahead, _WARMING_POLL_S),
@@ -243,6 +246,13 @@ class Worker:
         step = self._step
         take = partial(take_back_next, step.database, step.settings, step.files, step.clock)
         while await asyncio.to_thread(take):
+            pass
+
+    async def _withdraw(self) -> None:
+        step = self._step
+        while await asyncio.to_thread(
+            withdraw_next, step.database, step.settings, step.files, step.clock
+        ):
             pass
 
     async def _queue_notices(self) -> None:

@@ -319,3 +319,28 @@ def save(built: Sequence[BuiltObject], folder: Path) -> dict[str, Path]:
         files[each.role] = folder / f"{each.role}.dcm"
         each.dataset.save_as(files[each.role], enforce_file_format=True)
     return files
+
+
+def multi_frame_analysis(file: Path) -> Analysis:
+    """The analysis of an enhanced CT: hemorrhage on its second and third frame."""
+    header = pydicom.dcmread(file, stop_before_pixels=True)
+    frames, rows, columns = int(header.NumberOfFrames), int(header.Rows), int(header.Columns)
+    mask = np.zeros((frames, rows, columns), dtype=np.uint8)
+    mask[1:3, 200:240, 210:260] = 3
+    uid = str(header.SOPInstanceUID)
+    found = finding(
+        "hemorrhage",
+        HEMORRHAGE,
+        volume_ml=2.5,
+        priority=Priority.STAT,
+        key_image_uids=(uid, uid),
+        key_image_frames=(3, 2),
+    )
+    return Analysis(
+        findings=(found, finding("fracture", FRACTURE, is_present=False)),
+        source_files=(file,),
+        source_sop_instance_uids=(uid,),
+        input_sha256="4" * 64,
+        segmentation=mask,
+        source_frames=tuple(range(1, frames + 1)),
+    )

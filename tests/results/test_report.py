@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+from highdicom.sr.utils import find_content_items
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
+from pydicom.uid import ComprehensiveSRStorage
 
 from tests.results.scenes import (
     FRACTURE,
@@ -23,6 +27,7 @@ from tests.results.scenes import (
     head_manifest,
     run_tool,
     save,
+    study_uid_of,
     write_chest,
 )
 from triage.core.analysis import Analysis
@@ -179,6 +184,73 @@ def test_a_measurement_is_reported_normal_or_not_and_without_certainty(
     tree = _tree(saved["sr"])
     assert '"Volume")="31.5" (mL,UCUM,"milliliter")' in tree
     assert "Certainty of Finding" not in tree
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_an_outline_on_a_single_image_is_a_planar_region(tmp_path: Path, kind: str) -> None:
+    """TID 1410 with the segment's frame of the SEG: an area on a radiograph is no volume."""
+    file = write_chest(tmp_path / "in", ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    header = pydicom.dcmread(file, stop_before_pixels=True)
+    mask = np.zeros((1, int(header.Rows), int(header.Columns)), dtype=np.uint8)
+    mask[0, 10:20, 10:30], mask[0, 40:50, 10:30] = 3, 5
+    found = (finding("hemorrhage", HEMORRHAGE), finding("fracture", FRACTURE))
+    analysis = replace(chest_analysis(file), findings=found, segmentation=mask, heat_maps={})
+    built = build(
+        analysis, head_manifest(results={"objects": ["seg", "sr"]}), segmentation_type=kind
+    )
+    saved = save(built, tmp_path / "out")
+    errors = run_tool("dciodvfy", "-new", saved["sr"]).errors()
+    assert all("SOP Class that is not segmentation" in error for error in errors)  # a LABELMAP
+    if kind == "BINARY":  # DCMTK 3.6.7 knows no LABELMAP either
+        tree = "\n".join(run_tool("dsrdump", "+Pl", "+Pc", saved["sr"]).lines)
+        assert tree.count("(121214,DCM,") == tree.count("(121233,DCM,") == 2
+        assert "(121191,DCM," not in tree
+    references = _segmentation_frames(built[1].dataset)
+    assert references == ([(1, None), (2, None)] if kind == "BINARY" else [(None, 1), (None, 2)])
+
+
+def _segmentation_frames(report: pydicom.Dataset) -> list[tuple[int | None, int | None]]:
+    items = find_content_items(report, name=codes.DCM.ReferencedSegmentationFrame, recursive=True)
+    references = [item.ReferencedSOPSequence[0] for item in items]
+    return [(r.get("ReferencedFrameNumber"), r.get("ReferencedSegmentNumber")) for r in references]
+
+
+def test_images_of_further_inputs_are_evidence(
+    head_files: tuple[Path, ...], tmp_path: Path
+) -> None:
+    study = study_uid_of(head_analysis(head_files))
+    second = write_chest(tmp_path / "second", StudyInstanceUID=study)
+    prior = write_chest(tmp_path / "prior")
+    further = {"flair": (second,), "prior": (prior,)}
+    analysis = replace(head_analysis(head_files), further_files=further)
+    (built,) = build(analysis, head_manifest(results={"objects": ["sr"]}))
+    report = built.dataset
+    uids = {name: pydicom.dcmread(f).SOPInstanceUID for name, (f,) in further.items()}
+    current = _evidence(report.CurrentRequestedProcedureEvidenceSequence)
+    assert {uids["flair"], *analysis.source_sop_instance_uids} == current
+    assert _evidence(report.PertinentOtherEvidenceSequence) == {uids["prior"]}
+    assert run_tool("dciodvfy", "-new", save((built,), tmp_path)["sr"]).errors() == []
+
+
+def _evidence(sequence: Sequence[pydicom.Dataset]) -> set[str]:
+    return {
+        str(image.ReferencedSOPInstanceUID)
+        for study in sequence
+        for series in study.ReferencedSeriesSequence
+        for image in series.ReferencedSOPSequence
+    }
+
+
+def test_an_archive_may_want_plain_comprehensive_sr(
+    head_files: tuple[Path, ...], tmp_path: Path
+) -> None:
+    manifest = head_manifest(results={"objects": ["seg", "sr"]})
+    built = build(head_analysis(head_files), manifest, report_type="comprehensive")
+    report = built[1].dataset
+    assert report.SOPClassUID == ComprehensiveSRStorage
+    file = save(built, tmp_path)["sr"]
+    assert run_tool("dciodvfy", "-new", file).errors() == []
+    assert "Comprehensive SR Document" in _tree(file)
 
 
 def test_a_source_without_type_2_attributes_gives_valid_results(tmp_path: Path) -> None:

@@ -448,3 +448,22 @@ def test_job_is_followed_without_a_reload_and_cancelled_with_the_keyboard(
         page.goto(f"{address}{path}")
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 390, path
+
+
+def test_a_result_is_withdrawn_without_leaving_the_page(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    uid, *_ = three_studies(hospital)
+    hospital.finish(hospital.claim(), hemorrhage())
+    page.goto(f"{address}/studies/{uid}")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    page.evaluate("window.isSamePage = true")
+    page.get_by_text("Withdraw this result").click()
+    page.get_by_label("Because").select_option("poor-images")
+    page.get_by_placeholder("what else there is to say").fill("motion")
+    page.get_by_role("button", name="Withdraw", exact=True).click()
+    said = page.locator("#findings").get_by_text("because the images are not fit for it: motion")
+    expect(said).to_be_visible()
+    expect(page.locator("#runs").get_by_text("Withdraw this result")).to_have_count(0)
+    assert page.evaluate(_CONTRAST) == []
+    assert page.evaluate("window.isSamePage")

@@ -53,6 +53,25 @@ def test_status_in_words(study: StudyFacts, kind: str, text: str) -> None:
     assert (status.kind, status.text) == (kind, text)
 
 
+def test_a_withdrawn_result_is_said_and_hides_nothing_else() -> None:
+    withdrawn = RunFacts(
+        1,
+        MODEL,
+        RunState.COMPLETED,
+        present=("Hemorrhage",),
+        withdrawn="withdrawn by ada, because the result is wrong",
+    )
+    said = f"AI result withdrawn by ada, because the result is wrong ({MODEL})"
+    status = status_of(facts(withdrawn))
+    assert (status.kind, status.text, status.detail) == ("withdrawn", said, "")
+    status = status_of(facts(withdrawn, run(RunState.COMPLETED, present=("Nodule",))))
+    assert (status.text, status.detail) == (said, "other models: found: Nodule")
+    status = status_of(facts(withdrawn, run(RunState.FAILED, "it crashed")))
+    assert status.text == f"{said}; not analysed: it crashed ({MODEL})"
+    assert status_of(facts(withdrawn, is_flagged=True)).detail == said
+    assert status_of(facts(withdrawn, run(RunState.PENDING))).kind == "waiting"
+
+
 def parked(state: RunState = RunState.PENDING) -> RunFacts:
     return RunFacts(2, "parked 1.0.0", state, unavailable="the device is full")
 

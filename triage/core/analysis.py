@@ -53,6 +53,8 @@ class Analysis:
         timings_s: seconds for each step: "decode", "infer", "interpret".
         remarks: what a reader should know of the input, such as a tilted gantry, slices at
             uneven distances, or images that were left out.
+        further_files: the image files of the further inputs (a second sequence, a prior), by the
+            name of the input.
         input_values: mean and percentiles of the array that the model was given, see
             `triage.core.input_characteristics.values_of`.
     """
@@ -68,3 +70,4 @@ class Analysis:
     remarks: tuple[str, ...] = ()
     source_frames: tuple[int, ...] = ()
     input_values: Mapping[str, float] = field(default_factory=dict)
+    further_files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)

@@ -60,8 +60,11 @@ async def analyse(
     """
     sources = _Sources(source_files, others or {}, read_with)
     if isinstance(package.manifest.runner.input, VolumeInput):
-        return await _analyse_volume(hosts, package, sources, keep_probabilities)
-    return await _analyse_image(hosts, package, sources)
+        analysis = await _analyse_volume(hosts, package, sources, keep_probabilities)
+    else:
+        analysis = await _analyse_image(hosts, package, sources)
+    further = {name: tuple(path for _, path in files) for name, files in sources.others.items()}
+    return replace(analysis, further_files=further)
 
 
 @dataclass(frozen=True, slots=True)

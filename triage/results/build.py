@@ -16,18 +16,26 @@ from pydicom.dataset import Dataset
 from triage.core.analysis import Analysis
 from triage.core.manifest import ModelManifest, ResultKind
 from triage.core.segmentation import SegmentationForm
+from triage.core.withdrawals import WithdrawalRole
 from triage.results.context import ResultContext, outlined_findings
 from triage.results.errors import ResultError
 from triage.results.heat_map import build_heat_map
+from triage.results.key_objects import build_key_objects
 from triage.results.parametric_map import build_parametric_maps
+from triage.results.pdf import build_pdf
+from triage.results.presentation_state import build_presentation_state
 from triage.results.report import build_report
 from triage.results.secondary_capture import build_secondary_captures
 from triage.results.segmentation import build_segmentation
-from triage.results.sources import read_sources, use_utf8
+from triage.results.sources import as_dataset, read_further, read_sources, use_utf8
 from triage.results.structure_set import build_structure_set
 from triage.settings import ResultSettings
 from triage.store.files import InstanceFiles
 from triage.store.outbox import NewResultObject
+from triage.store.withdrawals import DocumentReference
+
+_KEY_OBJECTS: frozenset[ResultKind] = frozenset(("seg", "heat-map", "secondary-capture"))
+"""What of a run its key object selection names beside the images."""
 
 # highdicom repeats patients' names in a warning and in a log line when they have one component
 # only, which is frequent and allowed. Names are never logged.
@@ -46,7 +54,7 @@ class BuiltObject:
             for destinations that ask for that one.
     """
 
-    role: ResultKind
+    role: ResultKind | WithdrawalRole
     dataset: Dataset
     variant: str = ""
 
@@ -59,12 +67,14 @@ def build_results(
     settings: ResultSettings,
     produced_at: datetime,
     variants: Sequence[SegmentationForm] = (),
+    predecessors: Sequence[DocumentReference] = (),
 ) -> tuple[BuiltObject, ...]:
     """Return the objects that `manifest.results` asks for, in order of delivery.
 
-    A SEG comes before what refers to it. The SR is always made, because "analysed, nothing found"
-    is a result; pictures and maps only where something is present.
-    Series and SOP Instance UIDs depend on study, model, version and input only.
+    What is referred to comes before what refers to it. The SR and the PDF are always made, because
+    "analysed, nothing found" is a result; pictures, maps, key objects and presentation states only
+    where something is present. Series and SOP Instance UIDs depend on study, model, version and
+    input only.
 
     Args:
         analysis: what was found.
@@ -75,6 +85,7 @@ def build_results(
         variants: further forms of the SEG that destinations ask for. For each that is not the
             usual one, the SEG and all that refers to it are made again, with UIDs of their own:
             a destination gets either the objects of one variant or the usual ones in their place.
+        predecessors: the reports whose place the new one takes, each that of its variant.
 
     Raises:
         ResultError: the source images or the analysis cannot be made into objects.
@@ -91,6 +102,8 @@ def build_results(
         settings=settings,
         produced_at=produced_at,
         form=settings.segmentation_form,
+        further=read_further(analysis.further_files),
+        predecessors={p.variant: as_dataset(p, study_instance_uid) for p in predecessors},
     )
     further = [form for form in dict.fromkeys(variants) if form != context.form]
     try:
@@ -104,21 +117,42 @@ def build_results(
 
 
 def _build(context: ResultContext, variants: Sequence[SegmentationForm]) -> Iterator[BuiltObject]:
-    yield from _segmentation_and_what_refers_to_it(context)
-    yield from _objects(context, "heat-map", build_heat_map)
-    yield from _objects(context, "parametric-map", build_parametric_maps)
-    yield from _objects(context, "secondary-capture", build_secondary_captures)
-    yield from _objects(context, "rtstruct", build_structure_set)
+    usual = [
+        *_segmentation_and_report(context),
+        *_objects(context, "heat-map", build_heat_map),
+        *_objects(context, "parametric-map", build_parametric_maps),
+        *_objects(context, "secondary-capture", build_secondary_captures),
+        *_objects(context, "rtstruct", build_structure_set),
+        *_objects(context, "presentation-state", build_presentation_state),
+        *_objects(context, "pdf", build_pdf),
+    ]
+    yield from usual
+    yield from _key_objects(context, usual)
+    without_segmentation = [each for each in usual if each.role != "seg"]
     for form in variants:
-        yield from _segmentation_and_what_refers_to_it(context.in_form(form))
+        other = context.in_form(form)
+        if made := list(_segmentation_and_report(other)):
+            yield from made
+            yield from _key_objects(other, [*made, *without_segmentation])
 
 
-def _segmentation_and_what_refers_to_it(context: ResultContext) -> Iterator[BuiltObject]:
+def _segmentation_and_report(context: ResultContext) -> Iterator[BuiltObject]:
+    """Yield the SEG and the SR that refers to it; of a variant nothing where it has no SEG."""
     segmentations = list(_objects(context, "seg", build_segmentation))
     segmentation = segmentations[0].dataset if segmentations else None
     yield from segmentations
     if segmentation is not None or not context.variant:
         yield from _objects(context, "sr", partial(build_report, segmentation=segmentation))
+
+
+def _key_objects(context: ResultContext, made: Sequence[BuiltObject]) -> Iterator[BuiltObject]:
+    states = [each.dataset for each in made if each.role == "presentation-state"]
+    build = partial(
+        build_key_objects,
+        made=[each.dataset for each in made if each.role in _KEY_OBJECTS],
+        presentation_state=states[0] if states else None,
+    )
+    yield from _objects(context, "key-objects", build)
 
 
 def _objects(

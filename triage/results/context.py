@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -58,6 +58,8 @@ class ResultContext:
 
     Attributes:
         sources: the repaired headers of the source images, in the order of the analysis.
+        further: the headers of the further inputs' images, of this study or of another.
+        predecessors: the reports of this model that the new one takes the place of, by variant.
         produced_at: when the results were made, with its time zone.
         form: how a SEG is written.
         variant: "", or the name of `form` where a destination asked for another than the usual.
@@ -71,6 +73,8 @@ class ResultContext:
     produced_at: datetime
     form: SegmentationForm = field(default_factory=SegmentationForm)
     variant: str = ""
+    further: Sequence[Dataset] = ()
+    predecessors: Mapping[str, Dataset] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse an analysis whose findings or shapes are not those of the manifest."""
@@ -163,13 +167,8 @@ class ResultContext:
         return f"{self.manifest.name}: {finding.key}"
 
     def series_number(self, role: ResultKind) -> int:
-        """Return the Series Number: 9001 to 9999 unless the site says otherwise, above scanners'.
-
-        The last digit is the kind of object (1 SEG, 2 SR, 3 heat map, …); the two before it belong
-        to the model version, so that two models seldom share a number.
-        """
-        model = zlib.crc32(self.manifest.identity.encode()) % 100
-        return self.settings.first_series_number + 10 * model + _SERIES_NUMBER_OFFSETS[role]
+        """Return the Series Number, see `series_number`."""
+        return series_number(self.settings, self.manifest.identity, role)
 
     def series_description(self, role: ResultKind) -> str:
         """Return the Series Description: "AI: Hemorrhage (head-ct-hemorrhage 1.0.0)" by default."""
@@ -260,7 +259,13 @@ class ResultContext:
     @property
     def software_versions(self) -> list[str]:
         """Software Versions (0018,1020): the model's, then our own."""
-        return [self.manifest.version, f"{MANUFACTURER} {_own_version()}"]
+        return software_versions(self.manifest.version)
+
+    @property
+    def previous_reports(self) -> list[Dataset]:
+        """The report that the new one takes the place of: of the same variant, or the usual one."""
+        previous = self.predecessors.get(self.variant, self.predecessors.get(""))
+        return [] if previous is None else [previous]
 
     @property
     def local_time(self) -> datetime:
@@ -270,6 +275,21 @@ class ResultContext:
         too (DICOM PS3.3 C.12.1.1.8), which are copied from images that seldom state one.
         """
         return self.produced_at.astimezone().replace(tzinfo=None)
+
+
+def series_number(settings: ResultSettings, model: str, role: ResultKind) -> int:
+    """Return the Series Number: 9001 to 9999 unless the site says otherwise, above scanners'.
+
+    The last digit is the kind of object, from 1 for a SEG to 9 for a PDF; the two before it belong
+    to the model version `model`, so that two models seldom share a number.
+    """
+    place = zlib.crc32(model.encode()) % 100
+    return settings.first_series_number + 10 * place + _SERIES_NUMBER_OFFSETS[role]
+
+
+def software_versions(model_version: str) -> list[str]:
+    """Return Software Versions (0018,1020) of what a model version's results are made with."""
+    return [model_version, f"{MANUFACTURER} {_own_version()}"]
 
 
 def outlined_findings(analysis: Analysis, manifest: ModelManifest) -> tuple[OutlinedFinding, ...]:

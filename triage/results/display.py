@@ -20,6 +20,16 @@ Plane = NDArray[np.float32]
 
 _SMALLEST_SIDE, _LARGEST_SIDE = 512, 1024
 _MOST_STRETCHED = 8.0
+_TRANSFORMATIONS = (
+    "BitsStored",
+    "ModalityLUTSequence",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,13 +56,32 @@ def displayed(context: ResultContext, place: int) -> Display:
         context.analysis.source_files[0 if context.is_multi_frame else place]
     )
     frame = context.frames[place] - 1 if context.is_multi_frame else 0
-    base = _in_colour(dataset, frame, is_multi_frame=context.is_multi_frame)
+    base = _in_colour(dataset, frame)
     rows, columns = base.shape[:2]
     height, width = (rows * _proportion(dataset, frame), float(columns))
     factor = min(max(height, width, _SMALLEST_SIDE), _LARGEST_SIDE) / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     pixels = np.stack([_resized(base[..., c], size) for c in range(3)], axis=-1)
     return Display(pixels, (size[0] / columns, size[1] / rows))
+
+
+def shown_window(context: ResultContext, place: int) -> tuple[float, float, str | None]:
+    """Return center, width and VOI LUT Function of the window that the image at `place` opens in.
+
+    The first that the image states, or, where it states none, that of the middle 98 % of its
+    values. The function is None where the image does not state one, and means LINEAR.
+    """
+    source = context.reference if context.is_multi_frame else context.sources[place]
+    frame = context.frames[place] - 1 if context.is_multi_frame else 0
+    header = _of_frame(source, frame)
+    stated = _stated_window(header)
+    if stated is not None:
+        return *stated, header.get("VOILUTFunction")
+    dataset = read_with_pixels(
+        context.analysis.source_files[0 if context.is_multi_frame else place]
+    )
+    values = apply_modality_lut(pixel_array(dataset, index=frame), _of_frame(dataset, frame))
+    return *_window_of_values(np.asarray(values, dtype=np.float32)), None
 
 
 def _resized(plane: Plane, size: tuple[int, int]) -> Plane:
@@ -70,27 +99,27 @@ def _proportion(dataset: Dataset, frame: int) -> float:
     return 1.0
 
 
-def _in_colour(dataset: Dataset, frame: int, *, is_multi_frame: bool) -> Plane:
+def _in_colour(dataset: Dataset, frame: int) -> Plane:
     """Return the image, float32 from 0 to 1, three channels."""
     stored = pixel_array(dataset, index=frame)
     if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
     if stored.ndim == 3:
         return np.asarray(stored[..., :3], dtype=np.float32) / float(np.iinfo(stored.dtype).max)
-    if is_multi_frame:
-        _lift_luts(dataset, frame)
-    gray = _windowed(stored, dataset)
+    gray = _windowed(stored, _of_frame(dataset, frame))
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         gray = 1 - gray
     return np.repeat(gray[..., np.newaxis], 3, axis=-1)
 
 
-def _lift_luts(dataset: Dataset, frame: int) -> None:
-    """Put the rescale and window of a frame where a single-frame image has them."""
-    for keyword in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
+def _of_frame(dataset: Dataset, frame: int) -> Dataset:
+    """Return the transformations of a frame, counted from 0, as a single-frame image has them."""
+    header = Dataset()
+    for keyword in _TRANSFORMATIONS:
         value = frame_value(dataset, frame, keyword)
         if value is not None:
-            setattr(dataset, keyword, value)
+            setattr(header, keyword, value)
+    return header
 
 
 def _windowed(stored: NDArray[Any], dataset: Dataset) -> Plane:
@@ -105,13 +134,19 @@ def _windowed(stored: NDArray[Any], dataset: Dataset) -> Plane:
         bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
         return np.asarray(np.clip(looked_up / (2**bits - 1), 0, 1), dtype=np.float32)
     values = np.asarray(values, dtype=np.float32)
-    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
-    if center is not None and width is not None and width > 1:
-        scaled = (values - (center - 0.5)) / (width - 1) + 0.5
-    else:
-        low, high = np.percentile(values, (1, 99))
-        scaled = (values - low) / max(float(high - low), 1e-6)
+    center, width = _stated_window(dataset) or _window_of_values(values)
+    scaled = (values - (center - 0.5)) / (width - 1) + 0.5
     return np.asarray(np.clip(scaled, 0, 1), dtype=np.float32)
+
+
+def _stated_window(dataset: Dataset) -> tuple[float, float] | None:
+    center, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
+    return (center, width) if center is not None and width is not None and width > 1 else None
+
+
+def _window_of_values(values: Plane) -> tuple[float, float]:
+    low, high = map(float, np.percentile(values, (1, 99)))
+    return (low + high) / 2 + 0.5, max(high - low, 1e-6) + 1
 
 
 def _first(value: object) -> float | None:

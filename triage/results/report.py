@@ -9,7 +9,7 @@ from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
     Comprehensive3DSR,
-    DeviceObserverIdentifyingAttributes,
+    ComprehensiveSR,
     FindingSite,
     GraphicTypeValues,
     ImageRegion,
@@ -17,13 +17,14 @@ from highdicom.sr import (
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
-    ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
     ReferencedSegment,
+    ReferencedSegmentationFrame,
     RelationshipTypeValues,
     SourceImageForMeasurementGroup,
     SourceImageForRegion,
+    SourceImageForSegmentation,
     SourceSeriesForSegmentation,
     TextContentItem,
     TrackingIdentifier,
@@ -44,6 +45,7 @@ from triage.results.context import (
     coded,
     stamp,
 )
+from triage.results.observers import device_observer
 
 # DICOM PS3.16 CID 240
 PRESENT = Code(value="52101004", scheme="SCT", meaning="Present")
@@ -81,16 +83,19 @@ _Group = (
 
 
 def build_report(context: ResultContext, segmentation: Dataset | None) -> Dataset:
-    """Return the Comprehensive 3D SR of all findings, present and absent (DICOM PS3.3 A.35.13).
+    """Return the SR of all findings, present and absent (DICOM PS3.3 A.35.13, or A.35.3).
 
-    An outlined finding is a TID 1411 group that refers to its segment, each box of a detected one
-    a TID 1410 group with its rectangle on an image; every other finding is a TID 1501 group about
-    the images. The report is complete but neither verified nor final: no
-    person has seen it (Completion, Verification and Preliminary Flag, C.17.2.6).
+    An outlined finding is a TID 1411 group that refers to its segment, or of a single image a
+    TID 1410 group that refers to its frame of the SEG; each box of a detected one is a TID 1410
+    group with its rectangle on an image; every other finding is a TID 1501 group about the images.
+    The report is complete but neither verified nor final: no person has seen it (Completion,
+    Verification and Preliminary Flag, C.17.2.6). The images of all inputs are its evidence, those
+    of another study (a prior) as other pertinent evidence.
     """
-    evidence = [*context.sources, *([segmentation] if segmentation is not None else [])]
-    dataset = Comprehensive3DSR(
-        evidence=evidence,
+    made = [segmentation] if segmentation is not None else []
+    kind = Comprehensive3DSR if context.settings.report_type == "3d" else ComprehensiveSR
+    dataset = kind(
+        evidence=[*context.sources, *made, *context.further],
         content=_content(context, segmentation),
         series_instance_uid=context.series_uid("sr"),
         series_number=context.series_number("sr"),
@@ -105,6 +110,7 @@ def build_report(context: ResultContext, segmentation: Dataset | None) -> Datase
         is_final=False,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         series_description=context.series_description("sr"),
+        previous_versions=context.previous_reports or None,
     )
     stamp(dataset, context.local_time)
     return dataset
@@ -113,7 +119,7 @@ def build_report(context: ResultContext, segmentation: Dataset | None) -> Datase
 def _content(context: ResultContext, segmentation: Dataset | None) -> MeasurementReport:
     report = MeasurementReport(
         observation_context=_observation_context(context),
-        procedure_reported=_procedures_reported(context.reference),
+        procedure_reported=procedures_reported(context.reference),
         imaging_measurements=_groups(context, segmentation),
         title=codes.DCM.ImagingMeasurementReport,
     )
@@ -129,20 +135,11 @@ def _content(context: ResultContext, segmentation: Dataset | None) -> Measuremen
 
 
 def _observation_context(context: ResultContext) -> ObservationContext:
-    device = DeviceObserverIdentifyingAttributes(
-        uid=context.device_uid,
-        name=context.manifest.identity,
-        manufacturer_name=MANUFACTURER,
-        model_name=context.manifest.name,
-    )
-    return ObservationContext(
-        observer_device_context=ObserverContext(
-            observer_type=codes.DCM.Device, observer_identifying_attributes=device
-        )
-    )
+    return ObservationContext(observer_device_context=device_observer(context))
 
 
-def _procedures_reported(reference: Dataset) -> list[CodedConcept]:
+def procedures_reported(reference: Dataset) -> list[CodedConcept]:
+    """Return the procedures that the images state, or that of their modality (CID 100)."""
     stated = [
         CodedConcept(
             value=item.CodeValue,
@@ -218,6 +215,8 @@ def _outlined_group(
     The reference is made by hand: `ReferencedSegment.from_segmentation` fails for a SEG of one
     segment, whose Segment Identification is shared by all frames (highdicom 0.28.2).
     """
+    if context.expected_shape[0] == 1:
+        return _planar_group(context, outlined, segmentation)
     finding = outlined.finding
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=ReferencedSegment(
@@ -233,6 +232,58 @@ def _outlined_group(
         measurements=_measurements(context, finding),
         qualitative_evaluations=_evaluations(finding),
     )
+
+
+def _planar_group(
+    context: ResultContext, outlined: OutlinedFinding, segmentation: Dataset
+) -> _Group:
+    """Return the TID 1410 group of a finding outlined on the only image: an area is no volume."""
+    finding = outlined.finding
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        referenced_segment=_segmentation_frame(context, outlined, segmentation),
+        tracking_identifier=_tracking(context, finding),
+        finding_type=coded(finding.code),
+        finding_sites=_sites(finding),
+        algorithm_id=_algorithm(context),
+        measurements=_measurements(context, finding),
+        qualitative_evaluations=_evaluations(finding),
+    )
+
+
+def _segmentation_frame(
+    context: ResultContext, outlined: OutlinedFinding, segmentation: Dataset
+) -> ReferencedSegmentationFrame:
+    """Return the reference to where `outlined` is in the SEG of one image, and to that image.
+
+    By frame or by segment, never by both as highdicom writes it (PS3.3 C.18.4.1): each segment of
+    a BINARY has a frame, and all segments of a LABELMAP share one.
+    """
+    number = outlined.segment_number
+    frame = _frame_of_segment(segmentation, number)
+    reference = ReferencedSegmentationFrame(
+        sop_class_uid=segmentation.SOPClassUID,
+        sop_instance_uid=segmentation.SOPInstanceUID,
+        frame_number=frame or 1,
+        segment_number=number,
+        source_image=SourceImageForSegmentation(
+            referenced_sop_class_uid=context.reference.SOPClassUID,
+            referenced_sop_instance_uid=context.reference.SOPInstanceUID,
+            referenced_frame_numbers=list(context.frames) or None,
+        ),
+    )
+    image = reference[0].ReferencedSOPSequence[0]
+    del image["ReferencedFrameNumber" if frame is None else "ReferencedSegmentNumber"]
+    return reference
+
+
+def _frame_of_segment(segmentation: Dataset, number: int) -> int | None:
+    """Return the frame of a segment in the SEG of one image, None in a LABELMAP."""
+    for frame, groups in enumerate(segmentation.PerFrameFunctionalGroupsSequence, start=1):
+        identified = groups.get("SegmentIdentificationSequence")
+        if identified and identified[0].ReferencedSegmentNumber == number:
+            return frame
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    return 1 if shared.get("SegmentIdentificationSequence") else None
 
 
 def _whole_image_group(context: ResultContext, finding: Finding) -> _Group:

@@ -8,7 +8,7 @@ objects invalid. What is wrong is mended in the copy; the files are only read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pydicom
@@ -20,6 +20,7 @@ from pydicom.errors import InvalidDicomError
 from triage.core.uids import derived_uid
 from triage.decoding.multi_frame import frame_value
 from triage.results.errors import ResultError
+from triage.store.withdrawals import DocumentReference
 
 _TYPE_2_KEYWORDS = (
     # Patient, DICOM PS3.3 C.7.1.1
@@ -37,6 +38,7 @@ _TYPE_2_KEYWORDS = (
     "SeriesNumber",
     "Manufacturer",
 )
+_IDENTITY = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _SEXES = {"M", "F", "O"}  # Patient's Sex (0010,0040), C.7.1.1
 _CHARACTER_SETS = {value.value for value in SpecificCharacterSetValues}
 _DATE = re.compile(r"\d{4}(\d{2}){2}|\d{4}(\.\d{2}){2}")
@@ -52,6 +54,35 @@ def read_sources(files: Sequence[Path], *, study_instance_uid: str) -> tuple[Dat
     if not files:
         raise ResultError("the analysis names no source image")
     return tuple(repair(_read_header(file), study_instance_uid) for file in files)
+
+
+def read_further(files: Mapping[str, Sequence[Path]]) -> tuple[Dataset, ...]:
+    """Return the identities of the further inputs' images: classes and UIDs, as evidence.
+
+    Raises:
+        ResultError: one cannot be read.
+    """
+    read = [_read_identity(file) for each in files.values() for file in each]
+    return tuple(dataset for dataset in read if all(k in dataset for k in _IDENTITY))
+
+
+def _read_identity(file: Path) -> Dataset:
+    try:
+        return pydicom.dcmread(file, specific_tags=list(_IDENTITY), force=True)
+    except (OSError, InvalidDicomError) as error:
+        raise ResultError(
+            f"image {file.name} of a further input cannot be read: {error}"
+        ) from error
+
+
+def as_dataset(reference: DocumentReference, study_instance_uid: str) -> Dataset:
+    """Return an object of the study as those refer to it that do not have its file."""
+    dataset = Dataset()
+    dataset.SOPClassUID = reference.sop_class_uid
+    dataset.SOPInstanceUID = reference.sop_instance_uid
+    dataset.SeriesInstanceUID = reference.series_instance_uid
+    dataset.StudyInstanceUID = study_instance_uid
+    return dataset
 
 
 def read_with_pixels(file: Path) -> Dataset:

@@ -477,6 +477,8 @@ class ResultSettings(Section):
     compressed: bool | None = None
     """Compress segmentations without loss: `FRACTIONAL` and `LABELMAP` by RLE, `BINARY` by
     deflating the data set, which fewer archives take. None compresses all but `BINARY`."""
+    report_type: Literal["3d", "comprehensive"] = "3d"
+    """Reports are Comprehensive 3D SR; `comprehensive` is for an archive that takes only those."""
     empty_segmentations: bool = True
     """Write a SEG without a voxel where a segmenting model found nothing."""
     maximum_delivery_attempts: Annotated[int, Field(ge=1)] = 20

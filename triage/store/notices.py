@@ -17,6 +17,7 @@ from triage.core.notices import (
     NoticePatient,
     NoticeRun,
     NoticeStudy,
+    NoticeWithdrawal,
     PriorityChange,
 )
 from triage.core.runs import DeliveryKind, RunState, StudyState
@@ -29,7 +30,9 @@ from triage.store.tables import (
     PatientRow,
     PriorityEventRow,
     StudyRow,
+    WithdrawalRow,
 )
+from triage.store.withdrawals import Withdrawal, withdrawal_of
 
 _NAMESPACE = uuid.UUID("4f1d7a8e-52c5-5c0c-9c93-0a9b3a4f8f65")
 
@@ -39,7 +42,9 @@ def read_notice(session: Session, due: DueDelivery) -> Notice:
     row = session.scalars(select(DeliveryRow).where(DeliveryRow.id == due.delivery_id)).one()
     run = row.run
     event = _event(session, due)
-    occurred_at = event.at if event else (run.finished_at if run else None)
+    withdrawal = _withdrawal(session, due)
+    happened = event or withdrawal
+    occurred_at = happened.at if happened else (run.finished_at if run else None)
     return Notice(
         notice_id=_notice_id(due.destination, due.subject),
         kind=due.kind,
@@ -48,6 +53,7 @@ def read_notice(session: Session, due: DueDelivery) -> Notice:
         study=_study(row.study),
         run=_run(run) if run else None,
         change=_change(event) if event else None,
+        withdrawal=NoticeWithdrawal(withdrawal.who, withdrawal.why) if withdrawal else None,
         is_correction=due.subject.startswith(CORRECTION),
     )
 
@@ -115,6 +121,13 @@ def _event(session: Session, due: DueDelivery) -> PriorityEventRow | None:
         return None
     number = int(due.subject.rpartition(":")[2])
     return session.scalars(select(PriorityEventRow).where(PriorityEventRow.id == number)).one()
+
+
+def _withdrawal(session: Session, due: DueDelivery) -> Withdrawal | None:
+    if due.kind is not DeliveryKind.WITHDRAWAL:
+        return None
+    number = int(due.subject.rpartition(":")[2])
+    return withdrawal_of(session.get_one(WithdrawalRow, number))
 
 
 def _change(event: PriorityEventRow) -> PriorityChange:

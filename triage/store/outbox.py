@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, exists, or_, select
+from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
@@ -23,6 +23,7 @@ from triage.store.tables import (
     ResultObjectRow,
     SeriesRow,
     StudyRow,
+    WithdrawalRow,
 )
 
 _MOST_EVENTS = 100
@@ -224,6 +225,44 @@ def add_returned_object(
         )
 
 
+def add_withdrawal_objects(
+    session: Session,
+    *,
+    run_id: int,
+    objects: Sequence[NewResultObject],
+    destinations: Collection[str],
+    now: datetime,
+) -> None:
+    """Index what says that a run's result is withdrawn, and queue all of it for `destinations`.
+
+    It goes, after all that the run left, to those that have the result, whatever their routes say
+    today.
+    """
+    run = session.scalars(select(AnalysisRunRow).where(AnalysisRunRow.id == run_id)).one()
+    last = session.scalar(
+        select(func.max(ResultObjectRow.sequence)).where(ResultObjectRow.run_id == run_id)
+    )
+    for sequence, new in enumerate(objects, start=0 if last is None else last + 1):
+        row = _indexed(
+            session, new, study_id=run.study_id, run_id=run_id, sequence=sequence, now=now
+        )
+        for destination in destinations:
+            _queue(
+                session,
+                DeliveryRow(
+                    kind=DeliveryKind.WITHDRAWAL,
+                    subject=f"object:{new.sop_instance_uid}",
+                    destination=destination,
+                    lane=f"run:{run_id}",
+                    place=sequence,
+                    study_id=run.study_id,
+                    run_id=run_id,
+                    result_object_id=row.id,
+                    next_attempt_at=now,
+                ),
+            )
+
+
 def queue_priority_notices(
     session: Session, destinations: Sequence[Destination], *, now: datetime
 ) -> None:
@@ -264,6 +303,68 @@ def queue_priority_notices(
                         next_attempt_at=now,
                     ),
                 )
+
+
+def queue_withdrawal_notices(
+    session: Session, destinations: Sequence[Destination], *, now: datetime
+) -> None:
+    """Queue the notices of the results that persons withdrew and that are not queued yet.
+
+    They go, after what was told of the result, to those that were told of it, or may have been,
+    and to those that are told of withdrawals alone. What a newer analysis took the place of is
+    not told: the newer result is.
+    """
+    withdrawals = session.scalars(
+        select(WithdrawalRow)
+        .where(WithdrawalRow.is_queued.is_(False), WithdrawalRow.who != "")
+        .order_by(WithdrawalRow.id)
+        .limit(_MOST_EVENTS)
+        .with_for_update(skip_locked=True, of=WithdrawalRow)
+    ).all()
+    for withdrawal in withdrawals:
+        withdrawal.is_queued = True
+        run = withdrawal.run
+        told = _told_of_result(session, run.id)
+        for destination in destinations:
+            if (
+                isinstance(destination, NoticeDestination)
+                and DeliveryKind.WITHDRAWAL in destination.notices
+                and (destination.name in told or _is_told_withdrawals_alone(destination, run))
+            ):
+                _queue(
+                    session,
+                    DeliveryRow(
+                        kind=DeliveryKind.WITHDRAWAL,
+                        subject=f"withdrawal:{withdrawal.id}",
+                        destination=destination.name,
+                        lane=f"run:{run.id}",
+                        study_id=run.study_id,
+                        run_id=run.id,
+                        next_attempt_at=now,
+                    ),
+                )
+
+
+def _told_of_result(session: Session, run_id: int) -> set[str]:
+    rows = session.scalars(
+        select(DeliveryRow).where(
+            DeliveryRow.run_id == run_id,
+            DeliveryRow.kind == DeliveryKind.RESULT,
+            DeliveryRow.result_object_id.is_(None),
+        )
+    )
+    return {row.destination for row in rows if may_have_arrived(row)}
+
+
+def _is_told_withdrawals_alone(destination: NoticeDestination, run: AnalysisRunRow) -> bool:
+    is_told_results = DeliveryKind.RESULT in destination.notices
+    return not is_told_results and destination.route.takes(_routed(run.study, run))
+
+
+def may_have_arrived(delivery: DeliveryRow) -> bool:
+    """Return whether a destination has what was sent, or may have it: an answer can be lost."""
+    is_delivered = delivery.state is DeliveryState.DELIVERED
+    return is_delivered or delivery.attempts > 0 or bool(delivery.last_error)
 
 
 def _routed(study: StudyRow, run: AnalysisRunRow | None) -> RoutedResult:
@@ -539,6 +640,8 @@ def mark_not_delivered(
     row = session.scalars(
         select(DeliveryRow).where(DeliveryRow.id == due.delivery_id).with_for_update(of=DeliveryRow)
     ).one()
+    if row.state is DeliveryState.WITHDRAWN and row.attempts == due.attempt:
+        row.lease_until = None  # nothing is on its way any more
     if row.state is not DeliveryState.SENDING or row.attempts != due.attempt:
         return
     row.last_error = error
@@ -558,9 +661,10 @@ def mark_not_delivered(
 
 
 def withdraw_unsent(session: Session, run_id: int) -> None:
-    """Keep back what a superseded run has not delivered yet.
+    """Keep back what a superseded or withdrawn run has not delivered yet.
 
-    An attempt that is under way may still end as delivered; if it fails, it is not tried again.
+    What says that it was withdrawn is not kept back. An attempt that is under way may still end as
+    delivered; if it fails, it is not tried again.
     """
     unsent = session.scalars(
         select(DeliveryRow).where(

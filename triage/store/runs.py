@@ -21,6 +21,7 @@ from triage.store.model_tables import ModelRow
 from triage.store.run_inputs import ClaimedInputs, claim_inputs
 from triage.store.stand_ins import ask_production, ask_production_for_parked
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
+from triage.store.withdrawals import is_withdrawn_by_person
 
 
 class LeaseLostError(Exception):
@@ -345,7 +346,10 @@ def _held(session: Session, run: ClaimedRun) -> AnalysisRunRow:
 
 
 def counting_findings(session: Session, study_id: int) -> list[tuple[str, Finding]]:
-    """Return the findings of the study's current completed runs that count, with the model."""
+    """Return the findings of the study's current completed runs that count, with the model.
+
+    What a person withdrew does not count.
+    """
     rows = session.execute(
         select(AnalysisRunRow, FindingRow)
         .join(FindingRow, FindingRow.run_id == AnalysisRunRow.id)
@@ -354,6 +358,7 @@ def counting_findings(session: Session, study_id: int) -> list[tuple[str, Findin
             AnalysisRunRow.study_id == study_id,
             AnalysisRunRow.state == RunState.COMPLETED,
             AnalysisRunRow.generation == StudyRow.generation,
+            ~is_withdrawn_by_person(AnalysisRunRow.id),
         )
         .order_by(FindingRow.id)
     ).all()

@@ -37,7 +37,6 @@ from triage.store.history import SHADOW_KIND, note
 from triage.store.merges import survivor_of
 from triage.store.model_tables import ModelRow
 from triage.store.orders import link_known_order
-from triage.store.outbox import withdraw_unsent
 from triage.store.prior_searches import is_searching, is_wanted_as_prior, wait_for_priors
 from triage.store.run_inputs import (
     RunInput,
@@ -58,6 +57,7 @@ from triage.store.tables import (
     StudyRow,
     stand_in_patient_id,
 )
+from triage.store.withdrawals import withdraw_superseded
 
 # The statements of record_instance are built once: it runs for every image that arrives.
 # The study is locked, because it may be becoming complete at this moment: without the lock, an
@@ -744,11 +744,15 @@ def identity_of(model: ModelRow) -> str:
 
 
 def supersede_run(session: Session, run: AnalysisRunRow, reason: str, now: datetime) -> None:
-    """Let a run no longer count; the priority that it raised stays."""
+    """Let a run no longer count, and take back what it left; the priority that it raised stays.
+
+    What archives have of it is rejected once the newer run has something to put in its place, see
+    `triage.store.withdrawals`.
+    """
     check_transition(run.id, run.state, RunState.SUPERSEDED)
     run.state = RunState.SUPERSEDED
     run.reason = reason
-    withdraw_unsent(session, run.id)
+    withdraw_superseded(session, run, reason, now=now)
     note(session, run.study_id, "superseded", reason, at=now, run_id=run.id)
 
 

@@ -25,6 +25,7 @@ from triage.core.priors import PriorState, SearchState
 from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
+from triage.core.withdrawals import WithdrawalReason, WithdrawalState
 from triage.store import workitem_tables  # noqa: F401 - they belong to the same schema
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
@@ -282,7 +283,8 @@ class FeedbackRow(Table):
 class ResultObjectRow(Table):
     """A DICOM object that a run left, or that a remote model sent, which has no run here.
 
-    `role` is a `triage.core.manifest.ResultKind`, `remote_model` the name of the remote model.
+    `role` is a `triage.core.manifest.ResultKind`, or a `triage.core.withdrawals.WithdrawalRole`;
+    `remote_model` is the name of the remote model.
 
     `sequence` is the order of delivery: the SEG goes before the SR that points to it. `variant` is
     the form of SEG that the object is or refers to; empty is that of `results.segmentation_type`.
@@ -380,6 +382,44 @@ class DestinationEventRow(Table):
     at: Mapped[datetime]
 
 
+class WithdrawalRow(Table):
+    """A result that was taken back, by a person or, where `who` is empty, by a newer analysis.
+
+    `reason` is a `triage.core.withdrawals.WithdrawalReason`, `text` what else was said. What
+    archives are told of it is built afterwards; `next_attempt_at` is when, and also the lease of
+    the worker that builds it. Nothing gives up: what fails is tried again. `is_queued` says that
+    the notices of what a person took back are in the outbox.
+    """
+
+    __tablename__ = "withdrawals"
+    __table_args__ = (
+        Index("ix_withdrawals_due", "state", "next_attempt_at"),
+        Index(
+            "ix_withdrawals_to_queue",
+            "id",
+            sqlite_where=_NOT_QUEUED,
+            postgresql_where=_NOT_QUEUED,
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Key, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("analysis_runs.id"), unique=True)
+    who: Mapped[str] = mapped_column(String(128), default="")
+    reason: Mapped[WithdrawalReason] = mapped_column(state_of(WithdrawalReason))
+    text: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime]
+    state: Mapped[WithdrawalState] = mapped_column(
+        state_of(WithdrawalState), default=WithdrawalState.WAITING
+    )
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime]
+    last_error: Mapped[str] = mapped_column(Text, default="")
+    done_at: Mapped[datetime | None] = mapped_column(default=None)
+    is_queued: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+    run: Mapped[AnalysisRunRow] = relationship()
+
+
 class PriorityEventRow(Table):
     """A change of a study's priority, with its reason. Rows are only ever added.
 
@@ -413,7 +453,8 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    shadow, order, patient, withheld, remote. The newest `id` is what open worklists follow.
+    withdrawn, rejected, shadow, order, patient, withheld, remote. The newest `id` is what open
+    worklists follow.
     """
 
     __tablename__ = "study_events"

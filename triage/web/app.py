@@ -42,6 +42,7 @@ from triage.web import (
     ups,
     ups_events,
     watch,
+    withdrawals,
 )
 from triage.web.context import WebContext
 from triage.web.dicomweb.access import READING
@@ -102,6 +103,7 @@ def create_app(
     app.include_router(delivery_pages.router)
     app.include_router(watch.router)
     app.include_router(hl7.router)
+    app.include_router(withdrawals.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refusal)

@@ -11,11 +11,12 @@ from typing import Annotated, TypeVar
 import numpy as np
 from fastapi import APIRouter, Header, HTTPException, Response
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from triage.core.runs import RunState
 from triage.store.tables import AnalysisRunRow, InstanceRow, ResultObjectRow, SeriesRow, StudyRow
+from triage.store.withdrawals import is_withdrawn_by_person
 from triage.web.context import Context, FrameNumber, Uid, WebContext
 from triage.web.pixels import PixelError, read_frame
 from triage.web.segments import (
@@ -236,7 +237,10 @@ def _find_instance(
 
 
 def _find_segmentations(session: Session, study_uid: str) -> list[_StoredSegmentation]:
-    """Return the segmentations that production models left for the study's present images."""
+    """Return the segmentations that production models left for the study's present images.
+
+    What was superseded or withdrawn is none of them.
+    """
     rows = session.execute(
         select(
             InstanceRow,
@@ -256,6 +260,9 @@ def _find_segmentations(session: Session, study_uid: str) -> list[_StoredSegment
             InstanceRow.conflicts_with.is_(None),
             InstanceRow.sop_class_uid.in_(SEGMENTATION_SOP_CLASS_UIDS),
         )
+        # Made again in another form for some destination, it would be the same overlay once more.
+        .where(or_(ResultObjectRow.id.is_(None), ResultObjectRow.variant == ""))
+        .where(or_(AnalysisRunRow.id.is_(None), ~is_withdrawn_by_person(AnalysisRunRow.id)))
         .order_by(InstanceRow.id)
     )
     found = []

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, R
 from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.templating import Jinja2Templates
 
+from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
 from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import person_at
 from triage.web.rendering import templates
@@ -114,6 +115,7 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
         "now": now,
         "who": person_at(request),
         "viewer": viewer_address(context.settings, request) if is_there else "",
+        "withdrawal_reasons": {r.value: rejection_for(r).words for r in PERSONAL_REASONS},
     }
     return _render(request, "study.html", content)
 

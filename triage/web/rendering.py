@@ -56,6 +56,12 @@ def mark(value: str) -> Markup:
     return escape("".join(c for c in value if c.isalpha() or c == "-"))
 
 
+def capital(value: str) -> str:
+    """Return a sentence with its first letter great; the names in it stay as they are."""
+    return value[:1].upper() + value[1:]
+
+
+templates.env.filters.update(capital=capital)
 templates.env.filters.update(moment=moment, duration=duration, size=size, mark=mark)
 templates.env.filters.update(finding_and_model=finding_and_model)
 templates.env.globals.update(took=took)

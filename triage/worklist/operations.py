@@ -23,6 +23,7 @@ from triage.store.tables import (
     StudyEventRow,
     StudyRow,
 )
+from triage.store.withdrawals import stuck_withdrawals
 from triage.store.workers import alive_workers
 from triage.worklist.deliveries import (
     NOT_ARRIVED,
@@ -99,6 +100,15 @@ class AlertView(_View):
     raised_at: datetime
 
 
+class StuckWithdrawal(_View):
+    """A withdrawn result whose rejection note could not be built yet."""
+
+    run_id: int
+    text: str
+    last_error: str
+    study_instance_uid: str
+
+
 class Operations(_View):
     """The state of the whole."""
 
@@ -111,6 +121,7 @@ class Operations(_View):
     destinations: tuple[DestinationView, ...] = ()
     stuck: tuple[ListedDelivery, ...]
     not_arrived: int = 0
+    withdrawals: tuple[StuckWithdrawal, ...] = ()
     problems: tuple[ProblemRun, ...]
     events: tuple[RecentEvent, ...]
     alerts: tuple[AlertView, ...] = ()
@@ -167,6 +178,15 @@ def operations(
         destinations=list_destinations(session, destinations),
         stuck=stuck.entries,
         not_arrived=stuck.total,
+        withdrawals=tuple(
+            StuckWithdrawal(
+                run_id=one.run_id,
+                text=one.in_words(),
+                last_error=one.last_error,
+                study_instance_uid=uid,
+            )
+            for one, uid in stuck_withdrawals(session, _SHOWN)
+        ),
         problems=_problems(session, now),
         events=_newest_events(session),
         alerts=tuple(

@@ -20,6 +20,7 @@ from triage.core.stages import COUNTING_STAGES
 from triage.store.arrivals import awaited_images
 from triage.store.model_tables import ModelRow
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyEventRow, StudyRow
+from triage.store.withdrawals import withdrawals_of
 from triage.worklist.status import RunFacts, StudyFacts, StudyStatus, status_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
@@ -134,25 +135,32 @@ def changes_after_reading(session: Session, now: datetime) -> Mapping[int, str]:
 
     The list shows what is to be read, so that what comes after the reading must be said apart.
     """
-    flag = and_(
-        StudyEventRow.study_id == StudyRow.id,
-        StudyEventRow.kind == "flagged",
-        StudyEventRow.at > StudyRow.read_at,
+    has_images = StudyRow.last_instance_at > StudyRow.read_at
+    is_flagged_since, is_withdrawn_since = (
+        select(StudyEventRow.id)
+        .where(
+            StudyEventRow.study_id == StudyRow.id,
+            StudyEventRow.kind == kind,
+            StudyEventRow.at > StudyRow.read_at,
+        )
+        .exists()
+        for kind in ("flagged", "withdrawn")
     )
     rows = session.execute(
-        select(StudyRow.id, StudyRow.last_instance_at > StudyRow.read_at)
+        select(StudyRow.id, has_images, is_withdrawn_since)
         .where(
             StudyRow.read_at >= now - _READ_IS_SHOWN_FOR,
-            or_(
-                StudyRow.last_instance_at > StudyRow.read_at,
-                select(StudyEventRow.id).where(flag).exists(),
-            ),
+            or_(has_images, is_flagged_since, is_withdrawn_since),
         )
         .order_by(StudyRow.id)
     )
     return {
-        study_id: "images arrived after it was read" if images else "flagged after it was read"
-        for study_id, images in rows
+        study_id: "images arrived after it was read"
+        if images
+        else "an AI result was withdrawn after it was read"
+        if withdrawn
+        else "flagged after it was read"
+        for study_id, images, withdrawn in rows
     }
 
 
@@ -227,6 +235,11 @@ def analyses_of(session: Session, studies: Sequence[StudyRow]) -> dict[int, Stud
     for study_id, run_id, model_id, generation, state, reason in runs:
         by_study[study_id].append(_Run(run_id, model_id, generation, state, reason))
     models = _models(session, {r.model_id for rs in by_study.values() for r in rs})
+    withdrawn = {
+        run_id: each.in_words()
+        for run_id, each in withdrawals_of(session, ids).items()
+        if each.is_by_person
+    }
     present = _present_findings(session, ids)
     refusals = _refusals(session, [s for s in studies if not by_study[s.id]])
     awaited = awaited_images(session, [s for s in studies if s.state is StudyState.RECEIVING])
@@ -236,7 +249,7 @@ def analyses_of(session: Session, studies: Sequence[StudyRow]) -> dict[int, Stud
             by_study[study.id],
             models,
             present,
-            _Words(refusals[study.id], awaited.get(study.id, "")),
+            _Words(refusals[study.id], awaited.get(study.id, ""), withdrawn),
         )
         for study in studies
     }
@@ -255,6 +268,7 @@ class _Run:
 class _Words:
     refusals: Sequence[str]
     awaited: str
+    withdrawn: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +286,11 @@ def _analyses(
     words: _Words,
 ) -> StudyAnalyses:
     current = [run for run in runs if run.generation == study.generation]
-    spoke = {run.model_id for run in current if run.state is RunState.COMPLETED}
+    spoke = {
+        run.model_id
+        for run in current
+        if run.state is RunState.COMPLETED and run.run_id not in words.withdrawn
+    }
     if is_flagged(study):
         # The model that raised the flag may have done so on an earlier generation.
         spoke |= {r.model_id for r in runs if models[r.model_id].identity in study.ai_reason}
@@ -288,6 +306,7 @@ def _analyses(
                 r.reason,
                 present.get(r.run_id, ()),
                 models[r.model_id].unavailable,
+                words.withdrawn.get(r.run_id, ""),
             )
             for r in current
         ],

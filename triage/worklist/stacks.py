@@ -44,14 +44,20 @@ class SeriesView(BaseModel):
     kind: str
     is_result: bool
     is_superseded: bool
+    is_withdrawn: bool = False
     model: str
     instances: int
     purged: int = 0
     images: tuple[ImageView, ...]
 
 
-def series_view(row: SeriesRow, made_by: AnalysisRunRow | None) -> SeriesView:
-    """Return the series; `made_by` is the run that left it, None for what was received."""
+def series_view(
+    row: SeriesRow, made_by: AnalysisRunRow | None, *, is_withdrawn: bool = False
+) -> SeriesView:
+    """Return the series; `made_by` is the run that left it, None for what was received.
+
+    `is_withdrawn` says that a person took it back.
+    """
     known = [instance for instance in row.instances if instance.conflicts_with is None]
     kept = [instance for instance in known if instance.purged_at is None]
     images = [instance for instance in kept if has_pixels(instance)]
@@ -64,6 +70,7 @@ def series_view(row: SeriesRow, made_by: AnalysisRunRow | None) -> SeriesView:
         kind="image" if images else _kind(kept or known),
         is_result=row.is_result,
         is_superseded=made_by is not None and made_by.state is RunState.SUPERSEDED,
+        is_withdrawn=is_withdrawn,
         model=f"{made_by.model.name} {made_by.model.version}" if made_by is not None else "",
         instances=len(known),
         purged=len(known) - len(kept),

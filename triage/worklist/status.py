@@ -21,6 +21,7 @@ class StatusKind(StrEnum):
     FLAGGED = "flagged"
     FOUND = "found"
     CLEAR = "clear"
+    WITHDRAWN = "withdrawn"
     NOT_ANALYSED = "not-analysed"
     NOT_WANTED = "not-wanted"
 
@@ -42,7 +43,8 @@ _NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
 class RunFacts:
     """What the status depends on of one production run of the study's present generation.
 
-    `unavailable` says why the run's model is parked, so that nobody waits for it.
+    `unavailable` says why the run's model is parked, so that nobody waits for it. `withdrawn` says
+    by whom and why its result was taken back, empty where it stands.
     """
 
     run_id: int
@@ -51,6 +53,7 @@ class RunFacts:
     reason: str = ""
     present: tuple[str, ...] = ()
     unavailable: str = ""
+    withdrawn: str = ""
 
     @property
     def is_to_come(self) -> bool:
@@ -61,6 +64,8 @@ class RunFacts:
     @property
     def failure(self) -> str:
         """Why the study was not analysed, or "" where it was or will be."""
+        if self.withdrawn:
+            return ""
         if self.state is RunState.PENDING and self.unavailable:
             return f"model unavailable, because {self.unavailable} ({self.model})"
         if self.state in _NOT_ANALYSED:
@@ -121,7 +126,7 @@ def _still_to_come(study: StudyFacts) -> str:
         return study.awaited or "more images are arriving"
     if any(run.is_to_come for run in study.runs):
         return "an analysis is still going on"
-    return _failures(study.runs)
+    return "; ".join(filter(None, (_failures(study.runs), _withdrawn(study.runs))))
 
 
 def _while_analysing(runs: Sequence[RunFacts]) -> StudyStatus | None:
@@ -140,12 +145,15 @@ def _while_analysing(runs: Sequence[RunFacts]) -> StudyStatus | None:
 
 
 def _when_analysed(runs: Sequence[RunFacts]) -> StudyStatus:
-    failures = _failures(runs)
-    completed = [run for run in runs if run.state is RunState.COMPLETED]
+    failures, withdrawn = _failures(runs), _withdrawn(runs)
+    completed = [run for run in runs if run.state is RunState.COMPLETED and not run.withdrawn]
     present = "; ".join(words for run in completed for words in run.present)
+    others = f"found: {present}" if present else "nothing found" if completed else ""
+    detail = f"other models: {others}" if others else ""
+    if withdrawn:
+        failed = f"; not analysed: {failures}" if failures else ""
+        return StudyStatus(kind=StatusKind.WITHDRAWN, text=f"{withdrawn}{failed}", detail=detail)
     if failures:
-        others = f"found: {present}" if present else "nothing found" if completed else ""
-        detail = f"other models: {others}" if others else ""
         return StudyStatus(
             kind=StatusKind.NOT_ANALYSED, text=f"not analysed: {failures}", detail=detail
         )
@@ -153,6 +161,10 @@ def _when_analysed(runs: Sequence[RunFacts]) -> StudyStatus:
     if present:
         return StudyStatus(kind=StatusKind.FOUND, text=f"analysed: {present}", detail=models)
     return StudyStatus(kind=StatusKind.CLEAR, text="analysed: nothing found", detail=models)
+
+
+def _withdrawn(runs: Sequence[RunFacts]) -> str:
+    return "; ".join(f"AI result {run.withdrawn} ({run.model})" for run in runs if run.withdrawn)
 
 
 def _failures(runs: Sequence[RunFacts]) -> str:

@@ -16,6 +16,7 @@ from triage.core.priority import Priority
 from triage.core.priors import SearchState
 from triage.core.runs import RunState
 from triage.core.stages import COUNTING_STAGES, Stage
+from triage.core.withdrawals import WITHDRAWAL_ROLES
 from triage.store.feedback import Feedback, feedback_on
 from triage.store.history import is_for_readers
 from triage.store.priors import prior_rows
@@ -32,6 +33,7 @@ from triage.store.tables import (
     StudyEventRow,
     StudyRow,
 )
+from triage.store.withdrawals import WITHDRAWABLE, Withdrawal, withdrawals_of
 from triage.worklist.deliveries import DeliveryView, delivery_view
 from triage.worklist.queue import analyses_of, is_flagged
 from triage.worklist.stacks import SeriesView, series_view
@@ -45,7 +47,7 @@ from triage.worklist.wording import (
 )
 
 _NEWEST_EVENTS = 200
-_SOURCES = {"ai": "the AI", "order": "the order"}
+_SOURCES = {"ai": "the AI", "order": "the order", "withdrawal": "the withdrawal of a result"}
 
 
 class _View(BaseModel):
@@ -88,6 +90,7 @@ class FindingView(_View):
     segmentation_uid: str
     key_image_uids: tuple[str, ...]
     heat_map_series_uid: str
+    withdrawn: str = ""
     feedback: tuple[FeedbackView, ...]
 
 
@@ -119,6 +122,9 @@ class RunView(_View):
     started_at: datetime | None
     finished_at: datetime | None
     timings_s: dict[str, float]
+    withdrawn: str = ""
+    withdrawal_error: str = ""
+    can_be_withdrawn: bool = False
     results: tuple[ResultView, ...]
     notices: tuple[DeliveryView, ...]
 
@@ -193,6 +199,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
     if study is None:
         return None
     runs = _runs(session, study)
+    withdrawn = withdrawals_of(session, [study.id])
     analyses = analyses_of(session, [study])[study.id]
     notices = _notices(session, study)
     return StudyView(
@@ -223,9 +230,11 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         location=study.location,
         patient_class=patient_class_in_words(study.patient_class),
         order_reason=study.order.reason if study.order else "",
-        series=_series(session, study, runs),
-        findings=_findings(session, runs, study),
-        runs=tuple(_run_view(run, study, notices.get(run.id, ())) for run in runs),
+        series=_series(session, study, runs, withdrawn),
+        findings=_findings(session, runs, study, withdrawn),
+        runs=tuple(
+            _run_view(run, study, withdrawn.get(run.id), notices.get(run.id, ())) for run in runs
+        ),
         priority_notices=tuple(notices.get(None, ())),
         is_prior=study.is_prior,
         priors=_priors(session, study),
@@ -259,7 +268,10 @@ def _runs(session: Session, study: StudyRow) -> Sequence[AnalysisRunRow]:
 
 
 def _series(
-    session: Session, study: StudyRow, runs: Sequence[AnalysisRunRow]
+    session: Session,
+    study: StudyRow,
+    runs: Sequence[AnalysisRunRow],
+    withdrawn: Mapping[int, Withdrawal],
 ) -> tuple[SeriesView, ...]:
     rows = session.scalars(
         select(SeriesRow)
@@ -267,12 +279,34 @@ def _series(
         .options(selectinload(SeriesRow.instances))
         .order_by(SeriesRow.is_result, SeriesRow.number, SeriesRow.id)
     ).all()
-    made_by = {o.series_instance_uid: run for run in runs for o in run.result_objects}
-    return tuple(series_view(row, made_by.get(row.series_instance_uid)) for row in rows)
+    # What says that a result is withdrawn stands, whatever became of the run.
+    made_by = {
+        o.series_instance_uid: run
+        for run in runs
+        for o in run.result_objects
+        if o.role not in WITHDRAWAL_ROLES
+    }
+    taken_back = {uid for uid, run in made_by.items() if _says_withdrawn(withdrawn.get(run.id))}
+    return tuple(
+        series_view(
+            row,
+            made_by.get(row.series_instance_uid),
+            is_withdrawn=row.series_instance_uid in taken_back,
+        )
+        for row in rows
+    )
+
+
+def _says_withdrawn(withdrawal: Withdrawal | None) -> str:
+    """Return by whom and why a person took it back, "" where none did."""
+    return withdrawal.in_words() if withdrawal is not None and withdrawal.is_by_person else ""
 
 
 def _findings(
-    session: Session, runs: Sequence[AnalysisRunRow], study: StudyRow
+    session: Session,
+    runs: Sequence[AnalysisRunRow],
+    study: StudyRow,
+    withdrawn: Mapping[int, Withdrawal],
 ) -> tuple[FindingView, ...]:
     rows = [
         (row, run)
@@ -281,12 +315,16 @@ def _findings(
         for row in run.findings
     ]
     said = feedback_on(session, (row.id for row, _ in rows))
-    views = [_finding_view(row, run, said.get(row.id, ())) for row, run in rows]
+    views = [
+        _finding_view(row, run, said.get(row.id, ()), _says_withdrawn(withdrawn.get(run.id)))
+        for row, run in rows
+    ]
     urgency = {p.name.lower(): p for p in Priority}
     return tuple(
         sorted(
             views,
             key=lambda f: (
+                bool(f.withdrawn),
                 not f.present,
                 -urgency[f.priority.name.lower()],
                 -f.confidence,
@@ -296,7 +334,7 @@ def _findings(
 
 
 def _finding_view(
-    row: FindingRow, run: AnalysisRunRow, feedback: Sequence[Feedback]
+    row: FindingRow, run: AnalysisRunRow, feedback: Sequence[Feedback], withdrawn: str
 ) -> FindingView:
     finding = Finding.model_validate(row.content)
     # Of several objects of a kind the first counts; what is made in another form comes last.
@@ -321,6 +359,7 @@ def _finding_view(
         segmentation_uid=uid_of.get("seg", ""),
         key_image_uids=finding.key_image_uids,
         heat_map_series_uid=series_of.get("heat-map", "") if finding.present else "",
+        withdrawn=withdrawn,
         feedback=tuple(
             FeedbackView(who=one.who, verdict=one.verdict.value, reason=one.reason, at=one.at)
             for one in feedback
@@ -342,7 +381,13 @@ def _notices(session: Session, study: StudyRow) -> dict[int | None, list[Deliver
     return notices
 
 
-def _run_view(run: AnalysisRunRow, study: StudyRow, notices: Sequence[DeliveryView]) -> RunView:
+def _run_view(
+    run: AnalysisRunRow,
+    study: StudyRow,
+    withdrawal: Withdrawal | None,
+    notices: Sequence[DeliveryView],
+) -> RunView:
+    by_person = _says_withdrawn(withdrawal)
     return RunView(
         run_id=run.id,
         model=_identity(run),
@@ -358,6 +403,9 @@ def _run_view(run: AnalysisRunRow, study: StudyRow, notices: Sequence[DeliveryVi
         started_at=run.started_at,
         finished_at=run.finished_at,
         timings_s=_numbers(run.timings_s),
+        withdrawn=by_person,
+        withdrawal_error=withdrawal.last_error if withdrawal is not None else "",
+        can_be_withdrawn=not by_person and run.state in WITHDRAWABLE and bool(run.findings),
         results=tuple(_result_view(row) for row in run.result_objects),
         notices=tuple(notices),
     )

@@ -122,6 +122,10 @@ ResultKind = Literal[
 
 
 class ResultSpec(Part):
-    """Which objects a run leaves."""
+    """Which objects a run leaves, by their kinds.
+
+    "heat-map" and "secondary-capture" are Secondary Capture images, "key-objects" a Key Object
+    Selection, "presentation-state" a softcopy presentation state, "pdf" an Encapsulated PDF.
+    """
 
     objects: Annotated[tuple[ResultKind, ...], Field(min_length=1)] = ("sr",)

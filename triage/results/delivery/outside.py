@@ -11,6 +11,7 @@ from pathlib import Path
 from pydicom import dcmread
 
 from triage.core.notices import Notice
+from triage.core.withdrawals import WITHDRAWAL_ROLES
 from triage.deidentification.notices import deidentify_notice
 from triage.deidentification.profile import Method, deidentify
 from triage.deidentification.pseudonyms import DeidentificationError, Pseudonyms, site_key
@@ -43,7 +44,11 @@ def leaving(
         copy = Path(folder) / "object.dcm"
         try:
             dataset = dcmread(files.absolute(due.path))
-            is_own = str(dataset.get("Manufacturer", "")) == MANUFACTURER
+            # What says that a result is withdrawn holds the words of a person.
+            is_own = (
+                str(dataset.get("Manufacturer", "")) == MANUFACTURER
+                and due.role not in WITHDRAWAL_ROLES
+            )
             deidentify(dataset, replace(method, is_own=is_own))
         except FileNotFoundError as error:
             raise DeliveryError("its file is no longer in the store", is_permanent=True) from error

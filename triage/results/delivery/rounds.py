@@ -30,6 +30,7 @@ from triage.store.outbox import (
     mark_delivered,
     mark_not_delivered,
     queue_priority_notices,
+    queue_withdrawal_notices,
 )
 
 log = structlog.get_logger()
@@ -123,6 +124,7 @@ def queue_notices(database: Database, settings: Settings, clock: Clock) -> None:
     """Put the notices of what has happened since the last call into the outbox."""
     with database.transaction() as session:
         queue_priority_notices(session, settings.destinations, now=clock())
+        queue_withdrawal_notices(session, settings.destinations, now=clock())
 
 
 def _send(

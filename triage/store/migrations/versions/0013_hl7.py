@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0013_hl7"
-down_revision = "0011_outbox"
+down_revision = "0012_withdrawals"
 branch_labels = None
 depends_on = None
 

@@ -119,6 +119,26 @@ export function handleFeedback(onDone) {
   });
 }
 
+/** Let the button "withdraw" work without leaving the page. */
+export function handleWithdrawal(onDone) {
+  document.addEventListener("submit", async (event) => {
+    const form = event.target.closest("form[data-withdraw]");
+    if (!form) return;
+    event.preventDefault();
+    const button = form.querySelector("button");
+    button.disabled = true;
+    try {
+      await post(form.getAttribute("action"), new FormData(form));
+      toast("Withdrawn. The archives that have it are told.");
+    } catch (error) {
+      toast(`Nothing was changed: ${error.message}`);
+    }
+    button.disabled = false;
+    form.querySelector("details").open = false;
+    onDone();
+  });
+}
+
 const shown = new Map();
 
 /** Replace the parts of this page that differ from `fresh`, a newly fetched document. */
@@ -138,6 +158,7 @@ export function replaceParts(fresh) {
 
 /** Whether somebody is giving a reason there; it would be lost. */
 function isBeingWrittenIn(part) {
+  if (part.querySelector("form[data-withdraw] details[open]")) return true;
   return [...part.querySelectorAll("details[open] input")].some((input) => input.value !== input.defaultValue);
 }
 

@@ -3,7 +3,7 @@
 import { handleGestures } from "./gestures.js";
 import { calmly, followChanges } from "./live.js";
 import { Overlays } from "./overlay.js";
-import { announce, handleFeedback, handleReading, learnServerTime, replaceParts } from "./page.js";
+import { announce, handleFeedback, handleReading, handleWithdrawal, learnServerTime, replaceParts } from "./page.js";
 import { Viewer, WINDOWS } from "./viewer.js";
 
 const byId = (id) => document.getElementById(id);
@@ -148,6 +148,7 @@ const refresh = calmly(async () => {
 handleGestures(viewer, place, actions);
 handleReading(refresh);
 handleFeedback(refresh);
+handleWithdrawal(refresh);
 load().catch((error) => viewer.say(`The study cannot be shown: ${error.message}`, true));
 followChanges((change) => {
   if (uid in change.studies || change.all) refresh();
