@@ -57,6 +57,7 @@ from triage.store.withdrawals import (
     DueWithdrawal,
     PatientAndStudy,
     claim_due_withdrawal,
+    is_withdrawal_due,
     mark_withdrawal_done,
     mark_withdrawal_failed,
 )
@@ -78,6 +79,9 @@ def withdraw_next(
     The objects go into the outbox like every result. What fails stays a row that is tried again,
     later and later, without end: a withdrawal is never lost.
     """
+    with database.reading() as session:
+        if not is_withdrawal_due(session, clock()):
+            return False
     with database.transaction() as session:
         due = claim_due_withdrawal(session, lease=_LEASE, now=clock())
     if due is None:

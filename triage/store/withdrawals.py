@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, exists, or_, select
+from sqlalchemy import ColumnElement, Select, exists, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from triage.core.errors import TriageError
@@ -297,6 +297,22 @@ def claim_due_withdrawal(
     either; and nothing is rejected while it is still on its way.
     """
     row = session.scalars(
+        _next_due(now).with_for_update(skip_locked=True, of=WithdrawalRow)
+    ).first()
+    if row is None:
+        return None
+    row.attempts += 1
+    row.next_attempt_at = now + lease
+    return _due(session, row)
+
+
+def is_withdrawal_due(session: Session, now: datetime) -> bool:
+    """Return whether there is one to claim; asking takes no writer's lock."""
+    return session.scalars(_next_due(now)).first() is not None
+
+
+def _next_due(now: datetime) -> Select[WithdrawalRow]:
+    return (
         select(WithdrawalRow)
         .join(AnalysisRunRow, AnalysisRunRow.id == WithdrawalRow.run_id)
         .where(
@@ -307,13 +323,7 @@ def claim_due_withdrawal(
         )
         .order_by(WithdrawalRow.next_attempt_at, WithdrawalRow.id)
         .limit(1)
-        .with_for_update(skip_locked=True, of=WithdrawalRow)
-    ).first()
-    if row is None:
-        return None
-    row.attempts += 1
-    row.next_attempt_at = now + lease
-    return _due(session, row)
+    )
 
 
 def _newer_run(states: Iterable[RunState]) -> ColumnElement[bool]:
