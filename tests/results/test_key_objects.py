@@ -9,6 +9,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests.results.scenes import (
+    PRODUCED_AT,
     build,
     finding,
     head_analysis,
@@ -16,8 +17,12 @@ from tests.results.scenes import (
     multi_frame_analysis,
     run_tool,
     save,
+    study_uid_of,
 )
 from triage.core.findings import Finding
+from triage.core.segmentation import SegmentationForm
+from triage.results.build import build_results
+from triage.settings import ResultSettings
 
 ALL = {"objects": ["seg", "heat-map", "presentation-state", "key-objects"]}
 
@@ -52,6 +57,28 @@ def test_it_names_the_key_images_and_what_was_made_of_them(
     tree = "\n".join(run_tool("dsrdump", "+Pc", file).lines)
     assert '(113000,DCM,"Of Interest")' in tree
     assert '(121007,DCM,"Device")' in tree
+
+
+def test_of_another_form_they_name_its_segmentation_and_the_usual_pictures(
+    head_files: tuple[Path, ...],
+) -> None:
+    analysis = head_analysis(head_files)
+    built = build_results(
+        analysis,
+        head_manifest(results=ALL),
+        study_instance_uid=study_uid_of(analysis),
+        settings=ResultSettings(),
+        produced_at=PRODUCED_AT,
+        variants=[SegmentationForm("FRACTIONAL")],
+    )
+    made = {(each.role, each.variant): each.dataset for each in built}
+    assert list(made)[-2:] == [("seg", "fractional"), ("key-objects", "fractional")]
+    usual, other = made["key-objects", ""], made["key-objects", "fractional"]
+    assert usual.SOPInstanceUID != other.SOPInstanceUID
+    assert usual.SeriesInstanceUID != other.SeriesInstanceUID
+    named = [made[key].SOPInstanceUID for key in (("seg", "fractional"), ("heat-map", ""))]
+    assert _references(other)[-2:] == named
+    assert _references(other)[:-2] == _references(usual)[:-2]
 
 
 def test_frames_are_named(multi_frame_file: Path) -> None:

@@ -137,8 +137,13 @@ def test_every_kind_of_object_is_taken_as_it_is_encoded(
         produced_at=PRODUCED_AT,
         variants=[SegmentationForm("FRACTIONAL", compressed=True)],
     )
-    finish(sqlite_database, files, claim(sqlite_database, clock), analysis, built, clock=clock)
-    while deliver_next(sqlite_database, _settings(running_orthanc), files, clock, lambda: 0.5):
+    (usual,) = _settings(running_orthanc).destinations
+    asked = {"name": "other", "segmentation_type": "FRACTIONAL", "compressed": True}
+    to = (usual, usual.model_copy(update=asked))
+    run = claim(sqlite_database, clock)
+    finish(sqlite_database, files, run, analysis, built, clock=clock, to=to)
+    settings = Settings(destinations=to)
+    while deliver_next(sqlite_database, settings, files, clock, lambda: 0.5):
         pass
     assert set(states(sqlite_database)) == {DeliveryState.DELIVERED}
     assert {each.role for each in built} == set(ALL_KINDS)

@@ -24,13 +24,23 @@ from tests.results.outbox_scenes import (
 from tests.results.scenes import build, chest_analysis, chest_manifest, write_chest
 from tests.tools import ManualClock
 from triage.core.runs import DeliveryState
+from triage.core.withdrawals import WithdrawalReason
 from triage.deidentification.pseudonyms import Pseudonyms, site_key
 from triage.results.build import BuiltObject
 from triage.results.delivery.rounds import deliver_next
 from triage.results.delivery.ways import send_notice
-from triage.settings import Destination, DicomDestination, Settings, SettingsError, load_settings
+from triage.results.withdrawal import withdraw_next
+from triage.settings import (
+    Destination,
+    DicomDestination,
+    FolderDestination,
+    Settings,
+    SettingsError,
+    load_settings,
+)
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.withdrawals import record_withdrawal
 
 
 def outside(port: int, **changes: object) -> DicomDestination:
@@ -57,8 +67,8 @@ class Scene:
         register(database, manifest, clock)
         receive(database, self.file, clock)
         self.built: tuple[BuiltObject, ...] = build(analysis, manifest)
-        run = claim(database, clock)
-        finish(database, files, run, analysis, self.built, clock=clock, to=to)
+        self.run = claim(database, clock)
+        finish(database, files, self.run, analysis, self.built, clock=clock, to=to)
 
     def deliver_all(self) -> None:
         """Carry out all that is due."""
@@ -134,6 +144,44 @@ def test_a_picture_that_was_queued_before_is_refused_with_the_reason(
         "not sent to research, which gets nothing that says who the patient is: its pixels have "
         "text burnt in (0028,0301), which may say who the patient is"
     )
+
+
+def test_a_withdrawal_leaves_without_the_words_of_the_person(
+    sqlite_database: Database, files: InstanceFiles, clock: ManualClock, tmp_path: Path
+) -> None:
+    there = tmp_path / "outside"
+    there.mkdir()
+    folder = FolderDestination(name="research", kind="folder", path=there, deidentify="basic")
+    scene = Scene(sqlite_database, files, clock, tmp_path, folder)
+    scene.deliver_all()
+    with sqlite_database.transaction() as session:
+        record_withdrawal(
+            session,
+            scene.run.run_id,
+            who="Xi",
+            reason=WithdrawalReason.OTHER,
+            text="belongs to Anna Muster",
+            now=clock(),
+        )
+    assert withdraw_next(sqlite_database, scene.settings, files, clock)
+    scene.deliver_all()
+    assert set(states(sqlite_database)) == {DeliveryState.DELIVERED}
+    arrived = [pydicom.dcmread(file) for file in there.rglob("*.dcm")]
+    notes = {str(d.SOPClassUID.name): d for d in arrived}
+    assert len(arrived) == 3
+    said = "".join(map(str, arrived))
+    for identity in ("Xi", "belongs", "Anna", "Muster", "P-17", scene.file.stem):
+        assert identity not in said, identity
+    note = notes["Key Object Selection Document Storage"]
+    rejected = [
+        item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        for item in note.ContentSequence
+        if "ReferencedSOPSequence" in item
+    ]
+    report = scene.built[0].dataset.SOPInstanceUID
+    pseudonyms = Pseudonyms(site_key(tmp_path / "data"), "research")
+    assert pseudonyms.uid(report) in rejected
+    assert pseudonyms.uid(report) in {d.SOPInstanceUID for d in arrived}
 
 
 def test_notices_to_the_outside_name_nobody(tmp_path: Path) -> None:

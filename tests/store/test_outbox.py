@@ -233,7 +233,7 @@ _OBJECTS = (
     [
         ({}, [("seg", ""), ("sr", ""), ("heat-map", "")]),
         (
-            {"segmentation_type": "FRACTIONAL"},
+            {"segmentation_type": "FRACTIONAL", "compressed": False},
             [("seg", "fractional"), ("sr", "fractional"), ("heat-map", "")],
         ),
         (  # no SR was made for that form of SEG: it gets the ordinary one
@@ -241,7 +241,10 @@ _OBJECTS = (
             [("seg", "labelmap-compressed"), ("sr", ""), ("heat-map", "")],
         ),
         ({"segmentation_type": "BINARY"}, [("seg", ""), ("sr", ""), ("heat-map", "")]),
-        ({"segmentation_type": "FRACTIONAL", "objects": ["sr"]}, [("sr", "fractional")]),
+        (
+            {"segmentation_type": "FRACTIONAL", "compressed": False, "objects": ["sr"]},
+            [("sr", "fractional")],
+        ),
         ({"objects": ["heat-map", "pdf"]}, [("heat-map", "")]),
     ],
 )

@@ -16,17 +16,24 @@ from tests.store.test_outbox import (
     result_object,
     states,
 )
+from tests.store.test_outbox import due as claimed_delivery
 from tests.store.test_runs import FINDING, finish, held, queue_runs
 from tests.store.test_studies import QUIET
 from tests.tools import ManualClock, archive_named
 from triage.core.findings import Finding
 from triage.core.priority import Priority
-from triage.core.runs import RunState
+from triage.core.runs import DeliveryKind, RunState
 from triage.core.withdrawals import WithdrawalReason
+from triage.settings import WebhookDestination
 from triage.store.database import Database
 from triage.store.history import texts_of_kind
 from triage.store.model_tables import ModelRow
-from triage.store.outbox import add_result_objects, add_withdrawal_objects
+from triage.store.notices import read_notice
+from triage.store.outbox import (
+    add_result_objects,
+    add_withdrawal_objects,
+    queue_withdrawal_notices,
+)
 from triage.store.runs import ClaimedRun, complete_run, record_findings, refuse_run
 from triage.store.studies import complete_quiet_studies, raise_ai_priority, record_instance
 from triage.store.tables import AnalysisRunRow, FindingRow, PriorityEventRow, StudyRow
@@ -336,3 +343,82 @@ def test_what_a_person_withdrew_stays_theirs_when_it_is_superseded(
     late_image(database, clock)
     with database.reading() as session:
         assert withdrawals_of(session, [run.study_id])[run.run_id].who == "Dr. Haus"
+
+
+def hook(name: str, **changes: object) -> WebhookDestination:
+    """Return a destination that is told in words."""
+    values = {"name": name, "kind": "webhook", "url": "http://ris.example", "secret": "0" * 16}
+    return WebhookDestination.model_validate(values | changes)
+
+
+def answered_with_notices(
+    database: Database, clock: ManualClock, *told: WebhookDestination
+) -> ClaimedRun:
+    """Return a completed run whose result is to be told."""
+    queue_runs(database, clock, "ROUTINE")
+    run = held(database, clock)
+    with database.transaction() as session:
+        add_result_objects(
+            session,
+            run_id=run.run_id,
+            study_id=run.study_id,
+            objects=[result_object("sr", "2.25.2")],
+            destinations=told,
+            now=clock(),
+        )
+    finish(database, clock, run)
+    return run
+
+
+def test_who_was_told_of_a_result_is_told_once_that_it_is_withdrawn(
+    database: Database, clock: ManualClock
+) -> None:
+    told, untold, alone, elsewhere = (
+        hook("told"),
+        hook("untold", notices=["result"]),
+        hook("alone", notices=["withdrawal"]),
+        hook("elsewhere", notices=["withdrawal"], route={"models": ["another"]}),
+    )
+    run = answered_with_notices(database, clock, told, untold)
+    for _ in range(2):
+        delivered(database, clock, certainly_due(database, clock))
+    withdraw(database, clock, run, text="calcification")
+    for _ in range(2):
+        with database.transaction() as session:
+            queue_withdrawal_notices(session, (told, untold, alone, elsewhere), now=clock())
+    notices = []
+    while sent := claimed_delivery(database, clock):
+        with database.reading() as session:
+            notice = read_notice(session, sent)
+        assert notice.withdrawal is not None
+        assert notice.run is not None
+        notices.append((sent.destination, notice.kind, notice.withdrawal.who))
+        assert notice.withdrawal.reason == "the result is wrong: calcification"
+        assert notice.occurred_at == clock()
+        assert notice.run.run_id == run.run_id
+        delivered(database, clock, sent)
+    kind = DeliveryKind.WITHDRAWAL
+    assert sorted(notices) == [("alone", kind, "Dr. Haus"), ("told", kind, "Dr. Haus")]
+
+
+def test_a_result_that_was_never_told_is_not_taken_back_by_a_notice(
+    database: Database, clock: ManualClock
+) -> None:
+    told = hook("told")
+    withdraw(database, clock, answered_with_notices(database, clock, told))
+    with database.transaction() as session:
+        queue_withdrawal_notices(session, (told,), now=clock())
+    assert claimed_delivery(database, clock) is None
+
+
+def test_of_a_superseded_result_only_the_newer_one_is_told(
+    database: Database, clock: ManualClock
+) -> None:
+    told = hook("told")
+    run = answered_with_notices(database, clock, told)
+    delivered(database, clock, certainly_due(database, clock))
+    late_image(database, clock)
+    with database.transaction() as session:
+        assert withdrawals_of(session, [run.study_id])[run.run_id].who == ""
+        queue_withdrawal_notices(session, (told,), now=clock())
+    assert claimed_delivery(database, clock) is None

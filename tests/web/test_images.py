@@ -17,8 +17,10 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import JPEG2000Lossless, generate_uid
+from sqlalchemy import select
 
 from tests.web.hospital import Hospital, hemorrhage, segmentation
+from triage.store.tables import ResultObjectRow
 from triage.web.pixels import PixelError, read_frame
 from triage.web.segments import _rgb_of_cielab, read_segmentation
 
@@ -255,6 +257,19 @@ def test_segmentation_of_superseded_or_shadow_runs_is_not_laid_over(
     assert client.get(f"/studies/{uid}/overlays").json() == []
     study = client.get(f"/api/v1/studies/{uid}").json()
     assert [s["is_superseded"] for s in study["series"]] == [False, True]
+
+
+def test_segmentation_made_again_for_a_destination_is_not_laid_over_twice(
+    client: TestClient, hospital: Hospital
+) -> None:
+    images, seg, _ = received_with_segmentation(hospital, "BINARY")
+    uid = images[0].StudyInstanceUID
+    with hospital.database.transaction() as session:
+        (made,) = session.scalars(
+            select(ResultObjectRow).where(ResultObjectRow.sop_instance_uid == seg.SOPInstanceUID)
+        )
+        made.variant = "labelmap"
+    assert client.get(f"/studies/{uid}/overlays").json() == []
 
 
 def test_segmentation_that_cannot_be_read_is_said_in_words(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +21,7 @@ Plane = NDArray[np.float32]
 
 _SMALLEST_SIDE, _LARGEST_SIDE = 512, 1024
 _MOST_STRETCHED = 8.0
-_TRANSFORMATIONS = (
-    "BitsStored",
-    "ModalityLUTSequence",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "VOILUTFunction",
-    "VOILUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-)
+_OF_FRAMES = ("RescaleIntercept", "RescaleSlope", "WindowCenter", "WindowWidth")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,9 +105,9 @@ def _in_colour(dataset: Dataset, frame: int) -> Plane:
 
 
 def _of_frame(dataset: Dataset, frame: int) -> Dataset:
-    """Return the transformations of a frame, counted from 0, as a single-frame image has them."""
-    header = Dataset()
-    for keyword in _TRANSFORMATIONS:
+    """Return `dataset` with what a frame, counted from 0, states where single images state it."""
+    header = copy(dataset)
+    for keyword in _OF_FRAMES:
         value = frame_value(dataset, frame, keyword)
         if value is not None:
             setattr(header, keyword, value)
