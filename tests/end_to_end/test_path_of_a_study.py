@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,32 @@ def _series_of(archive: Orthanc, study_instance_uid: str) -> list[dict[str, Any]
 
 
 def _results_in(archive: Orthanc, study_instance_uid: str) -> list[str]:
-    modality = "00080060"
-    return sorted(s[modality]["Value"][0] for s in _series_of(archive, study_instance_uid))
+    """Return the modalities of the results that count: no rejection note names them."""
+    series = {
+        str(each["0020000E"]["Value"][0]): str(each["00080060"]["Value"][0])
+        for each in _series_of(archive, study_instance_uid)
+    }
+    rejected = set()
+    for uid, modality in series.items():
+        if modality == "KO":
+            note = pydicom.dcmread(BytesIO(_first_file(archive, uid)))
+            for study in note.CurrentRequestedProcedureEvidenceSequence:
+                rejected |= {str(each.SeriesInstanceUID) for each in study.ReferencedSeriesSequence}
+            rejected.add(uid)
+    return sorted(modality for uid, modality in series.items() if uid not in rejected)
+
+
+def _first_file(archive: Orthanc, series_instance_uid: str) -> bytes:
+    found = httpx.post(f"{archive.url}/tools/lookup", content=series_instance_uid).json()[0]
+    instance = httpx.get(f"{archive.url}/series/{found['ID']}").json()["Instances"][0]
+    return httpx.get(f"{archive.url}/instances/{instance}/file").content
 
 
 def _download(archive: Orthanc, study_instance_uid: str, modality: str, folder: Path) -> Path:
     for series in _series_of(archive, study_instance_uid):
         if series["00080060"]["Value"] == [modality]:
-            uid = series["0020000E"]["Value"][0]
-            found = httpx.post(f"{archive.url}/tools/lookup", content=uid).json()[0]
-            instance = httpx.get(f"{archive.url}/series/{found['ID']}").json()["Instances"][0]
             path = folder / f"{modality}.dcm"
-            path.write_bytes(httpx.get(f"{archive.url}/instances/{instance}/file").content)
+            path.write_bytes(_first_file(archive, series["0020000E"]["Value"][0]))
             return path
     raise AssertionError(f"no {modality} in the archive")
 
