@@ -61,7 +61,7 @@ def shared_data_directory() -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
     """Return once `condition()` is true; fail the test if that takes longer than `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
