@@ -84,7 +84,7 @@ def _filled(identity: dict[str, str], keywords: list[str]) -> Dataset:
     return dataset
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     identity=st.fixed_dictionaries(
         {"family": _WORD, "given": _WORD, "number": _NUMBER, "date": _DATE, "uid": _UID}

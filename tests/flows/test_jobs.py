@@ -233,6 +233,7 @@ def test_version_is_tried_on_a_held_study_and_nothing_else_changes(place: Place)
     assert "P1" not in page
 
 
+@pytest.mark.slow
 def test_version_is_tried_on_uploaded_files_which_go_afterwards(
     place: Place, package: Path
 ) -> None:

@@ -11,7 +11,7 @@ import pydicom
 from sqlalchemy import select
 
 from tests.results.outbox_scenes import claim, receive, register
-from tests.results.scenes import build, chest_analysis, chest_manifest, write_chest
+from tests.results.scenes import chest_analysis, chest_manifest, chest_results
 from tests.tools import ManualClock
 from triage.core.priority import Priority
 from triage.core.runs import DeliveryKind
@@ -91,12 +91,13 @@ def outgoing(
 ) -> Outgoing:
     """Analyse a chest radiograph with a pneumothorax; its SR, heat map and notices wait."""
     files = InstanceFiles(tmp_path / "data")
-    file = write_chest(tmp_path / "in")
-    manifest, analysis = chest_manifest(), chest_analysis(file)
-    register(database, manifest, clock)
+    content, built = chest_results()
+    file = tmp_path / "chest.dcm"
+    file.write_bytes(content)
+    analysis = chest_analysis(file)
+    register(database, chest_manifest(), clock)
     study_uid = receive(database, file, clock)
     run = claim(database, clock)
-    built = build(analysis, manifest)
     with database.transaction() as session:
         record_findings(session, run, analysis.findings, input_sha256=analysis.input_sha256)
         complete_run(session, run, "done", timings_s={}, now=clock())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,17 @@ def build(analysis: Analysis, manifest: ModelManifest, **settings: Any) -> tuple
         settings=ResultSettings(**settings),
         produced_at=PRODUCED_AT,
     )
+
+
+@cache
+def chest_results() -> tuple[bytes, tuple[BuiltObject, ...]]:
+    """Return a synthetic DX image as a file's bytes, and its results.
+
+    Made once, for the tests of what becomes of results; nobody changes them.
+    """
+    with TemporaryDirectory() as folder:
+        file = write_chest(Path(folder))
+        return file.read_bytes(), build(chest_analysis(file), chest_manifest())
 
 
 def write_chest(folder: Path, **changes: Any) -> Path:

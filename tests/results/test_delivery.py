@@ -23,7 +23,13 @@ from tests.results.outbox_scenes import (
     register,
     states,
 )
-from tests.results.scenes import build, chest_analysis, chest_manifest, write_chest
+from tests.results.scenes import (
+    build,
+    chest_analysis,
+    chest_manifest,
+    chest_results,
+    write_chest,
+)
 from tests.tools import ManualClock
 from triage.core.runs import DeliveryKind, DeliveryState, RunState
 from triage.results.build import store_results
@@ -65,12 +71,13 @@ class Scene:
 
 def _scene(database: Database, tmp_path: Path, clock: ManualClock) -> Scene:
     files = InstanceFiles(tmp_path / "data")
-    file = write_chest(tmp_path / "in")
-    manifest, analysis = chest_manifest(), chest_analysis(file)
-    register(database, manifest, clock)
+    content, built = chest_results()
+    file = tmp_path / "chest.dcm"
+    file.write_bytes(content)
+    analysis = chest_analysis(file)
+    register(database, chest_manifest(), clock)
     receive(database, file, clock)
     run = claim(database, clock)
-    built = build(analysis, manifest)
     finish(database, files, run, analysis, built, clock=clock)
     uids = [str(each.dataset.SOPInstanceUID) for each in built]
     return Scene(database, files, clock, uids, run.run_id)
@@ -253,7 +260,7 @@ def test_the_same_run_again_sends_nothing_twice(scene: Scene, tmp_path: Path) ->
             run = session.get(AnalysisRunRow, scene.run_id)
             assert run is not None
             run.state = RunState.PENDING
-        [file] = (tmp_path / "in").iterdir()
+        file = tmp_path / "chest.dcm"
         analysis = chest_analysis(file)
         again = claim(scene.database, scene.clock)
         built = build(analysis, chest_manifest())

@@ -131,6 +131,7 @@ def test_study_page_links_to_the_viewer_where_it_is(hospital: Hospital, folder: 
         assert at(8081).get("/healthz").text == "ok\n"  # no viewer, so the pages
 
 
+@pytest.mark.slow
 def test_pages_come_up_where_the_port_of_the_viewer_is_taken(
     hospital: Hospital, folder: Path, tmp_path: Path
 ) -> None:

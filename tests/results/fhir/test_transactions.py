@@ -284,7 +284,7 @@ _PATIENTS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(
     findings=st.lists(_FINDINGS, max_size=3, unique_by=lambda f: f.key),
     patient=_PATIENTS,

@@ -245,7 +245,7 @@ def test_outside_client_gets_frames_pictures_and_bulk_data(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     tail=st.from_regex(
