@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
@@ -263,6 +263,17 @@ def add_withdrawal_objects(
             )
 
 
+def has_notices_to_queue(session: Session) -> bool:
+    """Return whether anything happened whose notices are not queued yet; reads without any lock."""
+    changes = select(PriorityEventRow.id).where(PriorityEventRow.is_queued.is_(False))
+    withdrawals = select(WithdrawalRow.id).where(_withdrawn_and_not_queued())
+    return any(session.scalar(one.limit(1)) is not None for one in (changes, withdrawals))
+
+
+def _withdrawn_and_not_queued() -> ColumnElement[bool]:
+    return and_(WithdrawalRow.is_queued.is_(False), WithdrawalRow.who != "")
+
+
 def queue_priority_notices(
     session: Session, destinations: Sequence[Destination], *, now: datetime
 ) -> None:
@@ -316,7 +327,7 @@ def queue_withdrawal_notices(
     """
     withdrawals = session.scalars(
         select(WithdrawalRow)
-        .where(WithdrawalRow.is_queued.is_(False), WithdrawalRow.who != "")
+        .where(_withdrawn_and_not_queued())
         .order_by(WithdrawalRow.id)
         .limit(_MOST_EVENTS)
         .with_for_update(skip_locked=True, of=WithdrawalRow)

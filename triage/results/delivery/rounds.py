@@ -26,6 +26,7 @@ from triage.store.notices import read_notice
 from triage.store.outbox import (
     DueDelivery,
     claim_due_delivery,
+    has_notices_to_queue,
     is_delivery_due,
     mark_delivered,
     mark_not_delivered,
@@ -122,6 +123,9 @@ def _as_delivery_error(fault: Exception, due: DueDelivery) -> DeliveryError:
 
 def queue_notices(database: Database, settings: Settings, clock: Clock) -> None:
     """Put the notices of what has happened since the last call into the outbox."""
+    with database.reading() as session:  # as in `deliver_next`
+        if not has_notices_to_queue(session):
+            return
     with database.transaction() as session:
         queue_priority_notices(session, settings.destinations, now=clock())
         queue_withdrawal_notices(session, settings.destinations, now=clock())
