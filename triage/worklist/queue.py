@@ -25,6 +25,7 @@ from triage.worklist.status import RunFacts, StudyFacts, StudyStatus, status_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
 PAGE_SIZE = 200
+READING_ORDER = (StudyRow.priority.desc(), StudyRow.first_instance_at, StudyRow.id)
 _READ_IS_SHOWN_FOR = timedelta(days=2)
 
 
@@ -88,7 +89,7 @@ def reading_list(
     studies = session.scalars(
         select(StudyRow)
         .where(StudyRow.read_at.is_(None), StudyRow.is_prior.is_(False))
-        .order_by(StudyRow.priority.desc(), StudyRow.first_instance_at, StudyRow.id)
+        .order_by(*READING_ORDER)
         .limit(limit)
         .offset(offset)
     ).all()
