@@ -187,7 +187,6 @@ def _refresh(session: Session, row: WorkitemRow, study: StudyRow, now: datetime)
 def _as_it_is(study: StudyRow) -> StudyToRead:
     patient = study.patient
     is_stand_in = patient.patient_id.startswith(STAND_IN_PREFIX)
-    is_raised = study.ai_priority is not None and study.priority > study.order_priority
     return StudyToRead(
         study_instance_uid=study.study_instance_uid,
         accession_number=study.accession_number,
@@ -199,7 +198,18 @@ def _as_it_is(study: StudyRow) -> StudyToRead:
         patient_birth_date=patient.birth_date,
         patient_sex=patient.sex,
         priority=study.priority,
-        reason=study.ai_reason if is_raised else "as ordered",
+        reason=_reason(study),
         is_complete=study.state is StudyState.COMPLETE,
         arrived_at=study.first_instance_at,
     )
+
+
+def _reason(study: StudyRow) -> str:
+    """Return why the study has its priority, in words."""
+    if study.priority <= study.order_priority:
+        return "as ordered"
+    if study.raised_to is not None and study.raised_to >= study.priority:
+        return f"raised by {study.raised_by}: {study.raised_reason}"
+    if study.ai_priority is not None and study.ai_priority >= study.priority:
+        return study.ai_reason
+    return "by the priority policy"

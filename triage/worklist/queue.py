@@ -25,7 +25,7 @@ from triage.worklist.status import RunFacts, StudyFacts, StudyStatus, status_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
 PAGE_SIZE = 200
-READING_ORDER = (StudyRow.priority.desc(), StudyRow.first_instance_at, StudyRow.id)
+READING_ORDER = (StudyRow.priority.desc(), StudyRow.ranked_at, StudyRow.id)
 _READ_IS_SHOWN_FOR = timedelta(days=2)
 
 
@@ -81,7 +81,7 @@ class StudyAnalyses:
 def reading_list(
     session: Session, now: datetime, *, limit: int = PAGE_SIZE, offset: int = 0
 ) -> list[WorklistEntry]:
-    """Return the studies to be read: most urgent first, and of equal ones the longest waiting.
+    """Return the studies to be read: most urgent class first, and within it by wait and points.
 
     A study is on the list from its first image on, whatever any model does or does not do. Only
     what was fetched for comparison is not: priors were read long ago.

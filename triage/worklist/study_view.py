@@ -47,7 +47,16 @@ from triage.worklist.wording import (
 )
 
 _NEWEST_EVENTS = 200
-_SOURCES = {"ai": "the AI", "order": "the order", "withdrawal": "the withdrawal of a result"}
+_SOURCES = {
+    "ai": "the AI",
+    "order": "the order",
+    "withdrawal": "the withdrawal of a result",
+    "person": "a person",
+    "location": "where the patient is",
+    "waiting": "its wait",
+    "policy": "the priority policy",
+    "switch": "the switch of AI prioritization",
+}
 
 
 class _View(BaseModel):
@@ -498,7 +507,7 @@ def _history(session: Session, study: StudyRow) -> tuple[EventView, ...]:
             at=row.at,
             kind="priority",
             text=f"{row.before.label} to {row.after.label}, by "
-            f"{_SOURCES.get(row.source, row.source)}",
+            f"{_SOURCES.get(row.source, row.source)}" + (f" ({row.place})" if row.place else ""),
         )
         for row in changes
         if row.before is not row.after
