@@ -21,6 +21,7 @@ from triage.store.arrivals import awaited_images
 from triage.store.model_tables import ModelRow
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyEventRow, StudyRow
 from triage.store.withdrawals import withdrawals_of
+from triage.worklist.places import raised_by
 from triage.worklist.status import RunFacts, StudyFacts, StudyStatus, status_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
@@ -30,7 +31,10 @@ _READ_IS_SHOWN_FOR = timedelta(days=2)
 
 
 class WorklistEntry(BaseModel):
-    """A line of the reading list."""
+    """A line of the reading list.
+
+    `raised_by` is what puts it above its order: "AI", a person's name, "policy", or "".
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -57,6 +61,7 @@ class WorklistEntry(BaseModel):
     completion_reason: str = ""
     location: str = ""
     patient_class: str = ""
+    raised_by: str = ""
 
 
 class WorklistCounts(BaseModel):
@@ -207,6 +212,7 @@ def _entry(
         completion_reason=study.completion_reason if study.state is StudyState.COMPLETE else "",
         location=study.location,
         patient_class=patient_class_in_words(study.patient_class),
+        raised_by=raised_by(study),
     )
 
 

@@ -35,6 +35,7 @@ from triage.store.tables import (
 )
 from triage.store.withdrawals import WITHDRAWABLE, Withdrawal, withdrawals_of
 from triage.worklist.deliveries import DeliveryView, delivery_view
+from triage.worklist.places import raised_by
 from triage.worklist.queue import analyses_of, is_flagged
 from triage.worklist.stacks import SeriesView, series_view
 from triage.worklist.status import StudyStatus, status_of
@@ -190,6 +191,7 @@ class StudyView(_View):
     location: str = ""
     patient_class: str = ""
     order_reason: str = ""
+    raised_by: str = ""
     series: tuple[SeriesView, ...]
     findings: tuple[FindingView, ...]
     runs: tuple[RunView, ...]
@@ -238,6 +240,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         waiting_s=max(0.0, ((study.read_at or now) - study.first_instance_at).total_seconds()),
         location=study.location,
         patient_class=patient_class_in_words(study.patient_class),
+        raised_by=raised_by(study),
         order_reason=study.order.reason if study.order else "",
         series=_series(session, study, runs, withdrawn),
         findings=_findings(session, runs, study, withdrawn),
