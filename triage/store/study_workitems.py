@@ -29,6 +29,7 @@ from triage.core.workitem_attributes import (
     refreshed,
 )
 from triage.core.workitems import StepState
+from triage.store.raises import reason_of_priority
 from triage.store.tables import STAND_IN_PREFIX, StudyRow
 from triage.store.workitem_events import tell_all
 from triage.store.workitem_tables import WorkitemEventRow, WorkitemRow
@@ -198,18 +199,7 @@ def _as_it_is(study: StudyRow) -> StudyToRead:
         patient_birth_date=patient.birth_date,
         patient_sex=patient.sex,
         priority=study.priority,
-        reason=_reason(study),
+        reason=reason_of_priority(study),
         is_complete=study.state is StudyState.COMPLETE,
         arrived_at=study.first_instance_at,
     )
-
-
-def _reason(study: StudyRow) -> str:
-    """Return why the study has its priority, in words."""
-    if study.priority <= study.order_priority:
-        return "as ordered"
-    if study.raised_to is not None and study.raised_to >= study.priority:
-        return f"raised by {study.raised_by}: {study.raised_reason}"
-    if study.ai_priority is not None and study.ai_priority >= study.priority:
-        return study.ai_reason
-    return "by the priority policy"

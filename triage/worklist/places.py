@@ -132,20 +132,6 @@ def explain_place(session: Session, study_id: int, now: datetime) -> PlaceExplan
     )
 
 
-def raised_by(study: StudyRow) -> str:
-    """Return what puts a study above its order: "AI", a person's name, "policy", or "".
-
-    Where several do, that which a person decided is named first.
-    """
-    if study.priority <= study.order_priority:
-        return ""
-    if study.raised_to is not None and study.raised_to >= study.priority:
-        return study.raised_by
-    if study.ai_priority is not None and study.ai_priority >= study.priority:
-        return "AI"
-    return "policy"
-
-
 def _position(session: Session, study: StudyRow, place: Place) -> int:
     """Return the place that a study of this class and moment has among the others."""
     others_first = or_(

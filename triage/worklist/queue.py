@@ -19,9 +19,9 @@ from triage.core.runs import RunState, StudyState
 from triage.core.stages import COUNTING_STAGES
 from triage.store.arrivals import awaited_images
 from triage.store.model_tables import ModelRow
+from triage.store.raises import raised_by
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyEventRow, StudyRow
 from triage.store.withdrawals import withdrawals_of
-from triage.worklist.places import raised_by
 from triage.worklist.status import RunFacts, StudyFacts, StudyStatus, status_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 

@@ -20,6 +20,7 @@ from triage.core.withdrawals import WITHDRAWAL_ROLES
 from triage.store.feedback import Feedback, feedback_on
 from triage.store.history import is_for_readers
 from triage.store.priors import prior_rows
+from triage.store.raises import raised_by
 from triage.store.studies import find_study
 from triage.store.tables import (
     AnalysisRunRow,
@@ -35,7 +36,6 @@ from triage.store.tables import (
 )
 from triage.store.withdrawals import WITHDRAWABLE, Withdrawal, withdrawals_of
 from triage.worklist.deliveries import DeliveryView, delivery_view
-from triage.worklist.places import raised_by
 from triage.worklist.queue import analyses_of, is_flagged
 from triage.worklist.stacks import SeriesView, series_view
 from triage.worklist.status import StudyStatus, status_of
