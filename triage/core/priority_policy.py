@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
+import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from triage.core.errors import TriageError
@@ -203,6 +204,22 @@ class FindingRule(_Part):
             return False
         return True if self.minimum is None else self.minimum.reached_by(finding)
 
+    def in_words(self) -> str:
+        """Return what it says of the finding.
+
+        >>> FindingRule(finding="a", priority="stat", points=30, minimum_confidence=0.8).in_words()
+        'STAT +30, from confidence 0.8 on'
+        """
+        asked = f"{self.priority.label}{f' +{self.points}' if self.points else ''}"
+        if self.priority <= Priority.ROUTINE:
+            asked = f"no higher class, +{self.points}" if self.points else "nothing"
+        demands = []
+        if self.minimum_confidence:
+            demands.append(f"from confidence {self.minimum_confidence:g} on")
+        if self.minimum is not None:
+            demands.append(f"with {self.minimum.in_words()}")
+        return ", ".join([asked, *demands])
+
 
 class PriorityPolicy(_Part):
     """All that decides a study's place, but for the study itself.
@@ -280,6 +297,15 @@ def policy_from_toml(text: str) -> PriorityPolicy:
     except tomllib.TOMLDecodeError as error:
         raise PolicyError([("policy", f"this is not valid TOML: {error}")]) from None
     return parse_policy(content)
+
+
+def policy_as_toml(policy: PriorityPolicy) -> str:
+    """Return the policy as a TOML document that `policy_from_toml` reads, with every field of it.
+
+    >>> print(policy_as_toml(PriorityPolicy(name="Ours")).splitlines()[0])
+    name = "Ours"
+    """
+    return tomli_w.dumps(policy.model_dump(mode="json", exclude_none=True))
 
 
 def parse_policy(content: Mapping[str, Any]) -> PriorityPolicy:

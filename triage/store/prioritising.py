@@ -7,6 +7,7 @@ transaction. What raises a study by a person's decision counts as the order does
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -19,6 +20,8 @@ from triage.core.places import PersonalRaise, Place, Source, StudyFacts, place_o
 from triage.core.policy import AiPriority, ai_priority
 from triage.core.priority import Priority
 from triage.core.runs import RunState, StudyState
+from triage.store.clock import Clock
+from triage.store.database import Database
 from triage.store.history import note
 from triage.store.policies import PolicyInForce, policy_in_force, switch_ai
 from triage.store.standing_findings import standing_findings
@@ -307,6 +310,21 @@ def rank_some(session: Session, now: datetime, *, limit: int = _MOST_AT_ONCE) ->
     ranked = 0
     for because in _not_in_place(in_force, now):
         ranked += _rank_those(session, because, in_force, now, limit - ranked)
+    return ranked
+
+
+def rank_all(database: Database, clock: Clock, *, at_most_s: float | None = None) -> int:
+    """Put all studies to their place, in transactions of their own, and return how many.
+
+    What `at_most_s` seconds leave over, the receiver's rounds do.
+    """
+    started, ranked = time.monotonic(), 0
+    while at_most_s is None or time.monotonic() - started < at_most_s:
+        with database.transaction() as session:
+            some = rank_some(session, clock())
+        if not some:
+            break
+        ranked += some
     return ranked
 
 
