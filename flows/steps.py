@@ -17,7 +17,7 @@ from triage.core.analysis import (
     InputRefusedError,
     NotTheModelsFaultError,
 )
-from triage.core.policy import ai_priority
+from triage.core.policy import NOTHING_ASKED, AiPriority
 from triage.models.ahead import DecodedAhead
 from triage.models.engine import analyse
 from triage.models.host import ModelHosts
@@ -35,8 +35,8 @@ from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.outbox import NewResultObject, add_result_objects
+from triage.store.prioritising import raise_for_findings
 from triage.store.runs import ClaimedRun, LeaseLostError
-from triage.store.studies import raise_ai_priority
 from triage.store.withdrawals import predecessor_reports
 
 log = structlog.get_logger()
@@ -154,26 +154,25 @@ async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str
     Shadow runs never touch the worklist. Returns the outcome in words.
     """
     identity = run.manifest.identity
-    wanted = ai_priority([(identity, finding) for finding in analysis.findings])
 
-    def record() -> None:
+    def record() -> AiPriority:
         with step.database.transaction() as session:
             runs.record_findings(
                 session, run, analysis.findings, input_sha256=analysis.input_sha256
             )
             breaker.model_answered(session, run.model_id, now=step.clock())
-            if run.counts and wanted.priority is not None:
-                raise_ai_priority(
-                    session,
-                    run.study_id,
-                    wanted.priority,
-                    wanted.reason,
-                    at=step.clock(),
-                    run_id=run.run_id,
-                )
+            if not run.counts:
+                return NOTHING_ASKED
+            return raise_for_findings(
+                session,
+                run.study_id,
+                [(identity, finding) for finding in analysis.findings],
+                at=step.clock(),
+                run_id=run.run_id,
+            )
 
-    await asyncio.to_thread(record)
-    log.info("run.findings", run=run.run_id, study=run.study_id, priority=wanted.priority)
+    asked = await asyncio.to_thread(record)
+    log.info("run.findings", run=run.run_id, study=run.study_id, priority=asked.priority)
     present = [f.in_words() for f in analysis.findings if f.present]
     return "; ".join(present) or "nothing found"
 

@@ -34,8 +34,9 @@ from triage.store.outbox import (
     add_withdrawal_objects,
     queue_withdrawal_notices,
 )
+from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import ClaimedRun, complete_run, record_findings, refuse_run
-from triage.store.studies import complete_quiet_studies, raise_ai_priority, record_instance
+from triage.store.studies import complete_quiet_studies, record_instance
 from triage.store.tables import AnalysisRunRow, FindingRow, PriorityEventRow, StudyRow
 from triage.store.withdrawals import (
     DueWithdrawal,

@@ -28,11 +28,11 @@ from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.model_tables import ModelRow
 from triage.store.outbox import NewResultObject, add_result_objects
+from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import ClaimedRun, claim_most_urgent, complete_run, record_findings
 from triage.store.studies import (
     ReceivedInstance,
     complete_study,
-    raise_ai_priority,
     record_instance,
 )
 from triage.store.tables import StudyRow

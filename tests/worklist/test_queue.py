@@ -19,9 +19,10 @@ from triage.store.database import Database
 from triage.store.delivery_decisions import Decision, DeliveryNotDeadError, resend
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.outbox import claim_due_delivery, mark_not_delivered
+from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import refuse_run
 from triage.store.signals import Reference, create_step
-from triage.store.studies import ReceivedInstance, raise_ai_priority, record_instance
+from triage.store.studies import ReceivedInstance, record_instance
 from triage.worklist.changes import ChangeToken, change_token, recent_changes
 from triage.worklist.operations import operations
 from triage.worklist.queue import WorklistEntry, count_worklist, reading_list, recently_read

@@ -23,6 +23,7 @@ from triage.core.notices import (
 from triage.core.runs import DeliveryKind, RunState, StudyState
 from triage.store.order_tables import OrderRow
 from triage.store.outbox import CORRECTION, DueDelivery
+from triage.store.raises import is_raised_by_ai
 from triage.store.tables import (
     STAND_IN_PREFIX,
     AnalysisRunRow,
@@ -154,6 +155,7 @@ def _study(row: StudyRow) -> NoticeStudy:
         order=_order(row.order) if row.order else NoticeOrder(),
         location=row.location,
         patient_class=row.patient_class,
+        is_raised_by_ai=is_raised_by_ai(row),
     )
 
 

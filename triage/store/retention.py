@@ -297,6 +297,7 @@ def forget_patient(
     for one in series:
         one.description = ""
     study.accession_number = study.description = study.study_date = study.study_time = ""
+    study.raised_reason = ""  # a person's words, in which the patient may be named
     study.forgotten_at = now
     forget_workitems(session, study.id)
     forget_order(session, study)

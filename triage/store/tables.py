@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Index,
     String,
     Text,
+    TextClause,
     UniqueConstraint,
     false,
     text,
@@ -26,13 +28,31 @@ from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
-from triage.store import workitem_tables  # noqa: F401 - they belong to the same schema
+from triage.store import policy_tables, workitem_tables  # noqa: F401 - of the same schema
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 from triage.store.order_tables import OrderRow
 
 _TO_DELETE = text("purged_at IS NOT NULL AND path <> ''")
 _NOT_QUEUED = text("NOT is_queued")
+# As SQLAlchemy writes the conditions of the list; SQLite uses a partial index only for the same.
+_IS_READ = text("read_at IS NOT NULL")
+_ON_SQLITE_LIST = text("read_at IS NULL AND is_prior IS 0")
+_ON_POSTGRESQL_LIST = text("read_at IS NULL AND is_prior IS false")
+
+
+def _index_of_list(name: str, *columns: str | TextClause) -> Index:
+    """Return an index of the studies that are to be read."""
+    return Index(name, *columns, sqlite_where=_ON_SQLITE_LIST, postgresql_where=_ON_POSTGRESQL_LIST)
+
+
+def _same_as(column: str) -> Callable[[Any], datetime]:
+    """Return a default that is what another column of the same row has."""
+
+    def moment(context: Any) -> datetime:
+        return cast(datetime, context.get_current_parameters()[column])
+
+    return moment
 
 
 STAND_IN_PREFIX = "(none) "
@@ -68,12 +88,21 @@ class StudyRow(Table):
     was fetched for comparison with a later one: it is not on the worklist and is not analysed.
     `order_id` is the order that messages told of it, `location` and `patient_class` (HL7 table
     0004) where they say that the patient is.
+
+    Its place on the list is `priority` and, within it, `ranked_at`: when it came, less the minutes
+    that its `points` are worth. `ai_points` are those that the AI asks for. `due_at` is when it
+    should be read, `rises_at` when its wait alone moves it up, `ranked_by` the number of the event
+    of the policy by which all that was computed (`triage.store.prioritising`). `raised_to` is set
+    while a person's raise counts.
     """
 
     __tablename__ = "studies"
     __table_args__ = (
         Index("ix_studies_open", "state", "last_instance_at"),
-        Index("ix_studies_place", "read_at", "priority", "first_instance_at"),
+        Index("ix_studies_read_at", "read_at", sqlite_where=_IS_READ, postgresql_where=_IS_READ),
+        _index_of_list("ix_studies_place", text("priority DESC"), "ranked_at", "id"),
+        _index_of_list("ix_studies_ranked_by", "ranked_by"),
+        _index_of_list("ix_studies_rises_at", "rises_at"),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -91,7 +120,17 @@ class StudyRow(Table):
     order_priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
     ai_priority: Mapped[Priority | None] = mapped_column(default=None)
     ai_reason: Mapped[str] = mapped_column(Text, default="")
+    ai_points: Mapped[int] = mapped_column(default=0, server_default="0")
     priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    points: Mapped[int] = mapped_column(default=0, server_default="0")
+    ranked_at: Mapped[datetime] = mapped_column(default=_same_as("first_instance_at"))
+    ranked_by: Mapped[int] = mapped_column(default=-1, server_default="-1")
+    due_at: Mapped[datetime | None] = mapped_column(default=None)
+    rises_at: Mapped[datetime | None] = mapped_column(default=None)
+    raised_to: Mapped[Priority | None] = mapped_column(default=None)
+    raised_by: Mapped[str] = mapped_column(String(128), default="", server_default="")
+    raised_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    raised_at: Mapped[datetime | None] = mapped_column(default=None)
     first_instance_at: Mapped[datetime]
     last_instance_at: Mapped[datetime]
     receiving_since: Mapped[datetime | None] = mapped_column(default=None)
@@ -185,14 +224,15 @@ class AnalysisRunRow(Table):
     the claims, so that a worker which lost its lease cannot finish the run of another.
     `instances_sha256` is the digest of the instances that it analyses, as they were when it was
     queued, then when it was claimed. `stage` is the model's when the run was queued: a shadow run
-    stays one, whatever becomes of its model. `input_characteristics` say what kind of images went
+    stays one, whatever becomes of its model. `priority` and `ranked_at` are the study's, which they
+    follow while the run waits. `input_characteristics` say what kind of images went
     in, without patient data, for the watch over drift.
     """
 
     __tablename__ = "analysis_runs"
     __table_args__ = (
         UniqueConstraint("study_id", "model_id", "generation"),
-        Index("ix_analysis_runs_queue", "state", "priority", "created_at"),
+        Index("ix_analysis_runs_queue", "state", text("priority DESC"), "ranked_at", "id"),
         Index("ix_analysis_runs_model_id_finished_at", "model_id", "finished_at"),
     )
 
@@ -204,6 +244,7 @@ class AnalysisRunRow(Table):
     state: Mapped[RunState] = mapped_column(state_of(RunState), default=RunState.PENDING)
     reason: Mapped[str] = mapped_column(Text, default="")
     priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    ranked_at: Mapped[datetime] = mapped_column(default=_same_as("created_at"))
     attempts: Mapped[int] = mapped_column(default=0)
     claim: Mapped[int] = mapped_column(default=0)
     claimed_by: Mapped[str] = mapped_column(String(128), default="")
@@ -423,6 +464,9 @@ class WithdrawalRow(Table):
 class PriorityEventRow(Table):
     """A change of a study's priority, with its reason. Rows are only ever added.
 
+    `source` is a `triage.core.places.Source`. Where `before` is `after`, the study moved within its
+    class, or something was said that did not move it. `place` is all that counted from then on, in
+    words, empty for changes from before there was a policy.
     `is_queued` is set once the notices of it are in the outbox.
     """
 
@@ -444,6 +488,7 @@ class PriorityEventRow(Table):
     before: Mapped[Priority]
     after: Mapped[Priority]
     reason: Mapped[str] = mapped_column(Text)
+    place: Mapped[str] = mapped_column(Text, default="", server_default="")
     is_queued: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
@@ -453,8 +498,8 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    withdrawn, rejected, shadow, order, patient, withheld, remote. The newest `id` is what open
-    worklists follow.
+    withdrawn, rejected, shadow, order, patient, withheld, remote, raised, ranked. The newest `id`
+    is what open worklists follow.
     """
 
     __tablename__ = "study_events"

@@ -10,9 +10,8 @@ from sqlalchemy import ColumnElement, Select, exists, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from triage.core.errors import TriageError
-from triage.core.findings import Finding
+from triage.core.places import Source
 from triage.core.policy import ai_priority
-from triage.core.priority import effective_priority
 from triage.core.runs import RunState
 from triage.core.withdrawals import (
     WITHDRAWAL_ROLES,
@@ -22,11 +21,12 @@ from triage.core.withdrawals import (
 )
 from triage.store.history import note
 from triage.store.outbox import may_have_arrived, withdraw_unsent
+from triage.store.policies import policy_in_force
+from triage.store.prioritising import reprioritise, state_ai_anew
+from triage.store.standing_findings import standing_findings
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
-    FindingRow,
-    PriorityEventRow,
     ResultObjectRow,
     StudyRow,
     WithdrawalRow,
@@ -151,43 +151,9 @@ def _restate_priority(session: Session, run: AnalysisRunRow, because: str, now: 
         .where(StudyRow.id == run.study_id)
         .with_for_update(key_share=True, of=StudyRow)
     ).one()
-    wanted = ai_priority(_standing_findings(session, study.id))
-    before = study.priority
-    study.ai_priority, study.ai_reason = wanted.priority, wanted.reason
-    study.priority = effective_priority(study.order_priority, wanted.priority)
-    if study.priority is not before:
-        session.add(
-            PriorityEventRow(
-                study_id=study.id,
-                run_id=run.id,
-                at=now,
-                source="withdrawal",
-                before=before,
-                after=study.priority,
-                reason=because,
-            )
-        )
-
-
-def _standing_findings(session: Session, study_id: int) -> list[tuple[str, Finding]]:
-    """Return the present findings that no person withdrew.
-
-    Of each finding of a model the newest run that says it speaks: withdrawn there, it does not
-    come back from the superseded run before.
-    """
-    rows = session.execute(
-        select(AnalysisRunRow, FindingRow, WithdrawalRow.who)
-        .join(FindingRow, FindingRow.run_id == AnalysisRunRow.id)
-        .outerjoin(WithdrawalRow, WithdrawalRow.run_id == AnalysisRunRow.id)
-        .where(AnalysisRunRow.study_id == study_id, FindingRow.present.is_(True))
-        .order_by(AnalysisRunRow.id)
-    ).all()
-    newest = {(run.model_id, finding.key): (run, finding, who) for run, finding, who in rows}
-    return [
-        (f"{run.model.name} {run.model.version}", Finding.model_validate(finding.content))
-        for run, finding, who in newest.values()
-        if run.stage.counts and not who
-    ]
+    standing = standing_findings(session, [study.id])[study.id]
+    state_ai_anew(study, ai_priority(standing, policy_in_force(session).policy))
+    reprioritise(session, study, Source.WITHDRAWAL, because, now=now, run_id=run.id)
 
 
 def is_withdrawn_by_person(

@@ -38,6 +38,9 @@ from triage.web import (
     model_pages,
     models_api,
     pages,
+    policy_api,
+    policy_pages,
+    priority_api,
     stow,
     ups,
     ups_events,
@@ -104,6 +107,9 @@ def create_app(
     app.include_router(watch.router)
     app.include_router(hl7.router)
     app.include_router(withdrawals.router)
+    app.include_router(priority_api.router)
+    app.include_router(policy_api.router)
+    app.include_router(policy_pages.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refusal)

@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.templating import Jinja2Templates
 
 from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
+from triage.store.policies import policy_in_force
 from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import person_at
 from triage.web.rendering import templates
@@ -55,7 +56,9 @@ def _worklist(context: WebContext, page: int) -> dict[str, Any]:
     with context.database.reading() as session:
         entries = reading_list(session, now, offset=(page - 1) * PAGE_SIZE)
         counts = count_worklist(session, now)
+        in_force = policy_in_force(session)
     return {
+        "policy": in_force,
         "entries": entries,
         "counts": counts,
         "page": page,

@@ -19,18 +19,22 @@ from triage.core.runs import RunState, StudyState
 from triage.core.stages import COUNTING_STAGES
 from triage.store.arrivals import awaited_images
 from triage.store.model_tables import ModelRow
+from triage.store.raises import raised_by
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyEventRow, StudyRow
 from triage.store.withdrawals import withdrawals_of
 from triage.worklist.status import RunFacts, StudyFacts, StudyStatus, status_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
 PAGE_SIZE = 200
-READING_ORDER = (StudyRow.priority.desc(), StudyRow.first_instance_at, StudyRow.id)
+READING_ORDER = (StudyRow.priority.desc(), StudyRow.ranked_at, StudyRow.id)
 _READ_IS_SHOWN_FOR = timedelta(days=2)
 
 
 class WorklistEntry(BaseModel):
-    """A line of the reading list."""
+    """A line of the reading list.
+
+    `raised_by` is what puts it above its order: "AI", a person's name, "policy", or "".
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -57,6 +61,7 @@ class WorklistEntry(BaseModel):
     completion_reason: str = ""
     location: str = ""
     patient_class: str = ""
+    raised_by: str = ""
 
 
 class WorklistCounts(BaseModel):
@@ -81,7 +86,7 @@ class StudyAnalyses:
 def reading_list(
     session: Session, now: datetime, *, limit: int = PAGE_SIZE, offset: int = 0
 ) -> list[WorklistEntry]:
-    """Return the studies to be read: most urgent first, and of equal ones the longest waiting.
+    """Return the studies to be read: most urgent class first, and within it by wait and points.
 
     A study is on the list from its first image on, whatever any model does or does not do. Only
     what was fetched for comparison is not: priors were read long ago.
@@ -207,6 +212,7 @@ def _entry(
         completion_reason=study.completion_reason if study.state is StudyState.COMPLETE else "",
         location=study.location,
         patient_class=patient_class_in_words(study.patient_class),
+        raised_by=raised_by(study),
     )
 
 

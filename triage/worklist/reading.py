@@ -7,8 +7,10 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from triage.core.places import Source
 from triage.core.runs import StudyState
 from triage.store.history import note
+from triage.store.prioritising import reprioritise
 from triage.store.study_workitems import end_reading, schedule_reading
 from triage.store.tables import StudyRow
 
@@ -39,7 +41,9 @@ def mark_as_unread(session: Session, study_instance_uid: str, *, now: datetime) 
     study = _locked(session, study_instance_uid)
     if study.read_at is not None:
         study.read_at = None
-        note(session, study.id, "unread", "put back on the worklist", at=now)
+        text = "put back on the worklist"
+        note(session, study.id, "unread", text, at=now)
+        reprioritise(session, study, Source.POLICY, text, now=now)  # it may have changed since
         if study.state is StudyState.COMPLETE:  # else when it is complete
             schedule_reading(session, study, now)
 

@@ -20,6 +20,7 @@ from triage.core.withdrawals import WITHDRAWAL_ROLES
 from triage.store.feedback import Feedback, feedback_on
 from triage.store.history import is_for_readers
 from triage.store.priors import prior_rows
+from triage.store.raises import raised_by
 from triage.store.studies import find_study
 from triage.store.tables import (
     AnalysisRunRow,
@@ -47,7 +48,16 @@ from triage.worklist.wording import (
 )
 
 _NEWEST_EVENTS = 200
-_SOURCES = {"ai": "the AI", "order": "the order", "withdrawal": "the withdrawal of a result"}
+_SOURCES = {
+    "ai": "the AI",
+    "order": "the order",
+    "withdrawal": "the withdrawal of a result",
+    "person": "a person",
+    "location": "where the patient is",
+    "waiting": "its wait",
+    "policy": "the priority policy",
+    "switch": "the switch of AI prioritization",
+}
 
 
 class _View(BaseModel):
@@ -181,6 +191,7 @@ class StudyView(_View):
     location: str = ""
     patient_class: str = ""
     order_reason: str = ""
+    raised_by: str = ""
     series: tuple[SeriesView, ...]
     findings: tuple[FindingView, ...]
     runs: tuple[RunView, ...]
@@ -229,6 +240,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         waiting_s=max(0.0, ((study.read_at or now) - study.first_instance_at).total_seconds()),
         location=study.location,
         patient_class=patient_class_in_words(study.patient_class),
+        raised_by=raised_by(study),
         order_reason=study.order.reason if study.order else "",
         series=_series(session, study, runs, withdrawn),
         findings=_findings(session, runs, study, withdrawn),
@@ -498,7 +510,7 @@ def _history(session: Session, study: StudyRow) -> tuple[EventView, ...]:
             at=row.at,
             kind="priority",
             text=f"{row.before.label} to {row.after.label}, by "
-            f"{_SOURCES.get(row.source, row.source)}",
+            f"{_SOURCES.get(row.source, row.source)}" + (f" ({row.place})" if row.place else ""),
         )
         for row in changes
         if row.before is not row.after
