@@ -47,6 +47,9 @@ from triage.store.order_tables import Hl7MessageRow, MessageState
 from triage.store.tables import DeliveryRow
 from triage.store.workers import alive_workers
 from triage.tls import TlsError, own_certificate, server_context
+from triage.web.log_in import LogInError
+from triage.web.oidc import discover
+from triage.web.security import is_for_this_machine_only
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 _RENEW_BEFORE = timedelta(days=30)
@@ -95,6 +98,7 @@ def examine(settings: Settings) -> Iterable[Check]:
                 yield _guarded("remote models", lambda: _remote_models(database))
         yield _guarded("sandbox", lambda: _sandbox(settings))
         yield _guarded("web", lambda: _web(settings))
+        yield from log_in_checks(settings)
         if settings.receiver.count_at:
             yield _guarded("count_at", lambda: _count_at(settings))
         if settings.hl7.port is not None:
@@ -388,6 +392,35 @@ def _remote_models(database: Database) -> str:
     if trouble:
         raise _Warning(f"studies: {', '.join(trouble)}; their histories say more")
     return ", ".join(f"{number} {state}" for state, number in states.items()) or "nothing asked"
+
+
+def log_in_checks(settings: Settings) -> Iterable[Check]:
+    """Yield whether strangers could use the pages, and whether the provider answers."""
+    login = settings.web.login
+    is_reached = not is_for_this_machine_only(settings.web)
+    if login.mode == "off" and is_reached and not settings.web.user_header:
+        text = (
+            "NOBODY LOGS IN, and others than this machine reach the pages: everybody on the "
+            "network sees all patients and may change everything. Set web.login.mode to local, "
+            "oidc or proxy (docs/security.md)"
+        )
+        yield Check("log-in", True, text, is_warning=True)
+    if login.mode == "proxy" and settings.web.host not in ("127.0.0.1", "::1", "localhost"):
+        text = (
+            f"the pages listen on {settings.web.host} and believe {settings.web.user_header} of "
+            "whoever calls: see that only the proxy reaches that port, or listen on 127.0.0.1"
+        )
+        yield Check("log-in", True, text, is_warning=True)
+    if login.mode == "oidc":
+        yield _guarded("log-in", lambda: _provider(settings))
+
+
+def _provider(settings: Settings) -> str:
+    try:
+        provider = discover(settings.web.login.oidc)
+    except LogInError as error:
+        raise _Wrong(f"{settings.web.login.oidc.issuer}: {error}") from error
+    return f"{provider.issuer} answers"
 
 
 def _web(settings: Settings) -> str:

@@ -28,7 +28,12 @@ from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
-from triage.store import policy_tables, workitem_tables  # noqa: F401 - of the same schema
+from triage.store import (  # noqa: F401 - they belong to the same schema
+    audit_tables,
+    policy_tables,
+    user_tables,
+    workitem_tables,
+)
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 from triage.store.order_tables import OrderRow

@@ -8,6 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from pydantic import BaseModel
 
+from triage.core.permissions import Permission
+from triage.web.access import may
 from triage.web.context import Context, Uid
 from triage.web.security import require_same_origin
 from triage.worklist.operations import Operations, operations
@@ -22,6 +24,7 @@ from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unr
 from triage.worklist.study_view import StudyView, study_view
 
 router = APIRouter(prefix="/api/v1", tags=["worklist"])
+_SEEING = [Depends(may(Permission.SEE_PATIENTS))]
 
 
 class Worklist(BaseModel):
@@ -33,7 +36,7 @@ class Worklist(BaseModel):
     entries: list[WorklistEntry]
 
 
-@router.get("/worklist")
+@router.get("/worklist", dependencies=_SEEING)
 def worklist(
     context: Context,
     limit: Annotated[int, Query(ge=1, le=1000)] = PAGE_SIZE,
@@ -50,7 +53,7 @@ def worklist(
         )
 
 
-@router.get("/studies/{study_instance_uid}")
+@router.get("/studies/{study_instance_uid}", dependencies=_SEEING)
 def study(study_instance_uid: Uid, context: Context) -> StudyView:
     """Give everything that is known about one study."""
     with context.database.reading() as session:
@@ -63,7 +66,7 @@ def study(study_instance_uid: Uid, context: Context) -> StudyView:
 @router.put(
     "/studies/{study_instance_uid}/read",
     status_code=204,
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
 )
 def read(study_instance_uid: Uid, context: Context) -> Response:
     """Take the study off the list: a person has read it."""
@@ -78,7 +81,7 @@ def read(study_instance_uid: Uid, context: Context) -> Response:
 @router.delete(
     "/studies/{study_instance_uid}/read",
     status_code=204,
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
 )
 def unread(study_instance_uid: Uid, context: Context) -> Response:
     """Put the study back on the list."""
@@ -90,7 +93,7 @@ def unread(study_instance_uid: Uid, context: Context) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/status")
+@router.get("/status", dependencies=[Depends(may(Permission.SEE_OPERATIONS))])
 def status(context: Context) -> Operations:
     """Give the counts of runs and deliveries, the workers, and what is stuck."""
     with context.database.reading() as session:

@@ -15,12 +15,13 @@ from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web.live import LiveUpdates
+from triage.web.trail import Trail
 from triage.worklist.operations import DiskView, disk_view
 
 
 @dataclass(frozen=True, slots=True)
 class WebContext:
-    """The database, the files, the time, the live updates and the threads that decode images."""
+    """What the routes work with; `decoders` are the threads that decode images."""
 
     settings: Settings
     database: Database
@@ -28,6 +29,7 @@ class WebContext:
     clock: Clock
     live: LiveUpdates
     decoders: ThreadPoolExecutor
+    trail: Trail
     entrances: list[Entrance] = field(default_factory=list)
 
     def entrance(self) -> Entrance:

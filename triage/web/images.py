@@ -9,14 +9,16 @@ from datetime import datetime
 from typing import Annotated, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Header, HTTPException, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Response
 from pydantic import BaseModel
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from triage.core.permissions import Permission
 from triage.core.runs import RunState
 from triage.store.tables import AnalysisRunRow, InstanceRow, ResultObjectRow, SeriesRow, StudyRow
 from triage.store.withdrawals import is_withdrawn_by_person
+from triage.web.access import may
 from triage.web.context import Context, FrameNumber, Uid, WebContext
 from triage.web.pixels import PixelError, read_frame
 from triage.web.segments import (
@@ -29,7 +31,7 @@ from triage.web.segments import (
 )
 from triage.worklist.stacks import SEGMENTATION_SOP_CLASS_UIDS
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], dependencies=[Depends(may(Permission.SEE_PATIENTS))])
 T = TypeVar("T")
 
 # An instance's file never changes, and its digest is the tag; private, because it is a patient's.

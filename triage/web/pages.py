@@ -10,8 +10,10 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, R
 from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.templating import Jinja2Templates
 
+from triage.core.permissions import Permission
 from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
 from triage.store.policies import policy_in_force
+from triage.web.access import may
 from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import person_at
 from triage.web.rendering import templates
@@ -23,16 +25,18 @@ from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unr
 from triage.worklist.study_view import study_view
 
 router = APIRouter(include_in_schema=False)
+_SEEING = [Depends(may(Permission.SEE_PATIENTS))]
+_FOLLOWING = [Depends(may(Permission.SEE_PATIENTS, is_background=True))]
 Page = Annotated[int, Query(ge=1, le=10_000)]
 
 
-@router.get("/")
+@router.get("/", dependencies=_SEEING)
 def worklist(request: Request, context: Context, page: Page = 1) -> Response:
     """Show the studies to be read, most urgent first."""
     return _render(request, "worklist.html", _worklist(context, page))
 
 
-@router.get("/worklist/rows")
+@router.get("/worklist/rows", dependencies=_FOLLOWING)
 def worklist_rows(
     request: Request,
     context: Context,
@@ -67,7 +71,7 @@ def _worklist(context: WebContext, page: int) -> dict[str, Any]:
     }
 
 
-@router.get("/read")
+@router.get("/read", dependencies=_SEEING)
 def read_studies(request: Request, context: Context) -> Response:
     """Show what was read lately, to put it back or to see what changed since."""
     now = context.now()
@@ -80,7 +84,7 @@ def read_studies(request: Request, context: Context) -> Response:
     return _render(request, "read.html", content)
 
 
-@router.get("/next")
+@router.get("/next", dependencies=_SEEING)
 def next_study(
     context: Context, after: Annotated[str, Query(pattern=UID_PATTERN, max_length=64)]
 ) -> Response:
@@ -94,7 +98,7 @@ def next_study(
     return RedirectResponse(f"/studies/{following[0]}" if following else "/", status_code=303)
 
 
-@router.get("/events")
+@router.get("/events", dependencies=_FOLLOWING)
 def events(context: Context) -> Response:
     """Tell an open page of every change, as Server-Sent Events."""
     return StreamingResponse(
@@ -104,7 +108,7 @@ def events(context: Context) -> Response:
     )
 
 
-@router.get("/studies/{study_instance_uid}")
+@router.get("/studies/{study_instance_uid}", dependencies=_SEEING)
 def study(request: Request, study_instance_uid: Uid, context: Context) -> Response:
     """Show one study: images, findings, runs, results and history."""
     now = context.now()
@@ -123,7 +127,10 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
     return _render(request, "study.html", content)
 
 
-@router.post("/studies/{study_instance_uid}/read", dependencies=[Depends(require_same_origin)])
+@router.post(
+    "/studies/{study_instance_uid}/read",
+    dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
+)
 def read(request: Request, study_instance_uid: Uid, context: Context) -> Response:
     """Take the study off the list, and go back to where the button was."""
     try:
@@ -134,7 +141,10 @@ def read(request: Request, study_instance_uid: Uid, context: Context) -> Respons
     return _back(request)
 
 
-@router.post("/studies/{study_instance_uid}/unread", dependencies=[Depends(require_same_origin)])
+@router.post(
+    "/studies/{study_instance_uid}/unread",
+    dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
+)
 def unread(request: Request, study_instance_uid: Uid, context: Context) -> Response:
     """Put the study back on the list."""
     try:
@@ -145,7 +155,7 @@ def unread(request: Request, study_instance_uid: Uid, context: Context) -> Respo
     return _back(request)
 
 
-@router.get("/status")
+@router.get("/status", dependencies=[Depends(may(Permission.SEE_OPERATIONS))])
 def status(request: Request, context: Context) -> Response:
     """Show the administrator what runs, what waits and what is stuck."""
     now = context.now()

@@ -9,7 +9,10 @@ from typing import Any, TypeVar
 
 from fastapi import Depends, HTTPException, Request
 
+from triage.core.permissions import Permission
 from triage.store.holdings import Holding, holdings
+from triage.web.access import may
+from triage.web.callers import Way, caller_of
 from triage.web.context import Context, WebContext
 
 T = TypeVar("T")
@@ -40,6 +43,9 @@ def check_authorization(request: Request, wanted: str) -> None:
     Raises:
         HTTPException: 401.
     """
+    caller = caller_of(request)
+    if caller is not None and caller.way is not Way.OPEN:
+        return  # who is logged in, or brings a token, was let in by the route's permission
     given = request.headers.get("authorization", "")
     if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
         scheme = wanted.split(" ", 1)[0]
@@ -48,7 +54,11 @@ def check_authorization(request: Request, wanted: str) -> None:
         )
 
 
-READING: list[Any] = [Depends(require_enabled), Depends(require_authorization)]
+READING: list[Any] = [
+    Depends(may(Permission.SEE_PATIENTS, program="dicomweb")),
+    Depends(require_enabled),
+    Depends(require_authorization),
+]
 """What a program needs to read from the address of the pages."""
 
 
