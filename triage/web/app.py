@@ -43,7 +43,10 @@ from triage.web import (
     ups_events,
     watch,
     withdrawals,
+    worklist_api,
+    worklist_pages,
 )
+from triage.web.board import Board
 from triage.web.context import WebContext
 from triage.web.dicomweb.access import READING
 from triage.web.dicomweb.routes import reading_routes
@@ -68,7 +71,8 @@ def create_app(
     """Return the application; it owns neither the database nor the files."""
     live = LiveUpdates(database)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-    context = WebContext(settings, database, files, clock, live, decoders)
+    board = Board(database, clock)
+    context = WebContext(settings, database, files, clock, live, decoders, board)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -85,8 +89,10 @@ def create_app(
         openapi_url="/api/v1/openapi.json",
     )
     app.state.context = context
+    app.include_router(worklist_pages.router)
     app.include_router(pages.router)
     app.include_router(images.router)
+    app.include_router(worklist_api.router)
     app.include_router(api.router)
     app.include_router(models_api.router)
     app.include_router(model_pages.router)

@@ -14,13 +14,14 @@ from triage.settings import Settings
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.web.board import Board
 from triage.web.live import LiveUpdates
 from triage.worklist.operations import DiskView, disk_view
 
 
 @dataclass(frozen=True, slots=True)
 class WebContext:
-    """The database, the files, the time, the live updates and the threads that decode images."""
+    """The database, the files, the time, the live updates, the decoders of images, the list."""
 
     settings: Settings
     database: Database
@@ -28,6 +29,7 @@ class WebContext:
     clock: Clock
     live: LiveUpdates
     decoders: ThreadPoolExecutor
+    board: Board
     entrances: list[Entrance] = field(default_factory=list)
 
     def entrance(self) -> Entrance:
