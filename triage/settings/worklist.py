@@ -9,5 +9,5 @@ class WorklistSettings(Section):
     """`[worklist]`: who reads what."""
 
     claim_expires_after_s: Seconds = 900.0
-    """Seconds after which a study that somebody has claimed is free again, unless they have its page
-    open: that renews the claim."""
+    """Seconds after which a study that somebody has claimed is free again; while they have its page
+    open the claim is renewed."""

@@ -73,8 +73,8 @@ def claim_study(
         return renew(held, now=now, lease=lease)
     if held is not None and not take_over_because.strip():
         raise ClaimedByAnotherError(_claim(held))
-    row = _write(session, study, who, now, until=now + lease)
     taken = f", taken over from {held.who}: {take_over_because.strip()}" if held else ""
+    row = _write(session, study, who, now, until=now + lease)
     note(session, study.id, "claimed", f"{who} is reading it{taken}", at=now)
     session.flush()
     return _claim(row)

@@ -196,6 +196,7 @@ def look(session: Session, asked: Asked, now: datetime, tally: Tally) -> Part:
         now,
         wanted=asked.wanted,
         who=asked.who,
+        limit=PAGE_SIZE,
         offset=(asked.page - 1) * PAGE_SIZE,
     )
     number = count_filtered(session, tally, asked.wanted, now, asked.who)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from triage.core.orders import patient_class_in_words
@@ -69,7 +69,7 @@ class _Group:
     studies: int
 
     @classmethod
-    def of(cls, row: Row[Any]) -> _Group:
+    def of(cls, row: Any) -> _Group:
         priority, is_flagged, modalities, body_parts, patient_class, location, studies = row
         return cls(
             priority=priority,

@@ -2,7 +2,8 @@
 
 (() => {
   const THEMES = { system: "(prefers-color-scheme: light)", dark: "not all", light: "all" };
-  const WORDS = { system: "As system", dark: "Dark", light: "Light" };
+  const WORDS = { system: "as the system", dark: "dark", light: "light" };
+  const MARKS = { system: "◐", dark: "●", light: "○" };
   const read = (name, otherwise) => {
     try {
       return localStorage.getItem(`triage.${name}`) ?? otherwise;
@@ -27,8 +28,9 @@
     const button = document.getElementById("appearance");
     if (button) {
       button.hidden = false;
-      button.textContent = WORDS[theme];
-      button.setAttribute("aria-label", `Colours: ${WORDS[theme].toLowerCase()}. Change`);
+      button.textContent = MARKS[theme];
+      button.title = `Colours: ${WORDS[theme]}`;
+      button.setAttribute("aria-label", `Colours: ${WORDS[theme]}. Change`);
     }
     document.getElementById("density")?.setAttribute("aria-pressed", String(density === "compact"));
   }

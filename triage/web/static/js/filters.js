@@ -20,7 +20,9 @@ export class Filters {
     this.view = list.dataset.view;
     this.views = [];
     this.panel = byId("filter-panel");
-    this.isRestored = this.restore();
+    const typed = byId("filter-text").value; // before this script was here
+    this.isRestored = this.restore() || Boolean(typed);
+    if (typed) this.wanted.text = typed;
     this.listen();
     this.show();
     this.loadViews();
@@ -131,7 +133,7 @@ export class Filters {
   show() {
     const { wanted } = this;
     const text = byId("filter-text");
-    if (document.activeElement !== text || !wanted.text) text.value = wanted.text;
+    if (document.activeElement !== text || !wanted.text) text.value = wanted.text; // no typing is undone
     byId("filter-flagged").checked = wanted.flagged;
     for (const set of SETS) {
       for (const box of this.panel.querySelectorAll(`[data-choice="${set}"] input`)) {

@@ -71,6 +71,7 @@ document.addEventListener("click", async (event) => {
   const claim = event.target.closest("#rows button[data-claim]");
   if (claim && (await changeClaim(claim.dataset.claim, claim.dataset.by, me))) refresh();
 });
+list.addEventListener("error", (event) => event.target.matches("img") && (event.target.hidden = true), true); // no picture
 byId("waits-now").addEventListener("click", () => rows.settle());
 byId("keys-open").addEventListener("click", () => byId("keys").showModal());
 
