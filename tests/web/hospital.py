@@ -24,6 +24,7 @@ from triage.core.findings import Finding, Measurement
 from triage.core.policy import ai_priority
 from triage.core.priority import Priority
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
+from triage.store.claims import claim_study
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.model_tables import ModelRow
@@ -130,6 +131,14 @@ class Hospital:
                 select(StudyRow).where(StudyRow.study_instance_uid == study_uid)
             ).one()
             complete_study(session, study, "association released", self.clock())
+
+    def claim_study(self, study_uid: str, who: str) -> None:
+        """Let somebody read the study for the next quarter of an hour."""
+        with self.database.transaction() as session:
+            study = session.scalars(
+                select(StudyRow).where(StudyRow.study_instance_uid == study_uid)
+            ).one()
+            claim_study(session, study, who, now=self.clock(), lease=timedelta(minutes=15))
 
     def claim(self) -> ClaimedRun:
         """Claim the most urgent run."""

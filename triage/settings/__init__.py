@@ -66,6 +66,7 @@ from triage.settings.parts import (
 )
 from triage.settings.remote_models import RemoteModelSettings
 from triage.settings.ups import UpsSettings
+from triage.settings.worklist import WorklistSettings
 
 __all__ = [
     "AETitle",
@@ -673,6 +674,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     trust: TrustSettings = TrustSettings()
     web: WebSettings = WebSettings()
+    worklist: WorklistSettings = WorklistSettings()
     results: ResultSettings = ResultSettings()
     tls: TlsSettings = TlsSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -1,56 +1,19 @@
-"""The JSON API, version 1."""
+"""The JSON API, version 1: studies and operations."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, HTTPException, Query, Response
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, HTTPException, Response
 
 from triage.core.permissions import Permission
 from triage.web.access import may
 from triage.web.context import Context, Uid
 from triage.web.security import require_same_origin
 from triage.worklist.operations import Operations, operations
-from triage.worklist.queue import (
-    PAGE_SIZE,
-    WorklistCounts,
-    WorklistEntry,
-    count_worklist,
-    reading_list,
-)
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
 from triage.worklist.study_view import StudyView, study_view
 
 router = APIRouter(prefix="/api/v1", tags=["worklist"])
 _SEEING = [Depends(may(Permission.SEE_PATIENTS))]
-
-
-class Worklist(BaseModel):
-    """A part of the reading list, in reading order."""
-
-    generated_at: datetime
-    counts: WorklistCounts
-    offset: int
-    entries: list[WorklistEntry]
-
-
-@router.get("/worklist", dependencies=_SEEING)
-def worklist(
-    context: Context,
-    limit: Annotated[int, Query(ge=1, le=1000)] = PAGE_SIZE,
-    offset: Annotated[int, Query(ge=0)] = 0,
-) -> Worklist:
-    """Give the studies to be read, most urgent first."""
-    now = context.now()
-    with context.database.reading() as session:
-        return Worklist(
-            generated_at=now,
-            counts=count_worklist(session, now),
-            offset=offset,
-            entries=reading_list(session, now, limit=limit, offset=offset),
-        )
 
 
 @router.get("/studies/{study_instance_uid}", dependencies=_SEEING)

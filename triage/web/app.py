@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from sqlalchemy import text
@@ -51,9 +51,12 @@ from triage.web import (
     users_pages,
     watch,
     withdrawals,
+    worklist_api,
+    worklist_pages,
 )
 from triage.web.access import ChangePasswordFirstError, LogInFirstError
 from triage.web.audited import AuditedRequests
+from triage.web.board import Board
 from triage.web.context import WebContext
 from triage.web.dicomweb.access import READING
 from triage.web.dicomweb.routes import reading_routes
@@ -80,7 +83,8 @@ def create_app(
     live = LiveUpdates(database)
     trail = Trail(database, settings.data_directory / "audit", settings.audit, clock)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-    context = WebContext(settings, database, files, clock, live, decoders, trail)
+    board = Board(database, clock)
+    context = WebContext(settings, database, files, clock, live, decoders, trail, board)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -99,32 +103,8 @@ def create_app(
         openapi_url="/api/v1/openapi.json",
     )
     app.state.context = context
-    app.include_router(pages.router)
-    app.include_router(images.router)
-    app.include_router(api.router)
-    app.include_router(models_api.router)
-    app.include_router(model_pages.router)
-    app.include_router(jobs_api.router)
-    app.include_router(job_pages.router)
-    app.include_router(code_approvals.api_router)
-    app.include_router(code_approvals.page_router)
-    app.include_router(stow.router)
-    app.include_router(ups.router)
-    app.include_router(ups_events.router)
-    app.include_router(reading_routes(READING))
-    app.include_router(feedback.router)
-    app.include_router(deliveries_api.router)
-    app.include_router(delivery_pages.router)
-    app.include_router(watch.router)
-    app.include_router(hl7.router)
-    app.include_router(withdrawals.router)
-    app.include_router(priority_api.router)
-    app.include_router(policy_api.router)
-    app.include_router(policy_pages.router)
-    app.include_router(login_pages.router)
-    app.include_router(account.router)
-    app.include_router(users_pages.router)
-    app.include_router(audit_pages.router)
+    for router in _routers():
+        app.include_router(router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refusal)
@@ -134,6 +114,39 @@ def create_app(
     app.add_middleware(KnownHost, settings=settings.web)
     app.add_middleware(SecurityHeaders)
     return app
+
+
+def _routers() -> list[APIRouter]:
+    return [
+        worklist_pages.router,
+        pages.router,
+        images.router,
+        worklist_api.router,
+        api.router,
+        models_api.router,
+        model_pages.router,
+        jobs_api.router,
+        job_pages.router,
+        code_approvals.api_router,
+        code_approvals.page_router,
+        stow.router,
+        ups.router,
+        ups_events.router,
+        reading_routes(READING),
+        feedback.router,
+        deliveries_api.router,
+        delivery_pages.router,
+        watch.router,
+        hl7.router,
+        withdrawals.router,
+        priority_api.router,
+        policy_api.router,
+        policy_pages.router,
+        login_pages.router,
+        account.router,
+        users_pages.router,
+        audit_pages.router,
+    ]
 
 
 def healthz(request: Request) -> Response:

@@ -14,6 +14,7 @@ from triage.settings import Settings
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.web.board import Board
 from triage.web.live import LiveUpdates
 from triage.web.trail import Trail
 from triage.worklist.operations import DiskView, disk_view
@@ -30,6 +31,7 @@ class WebContext:
     live: LiveUpdates
     decoders: ThreadPoolExecutor
     trail: Trail
+    board: Board
     entrances: list[Entrance] = field(default_factory=list)
 
     def entrance(self) -> Entrance:

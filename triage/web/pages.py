@@ -1,101 +1,29 @@
-"""The pages: worklist, study, operations."""
+"""The pages: study, operations."""
 
 from __future__ import annotations
 
-import hashlib
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.templating import Jinja2Templates
 
 from triage.core.permissions import Permission
 from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
-from triage.store.policies import policy_in_force
 from triage.web.access import may
-from triage.web.context import UID_PATTERN, Context, Uid, WebContext
+from triage.web.context import Context, Uid
 from triage.web.people import person_at
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.web.viewer import viewer_address, viewer_folder
 from triage.worklist.operations import operations
-from triage.worklist.queue import PAGE_SIZE, count_worklist, reading_list, recently_read
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
 from triage.worklist.study_view import study_view
 
 router = APIRouter(include_in_schema=False)
 _SEEING = [Depends(may(Permission.SEE_PATIENTS))]
 _FOLLOWING = [Depends(may(Permission.SEE_PATIENTS, is_background=True))]
-Page = Annotated[int, Query(ge=1, le=10_000)]
-
-
-@router.get("/", dependencies=_SEEING)
-def worklist(request: Request, context: Context, page: Page = 1) -> Response:
-    """Show the studies to be read, most urgent first."""
-    return _render(request, "worklist.html", _worklist(context, page))
-
-
-@router.get("/worklist/rows", dependencies=_FOLLOWING)
-def worklist_rows(
-    request: Request,
-    context: Context,
-    page: Page = 1,
-    if_none_match: Annotated[str | None, Header()] = None,
-) -> Response:
-    """Give the list alone, for a page that is open already."""
-    answer = _render(request, "_list.html", _worklist(context, page))
-    tag = f'"{hashlib.sha256(bytes(answer.body)).hexdigest()[:32]}"'
-    if if_none_match == tag:
-        return Response(
-            status_code=304, headers={"ETag": tag, "Cache-Control": "private, no-cache"}
-        )
-    answer.headers["ETag"] = tag
-    answer.headers["Cache-Control"] = "private, no-cache"
-    return answer
-
-
-def _worklist(context: WebContext, page: int) -> dict[str, Any]:
-    now = context.now()
-    with context.database.reading() as session:
-        entries = reading_list(session, now, offset=(page - 1) * PAGE_SIZE)
-        counts = count_worklist(session, now)
-        in_force = policy_in_force(session)
-    return {
-        "policy": in_force,
-        "entries": entries,
-        "counts": counts,
-        "page": page,
-        "pages": max(1, -(-counts.total // PAGE_SIZE)),
-        "now": now,
-    }
-
-
-@router.get("/read", dependencies=_SEEING)
-def read_studies(request: Request, context: Context) -> Response:
-    """Show what was read lately, to put it back or to see what changed since."""
-    now = context.now()
-    with context.database.reading() as session:
-        content = {
-            "entries": recently_read(session, now),
-            "counts": count_worklist(session, now),
-            "now": now,
-        }
-    return _render(request, "read.html", content)
-
-
-@router.get("/next", dependencies=_SEEING)
-def next_study(
-    context: Context, after: Annotated[str, Query(pattern=UID_PATTERN, max_length=64)]
-) -> Response:
-    """Go to the study that is to be read next, or to the list where no other is."""
-    with context.database.reading() as session:
-        following = [
-            entry.study_instance_uid
-            for entry in reading_list(session, context.now(), limit=2)
-            if entry.study_instance_uid != after
-        ]
-    return RedirectResponse(f"/studies/{following[0]}" if following else "/", status_code=303)
 
 
 @router.get("/events", dependencies=_FOLLOWING)
@@ -121,6 +49,8 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
         "study": view,
         "now": now,
         "who": person_at(request),
+        # Three times in the life of a claim, so that a request or two may be lost.
+        "renew_claim_s": context.settings.worklist.claim_expires_after_s / 3,
         "viewer": viewer_address(context.settings, request) if is_there else "",
         "withdrawal_reasons": {r.value: rejection_for(r).words for r in PERSONAL_REASONS},
     }

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from triage.core.places import Source
 from triage.core.runs import StudyState
+from triage.store.claims import end_claim
 from triage.store.history import note
 from triage.store.prioritising import reprioritise
 from triage.store.study_workitems import end_reading, schedule_reading
@@ -25,10 +26,11 @@ def mark_as_read(session: Session, study_instance_uid: str, *, now: datetime) ->
     Raises:
         UnknownStudyError: there is no such study.
     """
-    study = _locked(session, study_instance_uid)
+    study = locked_study(session, study_instance_uid)
     if study.read_at is None:
         study.read_at = now
         note(session, study.id, "read", "marked as read", at=now)
+        end_claim(session, study.id)
         end_reading(session, study, now)
 
 
@@ -38,7 +40,7 @@ def mark_as_unread(session: Session, study_instance_uid: str, *, now: datetime) 
     Raises:
         UnknownStudyError: there is no such study.
     """
-    study = _locked(session, study_instance_uid)
+    study = locked_study(session, study_instance_uid)
     if study.read_at is not None:
         study.read_at = None
         text = "put back on the worklist"
@@ -48,7 +50,12 @@ def mark_as_unread(session: Session, study_instance_uid: str, *, now: datetime) 
             schedule_reading(session, study, now)
 
 
-def _locked(session: Session, study_instance_uid: str) -> StudyRow:
+def locked_study(session: Session, study_instance_uid: str) -> StudyRow:
+    """Return the study, locked until the end of the transaction.
+
+    Raises:
+        UnknownStudyError: there is no such study.
+    """
     study = session.scalar(
         select(StudyRow)
         .where(StudyRow.study_instance_uid == study_instance_uid)

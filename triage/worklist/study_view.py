@@ -17,6 +17,7 @@ from triage.core.priors import SearchState
 from triage.core.runs import RunState
 from triage.core.stages import COUNTING_STAGES, Stage
 from triage.core.withdrawals import WITHDRAWAL_ROLES
+from triage.store.claims import claims_on
 from triage.store.feedback import Feedback, feedback_on
 from triage.store.history import is_for_readers
 from triage.store.priors import prior_rows
@@ -188,6 +189,7 @@ class StudyView(_View):
     purge_reason: str = ""
     priority_notices: tuple[DeliveryView, ...] = ()
     waiting_s: float
+    claimed_by: str = ""
     location: str = ""
     patient_class: str = ""
     order_reason: str = ""
@@ -213,6 +215,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
     withdrawn = withdrawals_of(session, [study.id])
     analyses = analyses_of(session, [study])[study.id]
     notices = _notices(session, study)
+    claim = claims_on(session, [study.id], now).get(study.id)
     return StudyView(
         study_instance_uid=study.study_instance_uid,
         patient=_patient(study),
@@ -238,6 +241,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         purged_at=study.purged_at,
         purge_reason=study.purge_reason,
         waiting_s=max(0.0, ((study.read_at or now) - study.first_instance_at).total_seconds()),
+        claimed_by=claim.who if claim else "",
         location=study.location,
         patient_class=patient_class_in_words(study.patient_class),
         raised_by=raised_by(study),
