@@ -61,6 +61,7 @@ from triage.settings.parts import (
     TlsPeer,
     TlsSettings,
 )
+from triage.settings.reading import ReadingSettings
 from triage.settings.remote_models import RemoteModelSettings
 from triage.settings.ups import UpsSettings
 
@@ -74,6 +75,7 @@ __all__ = [
     "Hl7Destination",
     "NoticeDestination",
     "ObjectDestination",
+    "ReadingSettings",
     "RemoteModelSettings",
     "Retained",
     "RouteSettings",
@@ -669,6 +671,7 @@ class Settings(BaseSettings):
     stow: StowSettings = StowSettings()
     dicomweb: DicomwebSettings = DicomwebSettings()
     viewer: ViewerSettings = ViewerSettings()
+    reading: ReadingSettings = ReadingSettings()
     watched_folder: WatchedFolderSettings = WatchedFolderSettings()
     priors: PriorsSettings = PriorsSettings()
     query: QuerySettings = QuerySettings()

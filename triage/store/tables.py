@@ -26,7 +26,10 @@ from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
-from triage.store import workitem_tables  # noqa: F401 - they belong to the same schema
+from triage.store import (
+    answer_tables,  # noqa: F401 - they belong to the same schema
+    workitem_tables,  # noqa: F401 - they belong to the same schema
+)
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 from triage.store.order_tables import OrderRow
@@ -265,7 +268,8 @@ class FeedbackRow(Table):
     """What a radiologist says of a finding; the newest of each person counts.
 
     `verdict` is a `triage.core.agreement.Verdict`. `present` is what the finding said when it was
-    judged: another attempt of the run may say something else.
+    judged: another attempt of the run may say something else. `missed_finding_id` is the report of
+    a missed finding that said it; it goes with that.
     """
 
     __tablename__ = "feedback"
@@ -278,6 +282,9 @@ class FeedbackRow(Table):
     present: Mapped[bool] = mapped_column(default=True, server_default=true())
     reason: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime] = mapped_column(index=True)
+    missed_finding_id: Mapped[int | None] = mapped_column(
+        ForeignKey("missed_findings.id", ondelete="CASCADE")
+    )
 
 
 class ResultObjectRow(Table):
@@ -453,8 +460,8 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    withdrawn, rejected, shadow, order, patient, withheld, remote. The newest `id` is what open
-    worklists follow.
+    withdrawn, rejected, shadow, order, patient, withheld, remote, missed, signed, addendum. The
+    newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"

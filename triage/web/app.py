@@ -26,6 +26,7 @@ from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web import (
+    answers,
     api,
     code_approvals,
     deliveries_api,
@@ -99,6 +100,7 @@ def create_app(
     app.include_router(ups_events.router)
     app.include_router(reading_routes(READING))
     app.include_router(feedback.router)
+    app.include_router(answers.router)
     app.include_router(deliveries_api.router)
     app.include_router(delivery_pages.router)
     app.include_router(watch.router)

@@ -17,6 +17,7 @@ from triage.store.feedback import (
     UnknownFindingError,
     record_feedback,
 )
+from triage.store.sign_offs import AnswersClosedError
 from triage.web.context import Context, WebContext
 from triage.web.people import known_person_at
 from triage.web.security import require_same_origin
@@ -102,3 +103,5 @@ def _record(context: WebContext, finding_id: int, who: str, said: Said) -> Feedb
             )
     except UnknownFindingError as error:
         raise HTTPException(404, str(error)) from error
+    except AnswersClosedError as error:
+        raise HTTPException(409, str(error)) from error

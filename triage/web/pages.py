@@ -11,8 +11,10 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from starlette.templating import Jinja2Templates
 
 from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
+from triage.store.missed import known_codes
 from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import person_at
+from triage.web.reading import signing_person
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.web.viewer import viewer_address, viewer_folder
@@ -107,6 +109,7 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
     now = context.now()
     with context.database.reading() as session:
         view = study_view(session, study_instance_uid, now)
+        codes = known_codes(session) if view is not None else []
     if view is None:
         raise HTTPException(404, "Triage holds no such study.")
     is_there = viewer_folder(context.settings) is not None
@@ -115,6 +118,8 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
         "now": now,
         "who": person_at(request),
         "viewer": viewer_address(context.settings, request) if is_there else "",
+        "codes": codes,
+        "signs_with_read": context.settings.reading.sign_off_with_read,
         "withdrawal_reasons": {r.value: rejection_for(r).words for r in PERSONAL_REASONS},
     }
     return _render(request, "study.html", content)
@@ -125,7 +130,9 @@ def read(request: Request, study_instance_uid: Uid, context: Context) -> Respons
     """Take the study off the list, and go back to where the button was."""
     try:
         with context.database.transaction() as session:
-            mark_as_read(session, study_instance_uid, now=context.now())
+            mark_as_read(
+                session, study_instance_uid, now=context.now(), signed_by=signing_person(request)
+            )
     except UnknownStudyError:
         raise HTTPException(404, "Triage holds no such study.") from None
     return _back(request)
@@ -136,7 +143,7 @@ def unread(request: Request, study_instance_uid: Uid, context: Context) -> Respo
     """Put the study back on the list."""
     try:
         with context.database.transaction() as session:
-            mark_as_unread(session, study_instance_uid, now=context.now())
+            mark_as_unread(session, study_instance_uid, now=context.now(), by=person_at(request))
     except UnknownStudyError:
         raise HTTPException(404, "Triage holds no such study.") from None
     return _back(request)
