@@ -32,6 +32,7 @@ from triage.web import (
     deliveries_api,
     delivery_pages,
     feedback,
+    heat_maps,
     hl7,
     images,
     job_pages,
@@ -88,6 +89,7 @@ def create_app(
     app.state.context = context
     app.include_router(pages.router)
     app.include_router(images.router)
+    app.include_router(heat_maps.router)
     app.include_router(api.router)
     app.include_router(models_api.router)
     app.include_router(model_pages.router)

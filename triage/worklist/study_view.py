@@ -93,6 +93,7 @@ class FindingView(_View):
     segment_number: int | None
     segmentation_uid: str
     key_image_uids: tuple[str, ...]
+    key_image_frames: tuple[int, ...] = ()
     heat_map_series_uid: str
     withdrawn: str = ""
     feedback: tuple[FeedbackView, ...]
@@ -368,6 +369,7 @@ def _finding_view(
         segment_number=finding.segment_number,
         segmentation_uid=uid_of.get("seg", ""),
         key_image_uids=finding.key_image_uids,
+        key_image_frames=finding.key_image_frames,
         heat_map_series_uid=series_of.get("heat-map", "") if finding.present else "",
         withdrawn=withdrawn,
         feedback=tuple(
