@@ -3,9 +3,9 @@
 import { nearest, relationOf } from "./geometry.js";
 
 const WORDS = {
-  position: "Scrolled together by position: both are in one frame of reference",
-  distance: "Scrolled together by distance along the slices, from where they were linked",
-  number: "Scrolled together by image number, from where they were linked",
+  position: "Linked by position (one frame of reference)",
+  distance: "Linked by distance along the slices",
+  number: "Linked by image number",
 };
 
 /** Two stacks that follow each other; each keeps its own window, zoom and overlays. */
@@ -42,7 +42,7 @@ export class Link {
   }
 
   inWords() {
-    return this.relation ? WORDS[this.relation.by] : "Each scrolled by itself";
+    return this.relation ? WORDS[this.relation.by] : "Not linked";
   }
 
   #follow(moved) {
