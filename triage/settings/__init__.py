@@ -64,6 +64,7 @@ from triage.settings.parts import (
     TlsPeer,
     TlsSettings,
 )
+from triage.settings.reading import ReadingSettings
 from triage.settings.remote_models import RemoteModelSettings
 from triage.settings.ups import UpsSettings
 from triage.settings.worklist import WorklistSettings
@@ -81,6 +82,7 @@ __all__ = [
     "NoticeDestination",
     "ObjectDestination",
     "OidcSettings",
+    "ReadingSettings",
     "RemoteModelSettings",
     "Retained",
     "RouteSettings",
@@ -681,6 +683,7 @@ class Settings(BaseSettings):
     stow: StowSettings = StowSettings()
     dicomweb: DicomwebSettings = DicomwebSettings()
     viewer: ViewerSettings = ViewerSettings()
+    reading: ReadingSettings = ReadingSettings()
     watched_folder: WatchedFolderSettings = WatchedFolderSettings()
     priors: PriorsSettings = PriorsSettings()
     query: QuerySettings = QuerySettings()

@@ -32,6 +32,7 @@ from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
 from triage.store import (  # noqa: F401 - they belong to the same schema
+    answer_tables,
     audit_tables,
     policy_tables,
     user_tables,
@@ -347,7 +348,8 @@ class FeedbackRow(Table):
     """What a radiologist says of a finding; the newest of each person counts.
 
     `verdict` is a `triage.core.agreement.Verdict`. `present` is what the finding said when it was
-    judged: another attempt of the run may say something else.
+    judged: another attempt of the run may say something else. `missed_finding_id` is the report of
+    a missed finding that said it; it goes with that.
     """
 
     __tablename__ = "feedback"
@@ -360,6 +362,9 @@ class FeedbackRow(Table):
     present: Mapped[bool] = mapped_column(default=True, server_default=true())
     reason: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime] = mapped_column(index=True)
+    missed_finding_id: Mapped[int | None] = mapped_column(
+        ForeignKey("missed_findings.id", ondelete="CASCADE")
+    )
 
 
 class ResultObjectRow(Table):
@@ -540,7 +545,7 @@ class StudyEventRow(Table):
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
     withdrawn, rejected, shadow, order, patient, withheld, remote, raised, ranked, claimed,
-    released. The newest `id` is what open worklists follow.
+    released, missed, signed, addendum. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"

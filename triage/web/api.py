@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, HTTPException, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from triage.core.permissions import Permission
 from triage.web.access import may
 from triage.web.context import Context, Uid
+from triage.web.people import person_at
+from triage.web.reading import signing_person
 from triage.web.security import require_same_origin
 from triage.worklist.operations import Operations, operations
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
@@ -31,11 +33,16 @@ def study(study_instance_uid: Uid, context: Context) -> StudyView:
     status_code=204,
     dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
 )
-def read(study_instance_uid: Uid, context: Context) -> Response:
-    """Take the study off the list: a person has read it."""
+def read(request: Request, study_instance_uid: Uid, context: Context) -> Response:
+    """Take the study off the list: a person has read it, and has signed it off with that.
+
+    With `reading.sign_off_with_read = false` signing off is an act of its own.
+    """
     try:
         with context.database.transaction() as session:
-            mark_as_read(session, study_instance_uid, now=context.now())
+            mark_as_read(
+                session, study_instance_uid, now=context.now(), signed_by=signing_person(request)
+            )
     except UnknownStudyError as error:
         raise HTTPException(404, str(error)) from error
     return Response(status_code=204)
@@ -46,11 +53,11 @@ def read(study_instance_uid: Uid, context: Context) -> Response:
     status_code=204,
     dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
 )
-def unread(study_instance_uid: Uid, context: Context) -> Response:
-    """Put the study back on the list."""
+def unread(request: Request, study_instance_uid: Uid, context: Context) -> Response:
+    """Put the study back on the list; its answers are open again."""
     try:
         with context.database.transaction() as session:
-            mark_as_unread(session, study_instance_uid, now=context.now())
+            mark_as_unread(session, study_instance_uid, now=context.now(), by=person_at(request))
     except UnknownStudyError as error:
         raise HTTPException(404, str(error)) from error
     return Response(status_code=204)

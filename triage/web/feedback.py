@@ -18,6 +18,7 @@ from triage.store.feedback import (
     UnknownFindingError,
     record_feedback,
 )
+from triage.store.sign_offs import AnswersClosedError
 from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.people import known_person_at
@@ -104,3 +105,5 @@ def _record(context: WebContext, finding_id: int, who: str, said: Said) -> Feedb
             )
     except UnknownFindingError as error:
         raise HTTPException(404, str(error)) from error
+    except AnswersClosedError as error:
+        raise HTTPException(409, str(error)) from error

@@ -11,9 +11,11 @@ from starlette.templating import Jinja2Templates
 
 from triage.core.permissions import Permission
 from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
+from triage.store.missed import known_codes
 from triage.web.access import may
 from triage.web.context import Context, Uid
 from triage.web.people import person_at
+from triage.web.reading import signing_person
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.web.viewer import viewer_address, viewer_folder
@@ -42,6 +44,7 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
     now = context.now()
     with context.database.reading() as session:
         view = study_view(session, study_instance_uid, now)
+        codes = known_codes(session) if view is not None else []
     if view is None:
         raise HTTPException(404, "Triage holds no such study.")
     is_there = viewer_folder(context.settings) is not None
@@ -52,6 +55,8 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
         # Three times in the life of a claim, so that a request or two may be lost.
         "renew_claim_s": context.settings.worklist.claim_expires_after_s / 3,
         "viewer": viewer_address(context.settings, request) if is_there else "",
+        "codes": codes,
+        "signs_with_read": context.settings.reading.sign_off_with_read,
         "withdrawal_reasons": {r.value: rejection_for(r).words for r in PERSONAL_REASONS},
     }
     return _render(request, "study.html", content)
@@ -65,7 +70,9 @@ def read(request: Request, study_instance_uid: Uid, context: Context) -> Respons
     """Take the study off the list, and go back to where the button was."""
     try:
         with context.database.transaction() as session:
-            mark_as_read(session, study_instance_uid, now=context.now())
+            mark_as_read(
+                session, study_instance_uid, now=context.now(), signed_by=signing_person(request)
+            )
     except UnknownStudyError:
         raise HTTPException(404, "Triage holds no such study.") from None
     return _back(request)
@@ -79,7 +86,7 @@ def unread(request: Request, study_instance_uid: Uid, context: Context) -> Respo
     """Put the study back on the list."""
     try:
         with context.database.transaction() as session:
-            mark_as_unread(session, study_instance_uid, now=context.now())
+            mark_as_unread(session, study_instance_uid, now=context.now(), by=person_at(request))
     except UnknownStudyError:
         raise HTTPException(404, "Triage holds no such study.") from None
     return _back(request)
