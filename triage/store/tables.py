@@ -26,7 +26,7 @@ from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
-from triage.store import workitem_tables  # noqa: F401 - they belong to the same schema
+from triage.store import visit_tables, workitem_tables  # noqa: F401 - they belong to the same schema
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 from triage.store.order_tables import OrderRow
@@ -453,7 +453,7 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    withdrawn, rejected, shadow, order, patient, withheld, remote. The newest `id` is what open
+    withdrawn, rejected, shadow, order, patient, withheld, remote, cancelled, asked. The newest `id` is what open
     worklists follow.
     """
 
@@ -536,7 +536,11 @@ class ArchiveCountRow(Table):
 
 
 class WorkerRow(Table):
-    """A running worker's heartbeat: what it hosts and on which device."""
+    """A running worker's heartbeat: what it hosts and on which device.
+
+    `devices` are `triage.core.devices.DeviceState` as JSON. `clock_ahead_s` is how far its clock is
+    ahead of the database's.
+    """
 
     __tablename__ = "workers"
 
@@ -545,6 +549,9 @@ class WorkerRow(Table):
     device: Mapped[str] = mapped_column(String(32), default="")
     warm_models: Mapped[str] = mapped_column(Text, default="")
     prefect_error: Mapped[str] = mapped_column(Text, default="")
+    version: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    devices: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    clock_ahead_s: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
 
 
 class MaintenanceRow(Table):

@@ -39,6 +39,8 @@ from triage.web import (
     models_api,
     pages,
     stow,
+    studies_api,
+    study_history,
     ups,
     ups_events,
     watch,
@@ -104,6 +106,8 @@ def create_app(
     app.include_router(watch.router)
     app.include_router(hl7.router)
     app.include_router(withdrawals.router)
+    app.include_router(studies_api.router)
+    app.include_router(study_history.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refusal)
