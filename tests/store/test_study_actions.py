@@ -126,7 +126,7 @@ def test_all_models_run_again_and_the_flag_stands_meanwhile(
 
 def test_what_is_queued_already_is_not_queued_twice(complete: Database, clock: ManualClock) -> None:
     with (
-        pytest.raises(ActionError, match="head-ct 1.0.0: it is queued or running already"),
+        pytest.raises(ActionError, match=r"head-ct 1\.0\.0: it is queued or running already"),
         complete.transaction() as session,
     ):
         rerun(session, "1.2.3", decision(clock))

@@ -13,7 +13,7 @@ from triage.core.runs import RunState
 from triage.store.database import Database
 from triage.store.studies import complete_study, record_instance
 from triage.store.tables import AnalysisRunRow, StudyRow
-from triage.store.workers import beat
+from triage.store.workers import Heartbeat, beat
 from triage.worklist.search import StudySearch, find_studies
 
 
@@ -97,7 +97,7 @@ def test_answer_says_where_the_study_is_and_what_is_to_be_done(
     assert (stage, now) == ("analysis", "Waiting: head-ct 1.0.0.")
     assert "triage work" in to_do
     with filled.transaction() as session:
-        beat(session, "w", device="cpu", warm_models="", now=clock())
+        beat(session, "w", Heartbeat("cpu", ""), now=clock())
         run = session.scalars(select(AnalysisRunRow)).one()
         run.state, run.reason = RunState.FAILED, "out of memory"
     assert where()[:2] == (

@@ -15,12 +15,12 @@ from dataclasses import replace
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from triage.core.visits import Ending, Way
 from triage.receiver.encoded import EncodedInstance
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
 from triage.receiver.refusals import RefusedInstanceError
 from triage.receiver.visits import VisitTally
-from triage.core.visits import Ending, Way
 from triage.settings import ReceiverSettings
 from triage.store.clock import Clock
 from triage.store.database import Database
@@ -102,8 +102,9 @@ class Entrance:
     ) -> None:
         """Prepare an entrance; `as_priors` lets everything in as a prior.
 
-        `kind` is a `triage.core.visits.Way` and begins the name under which studies are held open. The name is another after each
-        start, so that nobody keeps alive what a process that died has left.
+        `kind` is a `triage.core.visits.Way` and begins the name under which studies are held open.
+        The name is another after each start, so that nobody keeps alive what a process that died
+        has left.
         """
         self._database = database
         self._clock = clock

@@ -48,8 +48,8 @@ from triage.receiver.services import DimseService, handlers_of
 from triage.receiver.storing import StoreSink
 from triage.receiver.tls import ServerTls
 from triage.receiver.transport import StorageServer
-from triage.receiver.visits import RefusedCallers, VisitTally
 from triage.receiver.ups import ups_services
+from triage.receiver.visits import RefusedCallers, VisitTally
 from triage.settings import ReceiverSettings, Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database

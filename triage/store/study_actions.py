@@ -91,7 +91,7 @@ def rerun(session: Session, study_instance_uid: str, decision: Decision, model: 
     ) + tuple(f"{identity_of(w.model)}: {w.reason}" for w in chosen if w.series is None)
     if not ready:
         raise ActionError(f"nothing can be run again: {'; '.join(refused)}")
-    _queue_anew(session, study, ready, live, said, decision.at)
+    _queue_anew(session, study, ready, live, said=said, now=decision.at)
     return Rerun(tuple(identity_of(w.model) for w in ready), refused)
 
 
@@ -134,6 +134,7 @@ def _queue_anew(
     study: StudyRow,
     ready: list[WantedRun],
     live: dict[int, AnalysisRunRow],
+    *,
     said: str,
     now: datetime,
 ) -> None:

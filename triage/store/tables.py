@@ -453,8 +453,8 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    withdrawn, rejected, shadow, order, patient, withheld, remote, cancelled, asked. The newest `id` is what open
-    worklists follow.
+    withdrawn, rejected, shadow, order, patient, withheld, remote, cancelled. The newest `id` is
+    what open worklists follow.
     """
 
     __tablename__ = "study_events"

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from triage.core.visits import Ending, Way
 from triage.store.visit_tables import RefusedCallerRow, VisitRow
 
-_IS_ONE_VISIT_FOR = timedelta(minutes=10)
+_IS_ONE_VISIT_FOR = timedelta(minutes=1)
+_MAY_GO_ON = (Ending.OPEN.value, Ending.RELEASED.value)
 _MOST_REFUSED_CALLERS = 1000
 _LONGEST_ERROR = 500
 
@@ -57,7 +58,11 @@ class RefusedCaller:
 
 
 def record_visit_parts(session: Session, parts: Iterable[VisitPart]) -> None:
-    """Add to the visits what came since; an association soon after another is the same visit."""
+    """Add to the visits what came since.
+
+    An association soon after another is the same visit, since some senders open one for each image;
+    not so after one that was broken off.
+    """
     for part in parts:
         row = _visit_of(session, part)
         if row is None:
@@ -95,6 +100,7 @@ def _visit_of(session: Session, part: VisitPart) -> VisitRow | None:
         .where(
             of_study,
             VisitRow.last_at >= part.began_at - _IS_ONE_VISIT_FOR,
+            VisitRow.ended.in_(_MAY_GO_ON),
             VisitRow.way == part.caller.way.value,
             VisitRow.calling_ae_title == part.caller.calling_ae_title[:16],
             VisitRow.address == part.caller.address[:64],

@@ -35,8 +35,11 @@ from triage.web import (
     images,
     job_pages,
     jobs_api,
+    metrics,
     model_pages,
     models_api,
+    operations_api,
+    operations_pages,
     pages,
     stow,
     studies_api,
@@ -50,6 +53,7 @@ from triage.web.context import WebContext
 from triage.web.dicomweb.access import READING
 from triage.web.dicomweb.routes import reading_routes
 from triage.web.live import LiveUpdates
+from triage.web.prefect_health import PrefectHealth
 from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import HERE, templates
 from triage.web.security import KnownHost, SecurityHeaders
@@ -70,7 +74,8 @@ def create_app(
     """Return the application; it owns neither the database nor the files."""
     live = LiveUpdates(database)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-    context = WebContext(settings, database, files, clock, live, decoders)
+    prefect = PrefectHealth(settings.prefect_api_url)
+    context = WebContext(settings, database, files, clock, live, decoders, prefect)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -107,6 +112,9 @@ def create_app(
     app.include_router(hl7.router)
     app.include_router(withdrawals.router)
     app.include_router(studies_api.router)
+    app.include_router(operations_api.router)
+    app.include_router(operations_pages.router)
+    app.include_router(metrics.router)
     app.include_router(study_history.router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")

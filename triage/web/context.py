@@ -15,12 +15,13 @@ from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web.live import LiveUpdates
+from triage.web.prefect_health import PrefectHealth
 from triage.worklist.operations import DiskView, disk_view
 
 
 @dataclass(frozen=True, slots=True)
 class WebContext:
-    """The database, the files, the time, the live updates and the threads that decode images."""
+    """The database, the files, the time, live updates, decoding threads, and Prefect's health."""
 
     settings: Settings
     database: Database
@@ -28,6 +29,7 @@ class WebContext:
     clock: Clock
     live: LiveUpdates
     decoders: ThreadPoolExecutor
+    prefect: PrefectHealth
     entrances: list[Entrance] = field(default_factory=list)
 
     def entrance(self) -> Entrance:

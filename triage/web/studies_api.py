@@ -46,8 +46,7 @@ class RanAgain(BaseModel):
 def search(body: StudySearch, context: Context) -> FoundStudies:
     """Find studies that Triage holds or ever held, also those read, purged or only priors."""
     if body.is_empty:
-        raise HTTPException(422, "Give at least one of: accession_number, patient_id, "
-                            "patient_name, study_instance_uid, study_date, sender, text.")  # fmt: skip
+        raise HTTPException(422, f"Give at least one of: {', '.join(StudySearch.model_fields)}.")
     with context.database.reading() as session:
         return find_studies(session, body, context.now())
 

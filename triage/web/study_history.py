@@ -38,6 +38,7 @@ def find_page(request: Request) -> Response:
 def find(
     request: Request,
     context: Context,
+    *,
     text: _Said = "",
     accession_number: _Said = "",
     patient_id: _Said = "",

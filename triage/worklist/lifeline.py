@@ -41,7 +41,7 @@ from triage.worklist.wording import (
 )
 
 _MOST_EVENTS = 500
-_WAYS = {
+WAYS = {
     "dicom": "DICOM",
     "dicom-tls": "DICOM over TLS",
     "stow": "STOW-RS",
@@ -182,7 +182,7 @@ def study_life(session: Session, study_instance_uid: str, now: datetime) -> Stud
         priority=study.priority.label,
         completion_reason=study.completion_reason,
         where=whereabouts_of(session, [study], now)[study.id],
-        lanes=tuple(_lanes(session, study, visits, events, runs, now)),
+        lanes=tuple(_lanes(session, study, visits, events, runs, now=now)),
         events=_table(session, study, visits, events, runs),
         runs=tuple(_run_view(run, study) for run in runs),
         can_be_completed=not is_complete,
@@ -234,9 +234,10 @@ def _lanes(
     visits: Sequence[VisitRow],
     events: Sequence[StudyEventRow],
     runs: Sequence[AnalysisRunRow],
+    *,
     now: datetime,
 ) -> Iterable[Lane]:
-    yield from _arrival_lanes(study, visits, events)
+    yield from _arrival_lanes(study, visits)
     yield from _completeness_lanes(session, study, events, now)
     yield from _priors_lane(session, study, now)
     for run in runs:
@@ -248,9 +249,7 @@ def _lanes(
     yield from _ending_lane(events)
 
 
-def _arrival_lanes(
-    study: StudyRow, visits: Sequence[VisitRow], events: Sequence[StudyEventRow]
-) -> Iterable[Lane]:
+def _arrival_lanes(study: StudyRow, visits: Sequence[VisitRow]) -> Iterable[Lane]:
     by_sender: dict[str, list[Bar]] = defaultdict(list)
     for visit in visits:
         tone = Tone.DONE if visit.ended != Ending.OPEN else Tone.GOING_ON
@@ -268,7 +267,7 @@ def _arrival_lanes(
 def sender_in_words(visit: VisitRow) -> str:
     """Return who sent, by which way, from where."""
     where = f" from {visit.address}" if visit.address else ""
-    return f"{visit.calling_ae_title or 'unnamed sender'}, {_WAYS[visit.way]}{where}"
+    return f"{visit.calling_ae_title or 'unnamed sender'}, {WAYS[visit.way]}{where}"
 
 
 def _visit_in_words(visit: VisitRow) -> str:
@@ -333,7 +332,7 @@ def _run_bars(run: AnalysisRunRow, now: datetime) -> Iterable[Bar]:
     begun = run.started_at or over
     waited = duration((begun - run.created_at).total_seconds())
     wait = f"waited {waited} for a worker" if run.started_at else f"waiting for {waited}"
-    if begun > run.created_at:
+    if begun > run.created_at or run.state is RunState.PENDING:
         yield Bar(start=run.created_at, end=begun, tone=Tone.WAIT, text=wait)
     at = begun
     for key, words in _STEPS.items():
@@ -432,7 +431,7 @@ def _ending_lane(events: Sequence[StudyEventRow]) -> Iterable[Lane]:
         if e.kind in ("read", "unread", "feedback", *tones)
     )
     if bars:
-        yield Lane(group="Reading", name="reading and after", bars=bars)
+        yield Lane(group="Reading", name="read, withdrawn, deleted", bars=bars)
 
 
 def _table(

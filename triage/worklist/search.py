@@ -38,7 +38,12 @@ class StudySearch(BaseModel):
     @property
     def is_empty(self) -> bool:
         """Whether nothing is asked for."""
-        return not any(self.model_dump(exclude_none=True).values())
+        return not (self.text or self.is_precise)
+
+    @property
+    def is_precise(self) -> bool:
+        """Whether it was said which of the attributes is meant."""
+        return any(self.model_dump(exclude={"text"}).values())
 
 
 class FoundStudy(BaseModel):

@@ -172,7 +172,7 @@ def _in_analysis(unfinished: Sequence[AnalysisRunRow], facts: _Facts, now: datet
     parked = [r for r in unfinished if r.model.parked_until is not None]
     to_do = ""
     if not facts.workers:
-        to_do = "No worker is alive: start one with `triage work`."
+        to_do = "No worker is alive: start one with triage work."
     elif parked:
         names = ", ".join(_model(r) for r in parked)
         to_do = f"{names} is parked after failures: see Operations, Parked models."
