@@ -69,8 +69,9 @@ def unusual_silence(moments: Sequence[datetime], now: datetime) -> Silence | Non
     )
     if len(compared) < _FEWEST_DAYS or sent_in < _SHARE_OF_DAYS * len(compared):
         return None
-    pauses = [b - a for a, b in pairwise(ordered) if b - a < _WITHIN_A_SHIFT]
-    return Silence(last, median(pauses) if pauses else timedelta(days=1))
+    pauses_s = [(b - a).total_seconds() for a, b in pairwise(ordered) if b - a < _WITHIN_A_SHIFT]
+    usual = timedelta(seconds=median(pauses_s)) if pauses_s else timedelta(days=1)
+    return Silence(last, usual)
 
 
 def _like_windows(

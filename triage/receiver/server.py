@@ -269,8 +269,8 @@ class Receiver:
         """
         rejection = self._admission.admit(_request_of(event.assoc), event.assoc.is_alive)
         if rejection is not None:
-            title = event.assoc.requestor.primitive.calling_ae_title
-            self._refused.add(title, event.assoc.requestor.address, rejection.why)
+            caller = _request_of(event.assoc)
+            self._refused.add(caller.calling_ae_title, caller.address, rejection.why)
             _reject(event.assoc, rejection)
             return
         request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
@@ -283,26 +283,26 @@ class Receiver:
         self, association: Association, request: StoreRequest, transfer_syntax_uid: str
     ) -> StoreSink:
         """Give the place where the data set of a C-STORE request goes."""
+        association_id = self._association_id(association)
         announced = AnnouncedInstance(
             transfer_syntax_uid=transfer_syntax_uid,
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
             calling_ae_title=association.requestor.ae_title.strip(),
-            association=self._association_id(association),
+            association=association_id,
         )
         is_prior = is_of_priors_move(request, self._settings.ae_title)
         intake = self._priors_intake if is_prior else self._intake
-        return StoreSink(intake, announced, association.triage_tally)
+        return StoreSink(intake, announced, self._open.tally_of(association_id))
 
     def _association_id(self, association: Any) -> str:
         name: str | None = getattr(association, "triage_id", None)
         if name is None:
             name = association.triage_id = uuid.uuid4().hex
-            is_tls = _request_of(association).is_tls
-            association.triage_tally = VisitTally(
-                Way.DICOM_TLS if is_tls else Way.DICOM, association.requestor.address, self._clock
-            )
-            self._open.add(name, association, association.triage_tally)
+            caller = _request_of(association)
+            way = Way.DICOM_TLS if caller.is_tls else Way.DICOM
+            tally = VisitTally(way, caller.address, self._clock)
+            self._open.add(name, association, tally)
         return name
 
 

@@ -72,5 +72,5 @@ def clock_ahead_s(session: Session, now: datetime) -> float:
     """
     if session.get_bind().dialect.name != "postgresql":
         return 0.0
-    theirs = session.scalars(select(func.clock_timestamp())).one()
+    theirs: datetime = session.scalars(select(func.clock_timestamp())).one()
     return round((now - theirs.astimezone(UTC)).total_seconds(), 3)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from triage.worklist.lifeline import Bar, Lane, Tone
+from triage.worklist.lifeline import Bar, Lane
 from triage.worklist.wording import duration
 
 _ROW, _BAR, _TOP = 38, 12, 26
@@ -131,8 +131,7 @@ def scale_of(bars: Sequence[Bar]) -> Scale:
 
 
 def _is_busy(start: datetime, end: datetime, bars: Sequence[Bar]) -> bool:
-    quiet = (Tone.WAIT, Tone.FAILED)
-    return any(b.start <= start and b.end >= end for b in bars if b.tone not in quiet)
+    return any(bar.start <= start and bar.end >= end for bar in bars if not bar.is_idle)
 
 
 def _shapes(lane: Lane, scale: Scale) -> tuple[Shape, ...]:

@@ -50,7 +50,7 @@ class QueueView(_View):
 
 
 class RunningView(_View):
-    """A run in progress; `doing` is how far it is."""
+    """A run in progress, but for shadows; `doing` is how far it is."""
 
     run_id: int
     model: str
@@ -220,7 +220,10 @@ def _running(session: Session) -> tuple[RunningView, ...]:
     rows = session.execute(
         select(AnalysisRunRow, StudyRow.study_instance_uid, has_findings)
         .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
-        .where(AnalysisRunRow.state == RunState.RUNNING)
+        .where(
+            AnalysisRunRow.state == RunState.RUNNING,
+            AnalysisRunRow.stage.in_(COUNTING_STAGES),
+        )
         .options(joinedload(AnalysisRunRow.model))
         .order_by(AnalysisRunRow.started_at)
         .limit(_SHOWN)

@@ -82,7 +82,7 @@ class _View(BaseModel):
 
 
 class Tone(StrEnum):
-    """What a bar stands for; WAIT is time in which nothing is done, and may be drawn shorter."""
+    """What a bar stands for."""
 
     WAIT = "wait"
     GOING_ON = "going-on"
@@ -96,12 +96,16 @@ class Tone(StrEnum):
 
 
 class Bar(_View):
-    """Something that took from `start` to `end`; a moment where the two are one."""
+    """Something that took from `start` to `end`; a moment where the two are one.
+
+    `is_idle` says that nothing was done in that time, so that it may be drawn shorter.
+    """
 
     start: datetime
     end: datetime
     tone: Tone
     text: str
+    is_idle: bool = False
 
 
 class Lane(_View):
@@ -289,10 +293,12 @@ def _completeness_lanes(
         if event.kind in ("received", "reopened"):
             began = began or event.at
         elif event.kind == "complete" and began is not None:
-            bars.append(Bar(start=began, end=event.at, tone=Tone.WAIT, text=event.text))
+            wait = Bar(start=began, end=event.at, tone=Tone.WAIT, text=event.text, is_idle=True)
+            bars.append(wait)
             began = None
     if began is not None:
-        bars.append(Bar(start=began, end=now, tone=Tone.GOING_ON, text="images may still come"))
+        said = "images may still come"
+        bars.append(Bar(start=began, end=now, tone=Tone.GOING_ON, text=said, is_idle=True))
     if bars:
         yield Lane(group="Arrival", name="until complete", bars=tuple(bars))
     marks = [
@@ -333,7 +339,7 @@ def _run_bars(run: AnalysisRunRow, now: datetime) -> Iterable[Bar]:
     waited = duration((begun - run.created_at).total_seconds())
     wait = f"waited {waited} for a worker" if run.started_at else f"waiting for {waited}"
     if begun > run.created_at or run.state is RunState.PENDING:
-        yield Bar(start=run.created_at, end=begun, tone=Tone.WAIT, text=wait)
+        yield Bar(start=run.created_at, end=begun, tone=Tone.WAIT, text=wait, is_idle=True)
     at = begun
     for key, words in _STEPS.items():
         seconds = run.timings_s.get(key)
@@ -386,7 +392,10 @@ def _delivery_lanes(session: Session, study: StudyRow, now: datetime) -> Iterabl
         error = f": {row.last_error}" if row.last_error and row.delivered_at is None else ""
         text = f"{label_of(row)} {row.state.value}{tried}{error}"
         tone = Tone(_DELIVERY_TONES[row.state])
-        lanes[row.destination].append(Bar(start=start, end=end, tone=tone, text=text))
+        # A destination that is away for a day is tried now and then.
+        is_idle = row.delivered_at is None or row.attempts > 1
+        bar = Bar(start=start, end=end, tone=tone, text=text, is_idle=is_idle)
+        lanes[row.destination].append(bar)
     for name, bars in lanes.items():
         yield Lane(group="Delivery", name=f"to {name}", bars=tuple(bars))
 
