@@ -29,6 +29,11 @@ class StopSignal:
         """Whether the run is to stop."""
         return self._is_set
 
+    @property
+    def is_computing(self) -> bool:
+        """Whether a host computes for the run at this moment."""
+        return self._end is not None
+
     def set(self) -> None:
         """Stop the run."""
         with self._lock:
