@@ -28,7 +28,7 @@ from flows.jobs import Jobs
 from flows.steps import Step
 from flows.warming import Warming
 from triage.models.ahead import DecodedAhead
-from triage.models.device_states import device_states
+from triage.models.device_states import DeviceWatch
 from triage.models.devices import CPU
 from triage.models.host import ModelHosts
 from triage.results.delivery.rounds import deliver_next, queue_notices
@@ -97,6 +97,7 @@ class Worker:
         self._step = step
         self._warming = Warming(step)
         self._jobs = Jobs(step)
+        self._devices = DeviceWatch(step.hosts.devices)
         self._in_flight = (
             step.settings.worker.studies_in_flight
             or sum(d != CPU for d in step.hosts.devices) + _DECODED_AND_WRITTEN
@@ -273,7 +274,7 @@ class Worker:
                 warm_models=", ".join(self._step.hosts.process_ids()),
                 prefect_error=self._prefect_error,
                 version=version("triage"),
-                devices=device_states(devices),
+                devices=self._devices.states(),
             )
             with self._step.database.transaction() as session:
                 beat(session, self._step.worker, said, now=self._step.clock())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pynvml
@@ -12,12 +13,38 @@ from triage.core.devices import DeviceState
 from triage.models.devices import CPU
 
 _KIB = 1024
+_PATIENCE_S = 2.0
+
+
+class DeviceWatch:
+    """Looks at the devices in a thread of its own: a driver may hang, and nobody waits for it."""
+
+    def __init__(
+        self, names: Sequence[str], look: Callable[[Sequence[str]], list[DeviceState]] | None = None
+    ) -> None:
+        self._names = names
+        self._look = look or device_states
+        self._thread: threading.Thread | None = None
+        self._seen: list[DeviceState] = []
+
+    def states(self, patience_s: float = _PATIENCE_S) -> list[DeviceState]:
+        """Return the present state of each device, or what is wrong with looking at it."""
+        if self._thread is None or not self._thread.is_alive():
+            self._seen = []
+            self._thread = threading.Thread(target=self._see, name="device-watch", daemon=True)
+            self._thread.start()
+        self._thread.join(patience_s)
+        problem = "its driver does not answer"
+        return self._seen or [DeviceState(name=name, problem=problem) for name in self._names]
+
+    def _see(self) -> None:
+        self._seen = self._look(self._names)
 
 
 def device_states(names: Sequence[str]) -> list[DeviceState]:
     """Return the state of each device that hosts are started on, by its name ("cpu", "cuda:0").
 
-    A driver that does not answer is said as the device's `problem`; nothing waits for it.
+    An error of the driver is said as the device's `problem`.
     """
     gpus = [name for name in names if name != CPU]
     states = {CPU: _cpu()} if CPU in names else {}

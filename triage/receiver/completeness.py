@@ -6,6 +6,7 @@ import threading
 from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from triage.core.completeness import Bounds, QuietPeriods
 from triage.core.visits import Ending
@@ -130,9 +131,15 @@ class CompletenessRounds:
         self._rounds.start()
 
     def stop(self) -> None:
-        """End the thread after the round that is under way."""
+        """End the thread after the round that is under way, and write who sent what until now."""
         self._rounds.end()
         self._rounds.join()
+        self._heartbeat_at = None
+        try:
+            self._release_ended()
+            self._keep_alive(self._clock())
+        except SQLAlchemyError as error:
+            log.warning("visits not written", error=type(error).__name__)
 
     def go_round(self) -> list[int]:
         """Do what is due now and return the ids of the studies that became complete."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from triage.core.commitment import CommitmentState
 from triage.core.runs import DeliveryState, RunState, StudyState
 from triage.core.stages import COUNTING_STAGES
 from triage.core.visits import Ending
+from triage.store.arrivals import ASSOCIATION_IS_DEAD_AFTER
 from triage.store.history import is_for_readers
 from triage.store.outbox import label_of
 from triage.store.studies import find_study
@@ -24,6 +26,7 @@ from triage.store.tables import (
     ArrivalSignalRow,
     CommitmentRow,
     DeliveryRow,
+    OpenAssociationRow,
     PriorityEventRow,
     PriorSearchRow,
     StudyEventRow,
@@ -108,6 +111,14 @@ class Bar(_View):
     is_idle: bool = False
 
 
+_ENDING_TONES = {
+    Ending.OPEN: Tone.GOING_ON,
+    Ending.RELEASED: Tone.DONE,
+    Ending.ABORTED: Tone.FAILED,
+    Ending.BROKEN: Tone.FAILED,
+}
+
+
 class Lane(_View):
     """One line of the picture: its name, and what happened on it."""
 
@@ -171,7 +182,7 @@ def study_life(session: Session, study_instance_uid: str, now: datetime) -> Stud
     if study is None:
         return None
     events = _events(session, study)
-    visits = visits_of(session, study.id)
+    visits = _visits(session, study, now)
     runs = _runs(session, study)
     is_complete = study.state is StudyState.COMPLETE
     return StudyLife(
@@ -192,6 +203,49 @@ def study_life(session: Session, study_instance_uid: str, now: datetime) -> Stud
         can_be_completed=not is_complete,
         can_be_run_again=is_complete and not study.is_prior and study.purged_at is None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A visit, with how it ended as far as is known now."""
+
+    row: VisitRow
+    ending: Ending
+
+    @property
+    def sender(self) -> str:
+        """Who sent, by which way, from where."""
+        where = f" from {self.row.address}" if self.row.address else ""
+        title = self.row.calling_ae_title or "unnamed sender"
+        return f"{title}, {WAYS[self.row.way]}{where}"
+
+    @property
+    def words(self) -> str:
+        """How much came, and what went wrong."""
+        row = self.row
+        said = [f"{row.instances} images, {row.size_bytes / 1e6:.1f} MB"]
+        if row.associations > 1:
+            said.append(f"{row.associations} associations")
+        if row.refused:
+            said.append(f"{row.refused} refused, the last with {row.last_error}")
+        said.append(_ENDINGS[self.ending])
+        return "; ".join(filter(None, said))
+
+
+def _visits(session: Session, study: StudyRow, now: datetime) -> list[_Visit]:
+    """Return the visits; one that a killed receiver has left open is broken off."""
+    is_held_open = exists().where(
+        OpenAssociationRow.study_id == study.id,
+        OpenAssociationRow.alive_at >= now - ASSOCIATION_IS_DEAD_AFTER,
+    )
+    is_open = session.scalars(select(is_held_open)).one()
+    visits = []
+    for row in visits_of(session, study.id):
+        ending = Ending(row.ended)
+        if ending is Ending.OPEN and not is_open:
+            ending = Ending.BROKEN
+        visits.append(_Visit(row, ending))
+    return visits
 
 
 def _events(session: Session, study: StudyRow) -> Sequence[StudyEventRow]:
@@ -235,7 +289,7 @@ def _run_view(run: AnalysisRunRow, study: StudyRow) -> RunInLife:
 def _lanes(
     session: Session,
     study: StudyRow,
-    visits: Sequence[VisitRow],
+    visits: Sequence[_Visit],
     events: Sequence[StudyEventRow],
     runs: Sequence[AnalysisRunRow],
     *,
@@ -253,35 +307,18 @@ def _lanes(
     yield from _ending_lane(events)
 
 
-def _arrival_lanes(study: StudyRow, visits: Sequence[VisitRow]) -> Iterable[Lane]:
+def _arrival_lanes(study: StudyRow, visits: Sequence[_Visit]) -> Iterable[Lane]:
     by_sender: dict[str, list[Bar]] = defaultdict(list)
     for visit in visits:
-        tone = Tone.DONE if visit.ended != Ending.OPEN else Tone.GOING_ON
-        tone = Tone.FAILED if visit.ended in (Ending.ABORTED, Ending.BROKEN) else tone
-        bar = Bar(start=visit.began_at, end=visit.last_at, tone=tone, text=_visit_in_words(visit))
-        by_sender[sender_in_words(visit)].append(bar)
+        start, end = visit.row.began_at, visit.row.last_at
+        bar = Bar(start=start, end=end, tone=_ENDING_TONES[visit.ending], text=visit.words)
+        by_sender[visit.sender].append(bar)
     if not visits:  # it came before visits were kept
         at = study.first_instance_at
         bar = Bar(start=at, end=study.last_instance_at, tone=Tone.DONE, text="images")
         by_sender[study.calling_ae_title or "unnamed sender"].append(bar)
     for name, bars in by_sender.items():
         yield Lane(group="Arrival", name=name, bars=tuple(bars))
-
-
-def sender_in_words(visit: VisitRow) -> str:
-    """Return who sent, by which way, from where."""
-    where = f" from {visit.address}" if visit.address else ""
-    return f"{visit.calling_ae_title or 'unnamed sender'}, {WAYS[visit.way]}{where}"
-
-
-def _visit_in_words(visit: VisitRow) -> str:
-    said = [f"{visit.instances} images, {visit.size_bytes / 1e6:.1f} MB"]
-    if visit.associations > 1:
-        said.append(f"{visit.associations} associations")
-    if visit.refused:
-        said.append(f"{visit.refused} refused, the last with {visit.last_error}")
-    said.append(_ENDINGS[Ending(visit.ended)])
-    return "; ".join(filter(None, said))
 
 
 def _completeness_lanes(
@@ -446,16 +483,16 @@ def _ending_lane(events: Sequence[StudyEventRow]) -> Iterable[Lane]:
 def _table(
     session: Session,
     study: StudyRow,
-    visits: Sequence[VisitRow],
+    visits: Sequence[_Visit],
     events: Sequence[StudyEventRow],
     runs: Sequence[AnalysisRunRow],
 ) -> tuple[LifeEvent, ...]:
     lines = [
         LifeEvent(
-            at=visit.began_at,
-            until=visit.last_at,
+            at=visit.row.began_at,
+            until=visit.row.last_at,
             kind="sent",
-            text=f"{sender_in_words(visit)}: {_visit_in_words(visit)}",
+            text=f"{visit.sender}: {visit.words}",
         )
         for visit in visits
     ]
