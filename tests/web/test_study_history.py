@@ -12,7 +12,7 @@ from tests.web.hospital import Hospital, hemorrhage
 from triage.core.visits import Ending, Way
 from triage.store.visits import Caller, VisitPart, record_visit_parts
 from triage.web.timeline import scale_of, timeline
-from triage.worklist.lifeline import Bar, Lane, Tone
+from triage.worklist.lanes import Bar, Lane, Tone
 
 OURS = {"Origin": "http://127.0.0.1"}
 HTML = {"Accept": "text/html"}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
-from triage.worklist.lifeline import Bar, Lane
+from triage.worklist.lanes import Bar, Lane
 from triage.worklist.wording import duration
 
 _ROW, _BAR, _TOP = 38, 12, 26

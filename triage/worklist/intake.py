@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from triage.core.visits import Ending, Way, unusual_silence
 from triage.store.visit_tables import VisitRow
 from triage.store.visits import refused_callers
-from triage.worklist.lifeline import WAYS
+from triage.worklist.visits import WAYS
 from triage.worklist.wording import duration
 
 _REMEMBERED = timedelta(days=14)
