@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from triage.core.analysis import (
     Analysis,
@@ -23,6 +24,7 @@ from triage.models.engine import analyse
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
 from triage.models.registry import registered_package
+from triage.models.stopping import StopSignal, stop_signal
 from triage.results.build import (
     build_results,
     needs_probabilities,
@@ -42,6 +44,7 @@ from triage.store.withdrawals import predecessor_reports
 log = structlog.get_logger()
 
 _RETRY_AFTER = timedelta(seconds=2)
+_LOOK_AT_CLAIM_S = 1.0
 _this_worker: ContextVar[Step] = ContextVar("this_worker")
 
 
@@ -78,14 +81,40 @@ class Step:
 
     @contextlib.asynccontextmanager
     async def keeping_lease(self, run: ClaimedRun) -> AsyncIterator[None]:
-        """Renew the lease of `run` as long as the block goes on."""
-        renewal = asyncio.create_task(self._renew_for_ever(run))
+        """Renew the lease of `run` as long as the block goes on, and stop its model once lost."""
+        stop = StopSignal()
+        token = stop_signal.set(stop)
+        beside = [
+            asyncio.create_task(self._renew_for_ever(run)),
+            asyncio.create_task(self._stop_once_lost(run, stop)),
+        ]
         try:
             yield
+        except AnalysisFailedError as failure:
+            if stop.is_set:
+                raise LeaseLostError("the run was cancelled, superseded or taken over") from failure
+            raise
         finally:
-            renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError, LeaseLostError):
-                await renewal
+            stop_signal.reset(token)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _stop_once_lost(self, run: ClaimedRun, stop: StopSignal) -> None:
+        """Let nobody wait for a model whose answer is not wanted any more."""
+        await asyncio.sleep(_LOOK_AT_CLAIM_S)
+        while await asyncio.to_thread(self._is_held, run):
+            await asyncio.sleep(_LOOK_AT_CLAIM_S)
+        log.info("run.stopped", run=run.run_id, model=run.manifest.identity)
+        await asyncio.to_thread(stop.set)
+
+    def _is_held(self, run: ClaimedRun) -> bool:
+        try:
+            with self.database.reading() as session:
+                return runs.is_held(session, run)
+        except SQLAlchemyError as error:
+            log.warning("run.claim_not_read", run=run.run_id, error=type(error).__name__)
+            return True  # in doubt it is carried to its end
 
     async def _renew_for_ever(self, run: ClaimedRun) -> None:
         while True:

@@ -21,6 +21,7 @@ from triage.commands.deliveries import COMMANDS as DELIVERY_COMMANDS
 from triage.commands.hl7 import hl7
 from triage.commands.models import models
 from triage.commands.results import results
+from triage.commands.studies import studies
 from triage.commands.users import users
 from triage.commands.watch import watch
 from triage.core.errors import TriageError
@@ -249,6 +250,7 @@ for command in DELIVERY_COMMANDS:
 main.add_command(results)
 main.add_command(hl7)
 main.add_command(users)
+main.add_command(studies)
 
 
 if __name__ == "__main__":

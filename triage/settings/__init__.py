@@ -201,6 +201,9 @@ class PrefectSettings(Section):
     """The address that our own server listens on."""
     port: Port = 4200
     """The port of our own server."""
+    ui_url: str = ""
+    """Where people reach Prefect's pages, for links from runs. Empty: our own server's, where the
+    pages of Triage are served to this machine only, and no links otherwise."""
 
 
 class WorkerSettings(Section):
@@ -796,6 +799,14 @@ class Settings(BaseSettings):
     def prefect_api_url(self) -> str:
         """The address of the Prefect API, our own server's unless one is configured."""
         return self.prefect.api_url or f"http://{self.prefect.host}:{self.prefect.port}/api"
+
+    @property
+    def prefect_ui_url(self) -> str:
+        """The address of Prefect's pages for people, empty where none is known."""
+        if self.prefect.ui_url or self.prefect.api_url:
+            return self.prefect.ui_url.rstrip("/")
+        is_here = self.web.host in ("127.0.0.1", "localhost", "::1") and not self.web.public_url
+        return f"http://{self.prefect.host}:{self.prefect.port}" if is_here else ""
 
     @property
     def web_url(self) -> str:

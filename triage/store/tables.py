@@ -36,6 +36,7 @@ from triage.store import (  # noqa: F401 - they belong to the same schema
     audit_tables,
     policy_tables,
     user_tables,
+    visit_tables,
     workitem_tables,
 )
 from triage.store.base import Key, Table, state_of
@@ -545,7 +546,7 @@ class StudyEventRow(Table):
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
     withdrawn, rejected, shadow, order, patient, withheld, remote, raised, ranked, claimed,
-    released, missed, signed, addendum. The newest `id` is what open worklists follow.
+    released, missed, signed, addendum, cancelled. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"
@@ -627,7 +628,11 @@ class ArchiveCountRow(Table):
 
 
 class WorkerRow(Table):
-    """A running worker's heartbeat: what it hosts and on which device."""
+    """A running worker's heartbeat: what it hosts and on which device.
+
+    `devices` are `triage.core.devices.DeviceState` as JSON. `clock_ahead_s` is how far its clock is
+    ahead of the database's.
+    """
 
     __tablename__ = "workers"
 
@@ -636,6 +641,9 @@ class WorkerRow(Table):
     device: Mapped[str] = mapped_column(String(32), default="")
     warm_models: Mapped[str] = mapped_column(Text, default="")
     prefect_error: Mapped[str] = mapped_column(Text, default="")
+    version: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    devices: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    clock_ahead_s: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
 
 
 class MaintenanceRow(Table):

@@ -33,7 +33,12 @@ from triage.store.tables import (
 )
 
 LONGEST_TEXT = 1000
-WITHDRAWABLE = (RunState.COMPLETED, RunState.FAILED, RunState.SUPERSEDED)
+WITHDRAWABLE = (
+    RunState.COMPLETED,
+    RunState.FAILED,
+    RunState.CANCELLED,
+    RunState.SUPERSEDED,
+)
 """The states in which what a run said can be taken back: it says nothing more."""
 _UNFINISHED = (RunState.PENDING, RunState.RUNNING)
 

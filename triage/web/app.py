@@ -41,13 +41,18 @@ from triage.web import (
     job_pages,
     jobs_api,
     login_pages,
+    metrics,
     model_pages,
     models_api,
+    operations_api,
+    operations_pages,
     pages,
     policy_api,
     policy_pages,
     priority_api,
     stow,
+    studies_api,
+    study_history,
     ups,
     ups_events,
     users_pages,
@@ -63,6 +68,7 @@ from triage.web.context import WebContext
 from triage.web.dicomweb.access import READING
 from triage.web.dicomweb.routes import reading_routes
 from triage.web.live import LiveUpdates
+from triage.web.prefect_health import PrefectHealth
 from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import HERE, templates
 from triage.web.security import KnownHost, SecurityHeaders
@@ -86,7 +92,8 @@ def create_app(
     trail = Trail(database, settings.data_directory / "audit", settings.audit, clock)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
     board = Board(database, clock)
-    context = WebContext(settings, database, files, clock, live, decoders, trail, board)
+    prefect = PrefectHealth(settings.prefect_api_url)
+    context = WebContext(settings, database, files, clock, live, decoders, trail, board, prefect)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -143,6 +150,11 @@ def _routers() -> list[APIRouter]:
         watch.router,
         hl7.router,
         withdrawals.router,
+        studies_api.router,
+        operations_api.router,
+        operations_pages.router,
+        metrics.router,
+        study_history.router,
         priority_api.router,
         policy_api.router,
         policy_pages.router,

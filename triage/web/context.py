@@ -16,6 +16,7 @@ from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web.board import Board
 from triage.web.live import LiveUpdates
+from triage.web.prefect_health import PrefectHealth
 from triage.web.trail import Trail
 from triage.worklist.operations import DiskView, disk_view
 
@@ -32,6 +33,7 @@ class WebContext:
     decoders: ThreadPoolExecutor
     trail: Trail
     board: Board
+    prefect: PrefectHealth
     entrances: list[Entrance] = field(default_factory=list)
 
     def entrance(self) -> Entrance:

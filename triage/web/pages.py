@@ -19,7 +19,6 @@ from triage.web.reading import signing_person
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.web.viewer import viewer_address, viewer_folder
-from triage.worklist.operations import operations
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
 from triage.worklist.study_view import study_view
 
@@ -90,15 +89,6 @@ def unread(request: Request, study_instance_uid: Uid, context: Context) -> Respo
     except UnknownStudyError:
         raise HTTPException(404, "Triage holds no such study.") from None
     return _back(request)
-
-
-@router.get("/status", dependencies=[Depends(may(Permission.SEE_OPERATIONS))])
-def status(request: Request, context: Context) -> Response:
-    """Show the administrator what runs, what waits and what is stuck."""
-    now = context.now()
-    with context.database.reading() as session:
-        state = operations(session, now, context.disk(), context.settings.destinations)
-    return _render(request, "status.html", {"state": state, "now": now})
 
 
 def _render(request: Request, name: str, content: dict[str, Any]) -> Response:

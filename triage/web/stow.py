@@ -219,7 +219,7 @@ async def store_instances_of_study(
 async def _store(request: Request, context: WebContext, study: str | None) -> Response:
     boundary = _boundary_of(request, context)
     entrance = context.entrance()
-    visit = entrance.enter()
+    visit = entrance.enter(request.client.host if request.client else "")
     storing = Storing(visit, study)
     try:
         with _cutter(boundary, context) as cutter:

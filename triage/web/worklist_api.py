@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from triage.core.audit import AuditKind
 from triage.core.permissions import Permission
 from triage.store.claims import (
     Claim,
@@ -44,6 +45,7 @@ router = APIRouter(
 )
 
 Person = Annotated[str, Depends(known_person_at)]
+_SEARCHING = [Depends(may(Permission.SEE_PATIENTS, kind=AuditKind.QUERY))]
 SAME_ORIGIN = [Depends(require_same_origin)]
 ViewName = Annotated[
     str, Path(min_length=1, max_length=64, pattern=r"^[^/\x00-\x1f]*[^/\s\x00-\x1f][^/\x00-\x1f]*$")
@@ -167,7 +169,7 @@ def worklist(
     return _worklist(context, asked.wanted(), asked, person_at(request))
 
 
-@router.post("/worklist/search")
+@router.post("/worklist/search", dependencies=_SEARCHING)
 def search_worklist(request: Request, context: Context, asked: SearchedPart) -> Worklist:
     """Give those that are searched for; a patient's name or ID comes in the body alone."""
     return _worklist(context, asked.wanted(), asked, person_at(request))
@@ -206,7 +208,7 @@ def next_study(
     return NextStudy(study_instance_uid=uid)
 
 
-@router.post("/worklist/read/search")
+@router.post("/worklist/read/search", dependencies=_SEARCHING)
 def search_read(context: Context, asked: SearchedRead) -> ReadStudies:
     """Give the studies that were read, the newest first, and those that changed since on top."""
     now = context.now()

@@ -166,6 +166,7 @@ export function replaceParts(fresh) {
 /** Whether somebody is giving a reason there; it would be lost. */
 function isBeingWrittenIn(part) {
   if (part.querySelector("form[data-withdraw] details[open]")) return true;
+  if (part.contains(document.activeElement?.closest("details.decide[open]"))) return true;
   return [...part.querySelectorAll("details[open] input")].some((input) => input.value !== input.defaultValue);
 }
 
