@@ -34,6 +34,7 @@ from triage.store import breaker, runs
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.notifications import raise_notifications
 from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.runs import ClaimedRun, LeaseLostError
 from triage.store.studies import raise_ai_priority
@@ -149,7 +150,7 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
 
 
 async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str:
-    """Record the findings and raise the study's priority in one transaction.
+    """Record the findings, raise the study's priority, and make notifications, in one transaction.
 
     Shadow runs never touch the worklist. Returns the outcome in words.
     """
@@ -170,6 +171,14 @@ async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str
                     wanted.reason,
                     at=step.clock(),
                     run_id=run.run_id,
+                )
+            if run.counts:
+                raise_notifications(
+                    session,
+                    run.run_id,
+                    analysis.findings,
+                    step.settings.notifications,
+                    now=step.clock(),
                 )
 
     await asyncio.to_thread(record)

@@ -49,6 +49,14 @@ from triage.settings.destinations import (
     StowDestination,
     WebhookDestination,
 )
+from triage.settings.notifications import (
+    GroupSettings,
+    NotificationRuleSettings,
+    NotificationSettings,
+    RecipientSettings,
+    ShiftSettings,
+    StepSettings,
+)
 from triage.settings.parts import (
     AETitle,
     Days,
@@ -73,6 +81,7 @@ __all__ = [
     "FolderDestination",
     "Hl7Destination",
     "NoticeDestination",
+    "NotificationSettings",
     "ObjectDestination",
     "RemoteModelSettings",
     "Retained",
@@ -677,6 +686,7 @@ class Settings(BaseSettings):
     hl7: Hl7Settings = Hl7Settings()
     watch: WatchSettings = WatchSettings()
     jobs: JobSettings = JobSettings()
+    notifications: NotificationSettings = NotificationSettings()
     senders: tuple[SenderSettings, ...] = ()
     destinations: tuple[Destination, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
@@ -706,6 +716,10 @@ class Settings(BaseSettings):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"destinations: {', '.join(sorted(twice))} is there twice; rename one")
         self._check_remote_models()
+        self.notifications.check_channels(
+            {one.name: one.kind for one in self.destinations},
+            {one.name for one in self.destinations if one.deidentify != "none"},
+        )
         for peer in (*self.destinations, *self.remotes):
             if isinstance(peer, TlsPeer):
                 peer._own = self.tls
@@ -782,6 +796,11 @@ class Settings(BaseSettings):
         public = self.web.public_url
         return f"{public}/studies/{study_instance_uid}" if public else ""
 
+    def link_to_notification(self, number: int) -> str:
+        """Return the address of a notification's page, empty where no public one is configured."""
+        public = self.web.public_url
+        return f"{public}/notifications/{number}" if public else ""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -802,6 +821,11 @@ _TABLES: dict[str, type[Section]] = {
     "remotes": RemoteSettings,
     "remote_models": RemoteModelSettings,
     "watch.rules": WatchRuleSettings,
+    "notifications.recipients": RecipientSettings,
+    "notifications.groups": GroupSettings,
+    "notifications.groups.shifts": ShiftSettings,
+    "notifications.rules": NotificationRuleSettings,
+    "notifications.rules.steps": StepSettings,
     **{f"destinations.{kind}": section for kind, section in KINDS.items()},
 }
 """The sections that may come many times; of `[[destinations]]` the section of each kind."""

@@ -26,7 +26,7 @@ from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
-from triage.store import workitem_tables  # noqa: F401 - they belong to the same schema
+from triage.store import notification_tables, workitem_tables  # noqa: F401 - the same schema
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 from triage.store.order_tables import OrderRow
@@ -453,8 +453,8 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    withdrawn, rejected, shadow, order, patient, withheld, remote. The newest `id` is what open
-    worklists follow.
+    withdrawn, rejected, shadow, order, patient, withheld, remote, notified, not-notified,
+    acknowledged. The newest `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"

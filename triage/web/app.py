@@ -37,6 +37,8 @@ from triage.web import (
     jobs_api,
     model_pages,
     models_api,
+    notification_pages,
+    notifications_api,
     pages,
     stow,
     ups,
@@ -101,6 +103,8 @@ def create_app(
     app.include_router(feedback.router)
     app.include_router(deliveries_api.router)
     app.include_router(delivery_pages.router)
+    app.include_router(notifications_api.router)
+    app.include_router(notification_pages.router)
     app.include_router(watch.router)
     app.include_router(hl7.router)
     app.include_router(withdrawals.router)
