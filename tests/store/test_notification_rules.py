@@ -52,8 +52,8 @@ class Notifying(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let everything come to its end, and look whether anything was lost."""
-        for _ in range(40):
-            self.ward.later(1800)
+        for _ in range(30):
+            self.ward.later(3600)
             while self._carry("ok"):
                 pass
         for row in self.ward.all():

@@ -61,11 +61,6 @@ class NotificationView(_View):
         """Whether somebody may still say that they have seen it."""
         return self.state.is_open or self.state is NotificationState.EXPIRED
 
-    @property
-    def title(self) -> str:
-        """What a screen that anybody may see says of it: no patient."""
-        return f"{self.priority.upper()}: {self.finding} ({', '.join(self.modalities) or 'study'})"
-
 
 class MessageView(_View):
     """What one person is told over one channel."""
@@ -206,7 +201,7 @@ def figures_of(session: Session, *, days: int, now: datetime) -> Figures:
     )
     untold = (NotificationState.SUPPRESSED, NotificationState.EXPIRED)
     held = session.execute(
-        select(NotificationMessageRow.held, func.count().label("count"))
+        select(NotificationMessageRow.held, func.count().label("number"))
         .where(NotificationMessageRow.created_at >= since, NotificationMessageRow.held != "")
         .group_by(NotificationMessageRow.held)
     )
@@ -218,7 +213,7 @@ def figures_of(session: Session, *, days: int, now: datetime) -> Figures:
         median_s=_quantile(seconds, 0.5),
         p90_s=_quantile(seconds, 0.9),
         reasons=dict(Counter(row.reason for row in rows if row.state in untold)),
-        held={row.held: row.count for row in held},
+        held={row.held: row.number for row in held},
     )
 
 
