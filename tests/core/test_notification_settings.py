@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any
 
 import pytest
 
-from tests.tools import PROJECT, ManualClock
+from tests.tools import ManualClock
 from triage.settings import SettingsError, load_settings
 
 ADA = {"name": "ada", "email": "ada@hospital.example"}
@@ -66,13 +65,3 @@ def test_person_on_call_twice_is_one_person() -> None:
     people = settings.people_of(settings.rules[0].steps[0].to, ManualClock()())
     assert [one.name for one in people] == ["ada", "grace"]
     assert settings.recipient_known_as("hopper") is people[1]
-
-
-def test_example_in_the_documentation_is_valid() -> None:
-    guide = (PROJECT / "docs" / "administrator.md").read_text(encoding="utf-8")
-    section = guide.partition("## Notifications to people")[2]
-    example = tomllib.loads(section.partition("```toml\n")[2].partition("```")[0])
-    pager = {"kind": "webhook", "url": "https://pager.hospital.example", "secret": "s" * 32}
-    destinations = [{**MAIL, "name": "hospital-mail"}, {**pager, "name": "pager", "notices": []}]
-    settings = load_settings(destinations=destinations, **example).notifications
-    assert settings.channels == ("browser", "hospital-mail", "pager")

@@ -28,9 +28,8 @@ def list_command(*, all_of_them: bool) -> None:
     from triage.worklist.notifications import Reader, list_notifications
 
     settings = load_settings()
-    shown = "all" if all_of_them else "open"
     with opened_store(settings) as store, store.reading() as session:
-        found = list_notifications(session, shown, Reader(None))
+        found = list_notifications(session, "all" if all_of_them else "open", Reader(None))
     table = Table("number", "priority", "finding", "study", "state", "step", "why, and by whom")
     for one in found.entries:
         said = f"acknowledged by {one.acknowledged_by}" if one.acknowledged_at else one.reason
