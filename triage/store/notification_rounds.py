@@ -53,6 +53,8 @@ _LEASE_NAME = "notifications"
 _LEASE = timedelta(seconds=30)
 _MOST_AT_ONCE = 50
 _LOOK_AGAIN = timedelta(seconds=15)
+NOBODY_IN_TIME = "nobody acknowledged in time"
+"""Why a notification is over whose last step passed."""
 _READ = "the study was read"
 _BEING_READ = "somebody is reading the study"
 
@@ -145,7 +147,7 @@ class _Decision:
         if rule is None:
             self._close(f"the rule {self.row.rule} is not configured any more")
         elif self.row.steps >= len(rule.steps):
-            self._close("nobody acknowledged in time")
+            self._close(NOBODY_IN_TIME)
         elif self._is_being_read():
             self._wait_for_reader()
         else:

@@ -23,6 +23,7 @@ from triage.web.notifications_api import (
 )
 from triage.web.people import is_named
 from triage.web.rendering import templates
+from triage.worklist.notification_health import problems_of
 from triage.worklist.notifications import PAGE_SIZE, Shown, figures_of, list_notifications
 
 router = APIRouter(include_in_schema=False)
@@ -47,10 +48,12 @@ def notifications_page(
     with context.database.reading() as session:
         found = list_notifications(session, asked.show, reader, offset=(asked.page - 1) * PAGE_SIZE)
         figures = figures_of(session, days=_FIGURES_DAYS, now=context.now())
+        problems = problems_of(session, settings, context.now())
         snoozes = snoozed_until(session, [one.name for one in settings.recipients])
     content = {
         "found": found,
         "figures": figures,
+        "problems": problems,
         "asked": asked,
         "pages": max(1, -(-found.total // PAGE_SIZE)),
         "settings": settings,
