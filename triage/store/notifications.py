@@ -189,18 +189,21 @@ def take_back_of_finding(
     session: Session, run: AnalysisRunRow, key: str, because: str, *, now: datetime
 ) -> None:
     """Take back what people were told of a finding that a radiologist finds wrong."""
-    found = session.scalars(
-        select(FindingRow).where(FindingRow.run_id == run.id, FindingRow.key == key)
-    ).one()
     rows = session.scalars(
         select(NotificationRow).where(
             NotificationRow.study_id == run.study_id,
-            NotificationRow.finding_class == finding_class(Finding.model_validate(found.content)),
             NotificationRow.state != NotificationState.WITHDRAWN,
         )
     ).all()
+    if not rows:
+        return
+    found = session.scalars(
+        select(FindingRow).where(FindingRow.run_id == run.id, FindingRow.key == key)
+    ).one()
+    wrong = finding_class(Finding.model_validate(found.content))
     for row in rows:
-        _take_back(session, row, because, now)
+        if row.finding_class == wrong:
+            _take_back(session, row, because, now)
 
 
 def _other_that_says_so(session: Session, row: NotificationRow) -> FindingRow | None:
