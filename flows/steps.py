@@ -36,6 +36,7 @@ from triage.store import breaker, runs
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.notifications import raise_notifications
 from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.prioritising import raise_for_findings
 from triage.store.runs import ClaimedRun, LeaseLostError
@@ -178,7 +179,7 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
 
 
 async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str:
-    """Record the findings and raise the study's priority in one transaction.
+    """Record the findings, raise the study's priority, and make notifications, in one transaction.
 
     Shadow runs never touch the worklist. Returns the outcome in words.
     """
@@ -192,13 +193,21 @@ async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str
             breaker.model_answered(session, run.model_id, now=step.clock())
             if not run.counts:
                 return NOTHING_ASKED
-            return raise_for_findings(
+            asked = raise_for_findings(
                 session,
                 run.study_id,
                 [(identity, finding) for finding in analysis.findings],
                 at=step.clock(),
                 run_id=run.run_id,
             )
+            raise_notifications(
+                session,
+                run.run_id,
+                analysis.findings,
+                step.settings.notifications,
+                now=step.clock(),
+            )
+            return asked
 
     asked = await asyncio.to_thread(record)
     log.info("run.findings", run=run.run_id, study=run.study_id, priority=asked.priority)

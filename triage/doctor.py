@@ -50,6 +50,7 @@ from triage.tls import TlsError, own_certificate, server_context
 from triage.web.log_in import LogInError
 from triage.web.oidc import discover
 from triage.web.security import is_for_this_machine_only
+from triage.worklist.notification_health import problems_of
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 _RENEW_BEFORE = timedelta(days=30)
@@ -94,6 +95,8 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("deliveries", lambda: _deliveries(database))
             yield _guarded("paused destinations", lambda: _pauses(database))
             yield _guarded("model watch", lambda: _model_watch(database))
+            if settings.notifications.rules:
+                yield _guarded("notifications", lambda: _notifications(settings, database))
             if settings.remote_models:
                 yield _guarded("remote models", lambda: _remote_models(database))
         yield _guarded("sandbox", lambda: _sandbox(settings))
@@ -373,6 +376,14 @@ def _model_watch(database: Database) -> str:
         return "no rule is broken"
     said = "; ".join(f"{a.model} {a.version}: {a.rule}: {a.text}" for a in alerts)
     raise _Warning(f"{said}; look at /models/{alerts[0].model}/watch")
+
+
+def _notifications(settings: Settings, database: Database) -> str:
+    with database.reading() as session:
+        problems = problems_of(session, settings.notifications, system_clock())
+    if problems:
+        raise _Warning("; ".join(problems))
+    return f"{len(settings.notifications.rules)} rules; what was told of late was acknowledged"
 
 
 def _remote_models(database: Database) -> str:

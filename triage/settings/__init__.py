@@ -52,6 +52,14 @@ from triage.settings.destinations import (
     WebhookDestination,
 )
 from triage.settings.login import LoginSettings, OidcSettings, RoleGroups
+from triage.settings.notifications import (
+    GroupSettings,
+    NotificationRuleSettings,
+    NotificationSettings,
+    RecipientSettings,
+    ShiftSettings,
+    StepSettings,
+)
 from triage.settings.parts import (
     AETitle,
     Days,
@@ -80,6 +88,7 @@ __all__ = [
     "Hl7Destination",
     "LoginSettings",
     "NoticeDestination",
+    "NotificationSettings",
     "ObjectDestination",
     "OidcSettings",
     "ReadingSettings",
@@ -696,6 +705,7 @@ class Settings(BaseSettings):
     hl7: Hl7Settings = Hl7Settings()
     watch: WatchSettings = WatchSettings()
     jobs: JobSettings = JobSettings()
+    notifications: NotificationSettings = NotificationSettings()
     senders: tuple[SenderSettings, ...] = ()
     destinations: tuple[Destination, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
@@ -729,6 +739,10 @@ class Settings(BaseSettings):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"destinations: {', '.join(sorted(twice))} is there twice; rename one")
         self._check_remote_models()
+        self.notifications.check_channels(
+            {one.name: one.kind for one in self.destinations},
+            {one.name for one in self.destinations if one.deidentify != "none"},
+        )
         for peer in (*self.destinations, *self.remotes, self.audit):
             if isinstance(peer, TlsPeer):
                 peer._own = self.tls
@@ -818,6 +832,11 @@ class Settings(BaseSettings):
         public = self.web.public_url
         return f"{public}/studies/{study_instance_uid}" if public else ""
 
+    def link_to_notification(self, number: int) -> str:
+        """Return the address of a notification's page, empty where no public one is configured."""
+        public = self.web.public_url
+        return f"{public}/notifications/{number}" if public else ""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -844,6 +863,11 @@ _TABLES: dict[str, type[Section]] = {
     "remotes": RemoteSettings,
     "remote_models": RemoteModelSettings,
     "watch.rules": WatchRuleSettings,
+    "notifications.recipients": RecipientSettings,
+    "notifications.groups": GroupSettings,
+    "notifications.groups.shifts": ShiftSettings,
+    "notifications.rules": NotificationRuleSettings,
+    "notifications.rules.steps": StepSettings,
     **{f"destinations.{kind}": section for kind, section in KINDS.items()},
 }
 """The sections that may come many times; of `[[destinations]]` the section of each kind."""

@@ -20,6 +20,7 @@ from triage.core.agreement import (
 )
 from triage.core.errors import TriageError
 from triage.store.history import note
+from triage.store.notifications import take_back_of_finding
 from triage.store.sign_offs import lock_open_answers
 from triage.store.tables import AnalysisRunRow, FeedbackRow, FindingRow
 from triage.store.watch import Scores, Window
@@ -72,6 +73,8 @@ def record_feedback(
     statement = finding.key if finding.present else f"no {finding.key}"
     text = f"{run.model.name} {run.model.version}, {statement}: {who} says {verdict.value}"
     note(session, run.study_id, "feedback", text, at=now, run_id=run.id)
+    if verdict is Verdict.DISAGREE and finding.present:
+        take_back_of_finding(session, run, finding.key, f"{who} disagrees", now=now)
     return _feedback(row)
 
 

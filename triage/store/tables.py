@@ -34,6 +34,7 @@ from triage.core.withdrawals import WithdrawalReason, WithdrawalState
 from triage.store import (  # noqa: F401 - they belong to the same schema
     answer_tables,
     audit_tables,
+    notification_tables,
     policy_tables,
     user_tables,
     visit_tables,
@@ -546,7 +547,8 @@ class StudyEventRow(Table):
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
     withdrawn, rejected, shadow, order, patient, withheld, remote, raised, ranked, claimed,
-    released, missed, signed, addendum, cancelled. The newest `id` is what open worklists follow.
+    released, missed, signed, addendum, cancelled, notified, not-notified, acknowledged. The newest
+    `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"

@@ -20,6 +20,7 @@ from triage.core.withdrawals import (
     rejection_for,
 )
 from triage.store.history import note
+from triage.store.notifications import take_back_of_run
 from triage.store.outbox import may_have_arrived, withdraw_unsent
 from triage.store.policies import policy_in_force
 from triage.store.prioritising import reprioritise, state_ai_anew
@@ -120,6 +121,7 @@ def record_withdrawal(
         said = f"{run.model.name} {run.model.version}: {withdrawal.in_words()}"
         note(session, run.study_id, "withdrawn", said, at=now, run_id=run_id)
         _restate_priority(session, run, said, now)
+        take_back_of_run(session, run_id, said, now=now)
     return withdrawal
 
 

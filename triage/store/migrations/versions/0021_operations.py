@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0021_operations"
-down_revision = "0019_answers"
+down_revision = "0020_notifications"
 branch_labels = None
 depends_on = None
 

@@ -72,7 +72,7 @@ export function toast(text, action = null) {
   toastTimer = setTimeout(() => (place.hidden = true), 9000);
 }
 
-async function post(address, body = null) {
+export async function post(address, body = null) {
   const response = await fetch(address, {
     method: "POST",
     body,
