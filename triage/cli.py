@@ -21,6 +21,7 @@ from triage.commands.deliveries import COMMANDS as DELIVERY_COMMANDS
 from triage.commands.hl7 import hl7
 from triage.commands.models import models
 from triage.commands.results import results
+from triage.commands.simulate import simulate
 from triage.commands.watch import watch
 from triage.core.errors import TriageError
 from triage.logs import configure_logs
@@ -247,6 +248,7 @@ for command in DELIVERY_COMMANDS:
     results.add_command(command)
 main.add_command(results)
 main.add_command(hl7)
+main.add_command(simulate)
 
 
 if __name__ == "__main__":
