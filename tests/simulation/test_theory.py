@@ -36,9 +36,9 @@ def agrees(estimate: Estimate, theory: float) -> bool:
 
 @pytest.mark.parametrize("case", CASES)
 def test_mean_waits_agree_with_closed_forms(case: str) -> None:
-    comparison = compare(
-        scenario_of({**CASES[case], "days": 12, "replications": _REPLICATIONS}), seed=3
-    )
+    content = CASES[case]
+    extent = {"days": round(40 / content["arrivals_per_hour"]), "warm_up_days": 1}
+    comparison = compare(scenario_of({**content, **extent, "replications": _REPLICATIONS}), seed=3)
     assert comparison.groups
     for group in comparison.groups:
         for waiting in (group.without_ai, group.with_ai):
@@ -55,7 +55,8 @@ def test_emergencies_of_another_length_agree_with_the_markov_chain() -> None:
             "orders": [stat, {"priority": "routine", "share": 0.8}],
             "studies": [{"reading": {"mean_min": 10}}],
             "interrupting_from": "stat",
-            "days": 12,
+            "days": 5,
+            "warm_up_days": 1,
             "replications": _REPLICATIONS,
         }
     )

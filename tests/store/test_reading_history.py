@@ -22,6 +22,7 @@ from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
 from triage.store.workitem_tables import WorkitemRow
 
 MINUTE = timedelta(minutes=1)
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -109,6 +110,7 @@ def test_arrivals_orders_and_the_models_turnaround_are_counted(
     assert {one.key for one in model.findings} == {"hemorrhage"}
 
 
+@ON_SQLITE
 def test_reading_time_is_that_of_claims_before_that_of_marks(
     database: Database, now: datetime
 ) -> None:
@@ -118,17 +120,21 @@ def test_reading_time_is_that_of_claims_before_that_of_marks(
     assert len(seen.gaps_min) == 239
     fit = fit_scenario(seen)
     assert fit.scenario.studies[0].reading.mean_min == pytest.approx(7, abs=0.1)
+    together = fit_scenario(seen, readers=2)
+    assert together.scenario.studies[0].reading.mean_min == pytest.approx(14, abs=0.1)
     claim(database, now, count=25, minutes=5)
     fit = fit_scenario(history(database, now))
     assert fit.scenario.studies[0].reading.mean_min == pytest.approx(5, abs=0.1)
     assert "25 workitems" in " ".join(note.text for note in fit.notes if note.is_known)
 
 
+@ON_SQLITE
 def test_breaks_are_no_reading_times(database: Database, now: datetime) -> None:
     read_in_a_row(database, now, minutes=90)
     assert history(database, now).gaps_min == ()
 
 
+@ON_SQLITE
 def test_performance_is_that_of_feedback_where_there_is_enough(
     database: Database, now: datetime
 ) -> None:
@@ -148,6 +154,7 @@ def test_performance_is_that_of_feedback_where_there_is_enough(
     assert any("Begg" in note.text for note in fit.notes if note.is_known)
 
 
+@ON_SQLITE
 def test_what_is_not_known_is_assumed_and_said(database: Database, now: datetime) -> None:
     judge(database, now, wrong_flags=6, missed=3)
     fit = fit_scenario(history(database, now, minimum=1000))
@@ -163,6 +170,7 @@ def test_what_is_not_known_is_assumed_and_said(database: Database, now: datetime
     assert "readers" not in {note.field for note in told.notes if not note.is_known}
 
 
+@ON_SQLITE
 def test_priors_do_not_count_and_too_little_is_refused(database: Database, now: datetime) -> None:
     with database.transaction() as session:
         for study in session.scalars(select(StudyRow)):

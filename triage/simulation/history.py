@@ -63,7 +63,7 @@ class ReadingHistory:
         days: how many days it is about, from the first study on.
         arrivals: studies that came in each hour of the local day.
         orders: studies by the priority of their order.
-        claims_min: how long studies were read, from claim to completion of their workitem.
+        claims_min: how long studies were read, as their workitems say.
         gaps_min: times between two readings, where the second study lay there before the first was
             read.
     """
@@ -129,7 +129,7 @@ def fit_scenario(history: ReadingHistory, *, readers: int | None = None) -> Fit:
     notes.known(
         "arrivals_per_hour", f"{history.studies} studies in {history.days:.1f} days, by hour of day"
     )
-    reading = _reading(history, notes)
+    reading = _reading(history, readers or 1, notes)
     studies = _kinds(history, reading, notes)
     notes.assumed("interrupting_from", "nothing interrupts a reading; the list does not know")
     return Fit(
@@ -144,16 +144,14 @@ def fit_scenario(history: ReadingHistory, *, readers: int | None = None) -> Fit:
     )
 
 
-def _reading(history: ReadingHistory, notes: _Notes) -> Duration:
-    for values, text in (
-        (history.claims_min, "workitems, from claim to completion"),
-        (
-            history.gaps_min,
-            "times between readings while studies lay waiting, one reader at a time",
-        ),
+def _reading(history: ReadingHistory, readers: int, notes: _Notes) -> Duration:
+    by_all = f"times between readings while studies lay waiting, by {readers} at a time"
+    for values, scale, text in (
+        (history.claims_min, 1, "workitems, from start to end of what was performed"),
+        (history.gaps_min, readers, by_all),
     ):
         if len(values) >= FEWEST_READINGS:
-            mean, variation = _spread(values)
+            mean, variation = _spread([scale * one for one in values])
             notes.known("studies.reading", f"{mean:.1f} min, of {len(values)} {text}")
             return Duration(mean_min=mean, spread="lognormal", variation=variation)
     notes.assumed(
@@ -180,7 +178,9 @@ def _readers(
     readers = 1
     while work > _BUSY * readers * HOURS * 60:
         readers += 1
-    notes.assumed("readers", f"{readers} around the clock; say how many with --readers")
+    notes.assumed(
+        "readers", f"{readers} around the clock, as the work asks for; say how many there are"
+    )
     return readers
 
 

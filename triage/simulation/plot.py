@@ -29,7 +29,9 @@ def save_plot(comparison: Comparison, path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     # A fixed salt and no date: the same comparison gives the same bytes.
-    with mpl.rc_context({"svg.hashsalt": "triage", "svg.fonttype": "none"}):
+    with mpl.rc_context(
+        {"svg.hashsalt": "triage", "svg.fonttype": "none", "text.parse_math": False}
+    ):
         figure = Figure(figsize=(11, 4.6), layout="constrained")
         means, shares = figure.subplots(1, 2, width_ratios=(5, 6))
         _plot_means(means, comparison)

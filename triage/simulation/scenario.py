@@ -10,7 +10,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from triage.core.errors import TriageError
 from triage.core.manifest import PriorityName
@@ -21,10 +29,14 @@ BUSIEST = 0.98
 """Above this load a queue has not settled after any number of days that anybody would simulate."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f<>]*$")]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]*$")]
 Minutes = Annotated[float, Field(gt=0, le=24 * 60)]
 PerHour = Annotated[float, Field(ge=0, le=10_000)]
 Readers = Annotated[int, Field(ge=0, le=200)]
+PriorityWord = Annotated[
+    PriorityName,
+    WithJsonSchema({"type": "string", "enum": [one.name.lower() for one in Priority]}),
+]
 
 
 class ScenarioError(TriageError):
@@ -69,7 +81,7 @@ class Ai(Part):
     """Share of the diseased that it flags."""
     specificity: Share
     """Share of all others that it does not flag."""
-    raises_to: PriorityName = Priority.HIGH
+    raises_to: PriorityWord = Priority.HIGH
     """The priority that a flagged study gets at least; an AI never lowers one."""
     turnaround: Duration = Duration(mean_min=0, spread="constant")
     """From when a study is on the list to when its flag is."""
@@ -118,7 +130,7 @@ class StudyKind(Part):
 class OrderShare(Part):
     """Studies that were ordered with a priority."""
 
-    priority: PriorityName
+    priority: PriorityWord
     share: Share
     """Share of all studies."""
     reading: Duration | None = None
@@ -150,7 +162,7 @@ class Scenario(Part):
         ),
     )
     """What is read; shares add up to 1."""
-    interrupting_from: PriorityName | None = None
+    interrupting_from: PriorityWord | None = None
     """From this priority on a study interrupts the reading of a less urgent one, which goes on
     later. Without it, what is begun is finished."""
     target_min: Minutes = 60

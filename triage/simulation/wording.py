@@ -34,17 +34,22 @@ def _gain(group: Group) -> str:
 
 def _cost(comparison: Comparison, group: Group) -> str:
     difference = group.difference_min
-    late = 1000 * (group.without_ai.within_target.mean - group.with_ai.within_target.mean)
-    target = f"{comparison.scenario.target_min:g} min"
-    changed = (
-        f"{late:.0f} in 1000 of them miss the target of {target} because of it"
-        if late >= 0.5
-        else f"about as many as before are read within {target}"
-    )
+    if difference.low > 0:
+        mean = (
+            f"All others wait {difference.mean:.1f} min longer on average "
+            f"(95 % interval {difference.low:.1f} to {difference.high:.1f})"
+        )
+    else:
+        mean = "For all others no longer wait is shown on average"
     return (
-        f"All others wait {abs(difference.mean):.1f} min "
-        f"{'longer' if difference.mean >= 0 else 'less'} on average "
-        f"(95 % interval {difference.low:+.1f} to {difference.high:+.1f}); {changed}. "
-        f"{100 * group.waits_longer:.0f} % of them wait longer than without the AI, one in twenty "
-        f"by more than {group.longer_p95_min:.0f} min."
+        f"{mean}; {_misses(comparison, group)}. {100 * group.waits_longer:.0f} % of them wait "
+        f"longer than without the AI, one in twenty by more than {group.longer_p95_min:.0f} min."
     )
+
+
+def _misses(comparison: Comparison, group: Group) -> str:
+    target = f"{comparison.scenario.target_min:g} min"
+    late = 1000 * (group.without_ai.within_target.mean - group.with_ai.within_target.mean)
+    if late < 0.5:
+        return f"no fewer than before are read within {target}"
+    return f"{late:.0f} in 1000 of them miss the target of {target} because of it"

@@ -38,6 +38,7 @@ from triage.web import (
     model_pages,
     models_api,
     pages,
+    simulation,
     stow,
     ups,
     ups_events,
@@ -75,6 +76,7 @@ def create_app(
         yield
         live.close()
         context.close_entrance()
+        context.simulations.close()
         decoders.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
@@ -104,6 +106,8 @@ def create_app(
     app.include_router(watch.router)
     app.include_router(hl7.router)
     app.include_router(withdrawals.router)
+    app.include_router(simulation.api_router)
+    app.include_router(simulation.page_router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refusal)

@@ -15,6 +15,7 @@ from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web.live import LiveUpdates
+from triage.web.simulating import Simulations
 from triage.worklist.operations import DiskView, disk_view
 
 
@@ -29,6 +30,7 @@ class WebContext:
     live: LiveUpdates
     decoders: ThreadPoolExecutor
     entrances: list[Entrance] = field(default_factory=list)
+    simulations: Simulations = field(default_factory=Simulations)
 
     def entrance(self) -> Entrance:
         """Return the way in for instances; it is opened for the first that comes.
