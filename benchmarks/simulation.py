@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from triage.simulation.compare import Comparison, Waiting, compare
+from triage.simulation.compare import WaitComparison, Waiting, compare
 from triage.simulation.formulas import Arrivals, two_preemptive_classes
 from triage.simulation.scenario import scenario_of
 
@@ -118,7 +118,7 @@ class Line:
         return self.low <= self.theory <= self.high
 
 
-def lines_of(case: str, comparison: Comparison) -> list[Line]:
+def lines_of(case: str, comparison: WaitComparison) -> list[Line]:
     """Return the diseased, the others and the flagged, with and without the AI."""
     lines = []
     for group in comparison.groups:

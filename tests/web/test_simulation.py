@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from tests.store.lived import add_runs, add_watched_model, every
 from tests.web.hospital import Hospital
-from triage.simulation.compare import Comparison, compare
+from triage.simulation.compare import WaitComparison, compare
 from triage.simulation.scenario import Scenario, scenario_of
 from triage.web.simulating import Simulations
 
@@ -112,7 +112,7 @@ def test_the_api_gives_the_same_as_the_library(client: TestClient) -> None:
     scenario = {**SMALL, "readers": 2, "interrupting_from": "high"}
     answer = client.post(API, json={"scenario": scenario, "seed": 9}, headers=PROGRAM)
     assert answer.status_code == 200, answer.text
-    assert Comparison.model_validate(answer.json()) == compare(scenario_of(scenario), seed=9)
+    assert WaitComparison.model_validate(answer.json()) == compare(scenario_of(scenario), seed=9)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rich.table import Table
 from triage.commands.console import out
 
 if TYPE_CHECKING:
-    from triage.simulation.compare import Comparison, Estimate, Group
+    from triage.simulation.compare import WaitComparison, Estimate, Group
     from triage.simulation.history import Fit
     from triage.simulation.scenario import Scenario
 
@@ -135,7 +135,7 @@ def _show_fit(fit: Fit) -> None:
         click.echo(f"{mark}: {note.field}: {note.text}", err=True)
 
 
-def _show(comparison: Comparison) -> None:
+def _show(comparison: WaitComparison) -> None:
     from triage.simulation.wording import in_words
 
     scenario = comparison.scenario

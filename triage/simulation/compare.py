@@ -77,7 +77,7 @@ class Group(Figures):
     """The wait of 19 in 20 grows by at most so much, in minutes."""
 
 
-class Comparison(Figures):
+class WaitComparison(Figures):
     """A scenario, read with and without the AI."""
 
     scenario: Scenario
@@ -162,7 +162,7 @@ def compare(
     seed: int = 1,
     most_studies: float | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Comparison:
+) -> WaitComparison:
     """Play a scenario with and without the AI.
 
     The same seed gives the same figures. `progress` is told how many replications are done.
@@ -183,7 +183,7 @@ def compare(
         for place, grouping in enumerate(groupings)
         if any(one.masks[place].any() for one in played)
     ]
-    return Comparison(
+    return WaitComparison(
         scenario=scenario,
         seed=seed,
         studies=sum(len(one.with_ai) for one in played),

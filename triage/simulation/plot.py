@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triage.simulation.compare import Comparison, Group
+from triage.simulation.compare import WaitComparison, Group
 from triage.simulation.scenario import ScenarioError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ FORMATS = (".svg", ".png", ".pdf")
 _WITHOUT, _WITH = "#8a94a0", "#0a5db8"
 
 
-def save_plot(comparison: Comparison, path: Path) -> None:
+def save_plot(comparison: WaitComparison, path: Path) -> None:
     """Write the picture; the ending of `path` says in which format.
 
     Raises:
@@ -47,12 +47,12 @@ def save_plot(comparison: Comparison, path: Path) -> None:
             raise ScenarioError(f"--plot: {path} cannot be written: {error.strerror}") from error
 
 
-def shown_groups(comparison: Comparison) -> list[Group]:
+def shown_groups(comparison: WaitComparison) -> list[Group]:
     """Return the groups of the plot: those the AI is meant for, all others, and orders."""
     return [one for one in comparison.groups if one.kind in ("disease", "other", "order")]
 
 
-def _plot_means(axes: Axes, comparison: Comparison) -> None:
+def _plot_means(axes: Axes, comparison: WaitComparison) -> None:
     groups = shown_groups(comparison)
     for place, group in enumerate(groups):
         for shift, colour, label, waiting in (
@@ -76,7 +76,7 @@ def _plot_means(axes: Axes, comparison: Comparison) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plot_shares(axes: Axes, comparison: Comparison) -> None:
+def _plot_shares(axes: Axes, comparison: WaitComparison) -> None:
     styles = ("-", "--", "-.", ":")
     chosen = [one for one in comparison.groups if one.kind in ("disease", "other")][:4]
     for style, group in zip(styles, chosen, strict=False):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from triage.simulation.compare import Comparison, Group
+from triage.simulation.compare import WaitComparison, Group
 
 
-def in_words(comparison: Comparison) -> list[str]:
+def in_words(comparison: WaitComparison) -> list[str]:
     """Return what the AI brings each group that it is meant for, and what it costs the others."""
     lines = [_gain(one) for one in comparison.groups if one.kind == "disease"]
     lines += [_cost(comparison, one) for one in comparison.groups if one.kind == "other"]
@@ -32,7 +32,7 @@ def _gain(group: Group) -> str:
     return f"For {who[0].lower()}{who[1:]} no difference is shown."
 
 
-def _cost(comparison: Comparison, group: Group) -> str:
+def _cost(comparison: WaitComparison, group: Group) -> str:
     difference = group.difference_min
     if difference.low > 0:
         mean = (
@@ -47,7 +47,7 @@ def _cost(comparison: Comparison, group: Group) -> str:
     )
 
 
-def _misses(comparison: Comparison, group: Group) -> str:
+def _misses(comparison: WaitComparison, group: Group) -> str:
     target = f"{comparison.scenario.target_min:g} min"
     late = 1000 * (group.without_ai.within_target.mean - group.with_ai.within_target.mean)
     if late < 0.5:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import HTTPException
 
-from triage.simulation.compare import Comparison, compare
+from triage.simulation.compare import WaitComparison, compare
 from triage.simulation.scenario import Scenario, ScenarioError
 from triage.web.refusals import RefusedRequestError
 
@@ -25,7 +25,7 @@ class Simulations:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="simulate")
         self._running = 0
 
-    async def play(self, scenario: Scenario, seed: int = 1) -> Comparison:
+    async def play(self, scenario: Scenario, seed: int = 1) -> WaitComparison:
         """Play a scenario, after those that wait.
 
         Raises:

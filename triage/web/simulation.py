@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from triage.simulation.compare import Comparison, Group
+from triage.simulation.compare import WaitComparison, Group
 from triage.simulation.history import Fit, fit_scenario
 from triage.simulation.scenario import HOURS, Scenario, ScenarioError, scenario_of
 from triage.simulation.wording import in_words
@@ -69,7 +69,7 @@ class FitView(BaseModel):
 
 
 @api_router.post("/simulations", dependencies=_SAME_ORIGIN, responses=_PLAYED)
-async def simulate(asked: Simulation, context: Context) -> Comparison:
+async def simulate(asked: Simulation, context: Context) -> WaitComparison:
     """Play a scenario with and without the AI; nothing is kept.
 
     At most 100 000 studies are played; `triage simulate` plays more.
@@ -173,7 +173,7 @@ def _extent(studies_per_day: float) -> dict[str, int]:
 class Shown:
     """What the page shows beside its form."""
 
-    comparison: Comparison
+    comparison: WaitComparison
     sentences: list[str]
     charts: list[Chart]
 
@@ -225,7 +225,7 @@ def _page(
     return templates.TemplateResponse(request, "simulation.html", content, status)
 
 
-def _shown(comparison: Comparison) -> Shown:
+def _shown(comparison: WaitComparison) -> Shown:
     groups = [one for one in comparison.groups if one.kind in ("disease", "other")]
     return Shown(
         comparison=comparison,
@@ -234,7 +234,7 @@ def _shown(comparison: Comparison) -> Shown:
     )
 
 
-def _curves(comparison: Comparison, group: Group) -> Chart:
+def _curves(comparison: WaitComparison, group: Group) -> Chart:
     """Return who of a group is read within what time."""
     target = f"{comparison.scenario.target_min:g} min"
     places = len(comparison.curve_min)
