@@ -14,7 +14,7 @@ from rich.table import Table
 from triage.commands.console import out
 
 if TYPE_CHECKING:
-    from triage.simulation.compare import WaitComparison, Estimate, Group
+    from triage.simulation.compare import Estimate, Group, WaitComparison
     from triage.simulation.history import Fit
     from triage.simulation.scenario import Scenario
 

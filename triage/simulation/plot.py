@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triage.simulation.compare import WaitComparison, Group
+from triage.simulation.compare import Group, WaitComparison
 from triage.simulation.scenario import ScenarioError
 
 if TYPE_CHECKING:

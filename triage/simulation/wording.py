@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triage.simulation.compare import WaitComparison, Group
+from triage.simulation.compare import Group, WaitComparison
 
 
 def in_words(comparison: WaitComparison) -> list[str]:

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from triage.simulation.compare import WaitComparison, Group
+from triage.simulation.compare import Group, WaitComparison
 from triage.simulation.history import Fit, fit_scenario
 from triage.simulation.scenario import HOURS, Scenario, ScenarioError, scenario_of
 from triage.simulation.wording import in_words
