@@ -52,6 +52,7 @@ from triage.web import (
     policy_api,
     policy_pages,
     priority_api,
+    simulation,
     stow,
     studies_api,
     study_history,
@@ -103,6 +104,7 @@ def create_app(
         yield
         live.close()
         context.close_entrance()
+        context.simulations.close()
         decoders.shutdown(wait=False, cancel_futures=True)
         trail.close()
 
@@ -152,6 +154,8 @@ def _routers() -> list[APIRouter]:
         watch.router,
         hl7.router,
         withdrawals.router,
+        simulation.api_router,
+        simulation.page_router,
         notifications_api.router,
         notification_pages.router,
         studies_api.router,

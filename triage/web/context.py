@@ -17,6 +17,7 @@ from triage.store.files import InstanceFiles
 from triage.web.board import Board
 from triage.web.live import LiveUpdates
 from triage.web.prefect_health import PrefectHealth
+from triage.web.simulating import Simulations
 from triage.web.trail import Trail
 from triage.worklist.operations import DiskView, disk_view
 
@@ -35,6 +36,7 @@ class WebContext:
     board: Board
     prefect: PrefectHealth
     entrances: list[Entrance] = field(default_factory=list)
+    simulations: Simulations = field(default_factory=Simulations)
 
     def entrance(self) -> Entrance:
         """Return the way in for instances; it is opened for the first that comes.
