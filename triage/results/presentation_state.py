@@ -153,8 +153,7 @@ def _drawn_together(shown: Sequence[KeyImage]) -> list[KeyImage]:
     drawable = [
         image
         for image in shown
-        if _is_color(image.source)
-        or image.source.get("PhotometricInterpretation") in _GRAYSCALE
+        if _is_color(image.source) or image.source.get("PhotometricInterpretation") in _GRAYSCALE
     ]
     return [image for image in drawable if _transformation(image) == _transformation(drawable[0])]
 
