@@ -160,7 +160,7 @@ def _drawn_together(shown: Sequence[KeyImage]) -> list[KeyImage]:
 
 def _is_color(source: Dataset) -> bool:
     is_palette = source.get("PhotometricInterpretation") == "PALETTE COLOR"
-    return is_palette or source.get("SamplesPerPixel") == 3
+    return is_palette or bool(source.get("SamplesPerPixel") == 3)
 
 
 def _transformation(image: KeyImage) -> tuple[object, ...]:
