@@ -15,7 +15,8 @@ from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import person_at
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
-from triage.web.viewer import viewer_address, viewer_folder
+from triage.web.viewer import viewer_address
+from triage.web.viewer_files import viewer_folder
 from triage.worklist.operations import operations
 from triage.worklist.queue import PAGE_SIZE, count_worklist, reading_list, recently_read
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
