@@ -50,6 +50,7 @@ from triage.tls import TlsError, own_certificate, server_context
 from triage.web.log_in import LogInError
 from triage.web.oidc import discover
 from triage.web.security import is_for_this_machine_only
+from triage.web.viewer_files import FIRST_LINE, viewer_folder
 from triage.worklist.notification_health import problems_of
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
@@ -102,6 +103,8 @@ def examine(settings: Settings) -> Iterable[Check]:
         yield _guarded("sandbox", lambda: _sandbox(settings))
         yield _guarded("web", lambda: _web(settings))
         yield from log_in_checks(settings)
+        if viewer_folder(settings):
+            yield _guarded("viewer", lambda: _viewer(settings))
         if settings.receiver.count_at:
             yield _guarded("count_at", lambda: _count_at(settings))
         if settings.hl7.port is not None:
@@ -434,8 +437,19 @@ def _provider(settings: Settings) -> str:
     return f"{provider.issuer} answers"
 
 
+def _viewer(settings: Settings) -> str:
+    host, port = _reached_at(settings.web.host), settings.viewer.port
+    answer = httpx.get(f"http://{host}:{port}/app-config.js", timeout=5)
+    if not answer.text.startswith(FIRST_LINE):
+        raise _Wrong(
+            f"another program answers on port {port}, which the viewer needs; stop that program, "
+            "or choose another with viewer.port, and start `triage web` again"
+        )
+    return f"answers on port {port}"
+
+
 def _web(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.web.host == "0.0.0.0" else settings.web.host  # noqa: S104
+    host = _reached_at(settings.web.host)
     answer = httpx.get(f"http://{host}:{settings.web.port}/healthz", timeout=5)
     if not answer.is_success:
         raise _Wrong(f"{settings.web_url} answers {answer.status_code}")

@@ -54,7 +54,7 @@ def read_notice(session: Session, due: DueDelivery) -> Notice:
         study=notice_study(row.study),
         run=_run(run) if run else None,
         change=_change(event) if event else None,
-        withdrawal=NoticeWithdrawal(withdrawal.who, withdrawal.why) if withdrawal else None,
+        withdrawal=_taken_back(withdrawal) if withdrawal else None,
         is_correction=due.subject.startswith(CORRECTION),
     )
 
@@ -129,6 +129,12 @@ def _withdrawal(session: Session, due: DueDelivery) -> Withdrawal | None:
         return None
     number = int(due.subject.rpartition(":")[2])
     return withdrawal_of(session.get_one(WithdrawalRow, number))
+
+
+def _taken_back(withdrawal: Withdrawal) -> NoticeWithdrawal:
+    return NoticeWithdrawal(
+        withdrawal.who, withdrawal.why, is_superseded=not withdrawal.is_by_person
+    )
 
 
 def _change(event: PriorityEventRow) -> PriorityChange:

@@ -76,7 +76,8 @@ from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import HERE, templates
 from triage.web.security import KnownHost, SecurityHeaders
 from triage.web.trail import Trail
-from triage.web.viewer import ByPort, create_viewer, viewer_folder
+from triage.web.viewer import ByPort, create_viewer
+from triage.web.viewer_files import viewer_folder
 
 log = structlog.get_logger()
 

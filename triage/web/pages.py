@@ -18,7 +18,8 @@ from triage.web.people import person_at
 from triage.web.reading import signing_person
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
-from triage.web.viewer import viewer_address, viewer_folder
+from triage.web.viewer import viewer_address
+from triage.web.viewer_files import viewer_folder
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
 from triage.worklist.study_view import study_view
 

@@ -29,10 +29,12 @@ from triage.web.context import WebContext
 from triage.web.dicomweb.access import require_enabled
 from triage.web.dicomweb.routes import reading_routes
 from triage.web.security import KnownHost, SecurityHeaders
+from triage.web.viewer_files import FIRST_LINE
 
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_CONFIGURATION = """\
-// Made by Triage from its settings.
+_CONFIGURATION = (
+    f"{FIRST_LINE}\n"
+    + """\
 window.config = {
   routerBasename: null,
   extensions: [],
@@ -74,6 +76,7 @@ window.config = {
   ],
 };
 """
+)
 # What the system's own table may lack or have wrong; a browser runs nothing else.
 _TYPES = {
     ".css": "text/css",
@@ -84,13 +87,6 @@ _TYPES = {
     ".wasm": "application/wasm",
     ".woff2": "font/woff2",
 }
-
-
-def viewer_folder(settings: Settings) -> Path | None:
-    """Return the folder of the viewer's files, None where it is off or they are not there."""
-    folder = settings.viewer.path.absolute()
-    is_there = settings.viewer.enabled and (folder / "index.html").is_file()
-    return folder if is_there and settings.dicomweb.enabled else None
 
 
 def viewer_address(settings: Settings, request: Request) -> str:

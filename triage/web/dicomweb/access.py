@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from fastapi import Depends, HTTPException, Request
 
 from triage.core.permissions import Permission
+from triage.core.withdrawals import BARRED_REASONS
 from triage.store.holdings import Holding, holdings
 from triage.web.access import may
 from triage.web.callers import Way, caller_of
@@ -72,6 +73,9 @@ async def held(
 ) -> list[Holding]:
     """Return the instances below an address; of those that are purged, too.
 
+    What was rejected is not among them (IHE RAD TF-3 4.66.4.1.3), unless it is named itself and was
+    rejected for its quality only: a report names its predecessor.
+
     Raises:
         HTTPException: 404 where there is none, 410 where retention has deleted them all.
     """
@@ -84,9 +88,17 @@ async def held(
     what = "instance" if instance else "series" if series else "study"
     if not found:
         raise HTTPException(404, f"Triage holds no such {what}")
-    if all(one.is_purged for one in found):
+    standing = [one for one in found if not _is_hidden(one, is_named=instance is not None)]
+    if not standing:
+        raise HTTPException(404, f"the {what} was withdrawn; its rejection note says why")
+    if all(one.is_purged for one in standing):
         raise HTTPException(410, f"the {what} was deleted after the time for which it is kept")
-    return found
+    return standing
+
+
+def _is_hidden(one: Holding, *, is_named: bool) -> bool:
+    because = one.withdrawn_because
+    return because is not None and (not is_named or because in BARRED_REASONS)
 
 
 async def in_decoders(context: WebContext, work: Callable[[], T]) -> T:
