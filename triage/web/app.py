@@ -95,7 +95,7 @@ def create_app(
     live = LiveUpdates(database)
     trail = Trail(database, settings.data_directory / "audit", settings.audit, clock)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-    board = Board(database, clock)
+    board = Board(database, clock, templates.env)
     prefect = PrefectHealth(settings.prefect_api_url)
     context = WebContext(settings, database, files, clock, live, decoders, trail, board, prefect)
 

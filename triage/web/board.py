@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
+from jinja2 import Environment
 from sqlalchemy.orm import Session
 
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.policies import PolicyInForce, policy_in_force
-from triage.web.rendering import templates
 from triage.worklist.changes import ChangeToken, change_token
 from triage.worklist.filters import WorklistSearch
 from triage.worklist.queue import (
@@ -96,9 +96,11 @@ class _Made:
 class Board:
     """Gives the list, and remembers what it gave."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, templates: Environment) -> None:
+        """Prepare the list; its rows are written by the macros of `templates`."""
         self._database = database
         self._clock = clock
+        self._templates = templates
         self._lock = threading.Lock()
         self._made: OrderedDict[Asked, _Made] = OrderedDict()
         self._answers: OrderedDict[str, Answer] = OrderedDict()
@@ -154,10 +156,18 @@ class Board:
         now = self._clock()
         with self._database.reading() as session:
             part = look(session, asked, now, self._recounted(session, now))
-        rows = {entry.study_instance_uid: _row(entry) for entry in part.entries}
-        summary, below = (_part(name, part.content()) for name in ("_summary.html", "_below.html"))
+        rows = {entry.study_instance_uid: self._row(entry) for entry in part.entries}
+        summary, below = (
+            self._templates.get_template(name).render(part.content())
+            for name in ("_summary.html", "_below.html")
+        )
         said = "\0".join((summary, below, *rows.values()))
         return Answer(hashlib.sha256(said.encode()).hexdigest()[:32], rows, summary, below)
+
+    def _row(self, entry: WorklistEntry) -> str:
+        # Pages write places and times by themselves: else one study that comes would change all.
+        macros = self._templates.get_template("_macros.html").module
+        return str(macros.row(entry, False, 0))  # type: ignore[attr-defined]
 
     def _recounted(self, session: Session, now: datetime) -> Tally:
         known = self._tally
@@ -211,13 +221,3 @@ def _keep(kept: OrderedDict[Key, Value], key: Key, value: Value) -> None:
     kept.move_to_end(key)
     while len(kept) > _ANSWERS_KEPT:
         kept.popitem(last=False)
-
-
-def _row(entry: WorklistEntry) -> str:
-    # Pages write places and times by themselves: else one study that comes would change all rows.
-    macros = templates.env.get_template("_macros.html").module
-    return str(macros.row(entry, False, 0))  # type: ignore[attr-defined]
-
-
-def _part(name: str, content: Mapping[str, Any]) -> str:
-    return templates.env.get_template(name).render(content)

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0022_superseded"
-down_revision = "0015_destinations"
+down_revision = "0021_operations"
 branch_labels = None
 depends_on = None
 
