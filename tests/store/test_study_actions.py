@@ -23,6 +23,7 @@ from triage.store.runs import (
     record_findings,
     recover_expired_leases,
 )
+from triage.store.studies import record_instance
 from triage.store.study_actions import (
     ActionError,
     UnknownSubjectError,
