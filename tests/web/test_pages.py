@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_pages_hold_no_inline_script_or_style() -> None:
         assert " on" not in "".join(part for part in text.split() if part.startswith("on"))
         assert "|safe" not in text
         for script in text.split("<script")[1:]:
-            assert 'src="/static/' in script.split(">")[0]
+            assert re.search(r'src="(/static|\{\{ static \}\})/js/', script.split(">")[0])
 
 
 def test_names_and_descriptions_cannot_become_markup(

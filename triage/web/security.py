@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triage.settings import WebSettings
+from triage.web.static_files import STATIC_ROOT
 
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -57,7 +58,9 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
-                if scope["path"].startswith("/static/"):
+                if scope["path"].startswith(f"{STATIC_ROOT}/"):
+                    headers["Cache-Control"] = "public, max-age=31536000, immutable"
+                elif scope["path"].startswith("/static/"):
                     # Revalidated each time, so that a new version is never mixed with an old one.
                     headers["Cache-Control"] = "no-cache"
                 else:

@@ -37,6 +37,7 @@ from triage.store.withdrawals import WITHDRAWABLE, Withdrawal, withdrawals_of
 from triage.worklist.answers import AnswersView, answers_view
 from triage.worklist.comparisons import ComparisonView, comparisons
 from triage.worklist.deliveries import DeliveryView, delivery_view
+from triage.worklist.opening import OpeningView, opening_of
 from triage.worklist.queue import analyses_of, is_flagged
 from triage.worklist.stacks import SeriesView, series_view
 from triage.worklist.status import StudyStatus, status_of
@@ -187,6 +188,7 @@ class StudyView(_View):
     patient_class: str = ""
     order_reason: str = ""
     series: tuple[SeriesView, ...]
+    opening: OpeningView | None = None
     findings: tuple[FindingView, ...]
     runs: tuple[RunView, ...]
     is_prior: bool
@@ -209,6 +211,8 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
     withdrawn = withdrawals_of(session, [study.id])
     analyses = analyses_of(session, [study])[study.id]
     notices = _notices(session, study)
+    series = _series(session, study, runs, withdrawn)
+    findings = _findings(session, runs, study, withdrawn)
     return StudyView(
         study_instance_uid=study.study_instance_uid,
         patient=_patient(study),
@@ -237,8 +241,9 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         location=study.location,
         patient_class=patient_class_in_words(study.patient_class),
         order_reason=study.order.reason if study.order else "",
-        series=_series(session, study, runs, withdrawn),
-        findings=_findings(session, runs, study, withdrawn),
+        series=series,
+        opening=opening_of(series, findings),
+        findings=findings,
         runs=tuple(
             _run_view(run, study, withdrawn.get(run.id), notices.get(run.id, ())) for run in runs
         ),
