@@ -16,5 +16,5 @@ def _digest(folder: Path) -> str:
 
 
 STATIC_ROOT = f"/static/{_digest(STATIC_FOLDER)}"
-"""Where browsers may keep the files for ever: a script imports the others beside it, so versions are
-never mixed, and going from study to study asks for none of them again."""
+"""Where browsers may keep the files for ever: a script imports the others beside it, so versions
+are never mixed, and going from study to study asks for none of them again."""
