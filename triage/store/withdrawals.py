@@ -22,6 +22,7 @@ from triage.core.withdrawals import (
 )
 from triage.store.history import note
 from triage.store.outbox import may_have_arrived, told_of_result, withdraw_unsent
+from triage.store.remote_findings import standing_remote_findings
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
@@ -171,7 +172,7 @@ def _restate_priority(session: Session, run: AnalysisRunRow, because: str, now: 
 
 
 def _standing_findings(session: Session, study_id: int) -> list[tuple[str, Finding]]:
-    """Return the present findings that no person withdrew.
+    """Return the present findings that no person withdrew, those of remote models among them.
 
     Of each finding of a model the newest run that says it speaks: withdrawn there, it does not
     come back from the superseded run before.
@@ -188,7 +189,7 @@ def _standing_findings(session: Session, study_id: int) -> list[tuple[str, Findi
         (f"{run.model.name} {run.model.version}", Finding.model_validate(finding.content))
         for run, finding, who in newest.values()
         if run.stage.counts and not who
-    ]
+    ] + standing_remote_findings(session, study_id)
 
 
 def is_withdrawn_by_person(
