@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,6 +31,12 @@ def check_named(name: str, tmp_path: Path, sqlite_url: str, *remotes: RemoteSett
         remotes=[remote.model_dump() for remote in remotes],
     )
     return next(check for check in examine(settings) if check.name == name)
+
+
+def test_examining_needs_none_of_the_libraries_that_build_results_and_messages() -> None:
+    code = "import sys, triage.doctor; print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert not {"highdicom", "fhir", "torch", "fastapi"} & set(said.stdout.split())
 
 
 def test_count_at_that_names_no_remote_is_said(tmp_path: Path, sqlite_url: str) -> None:

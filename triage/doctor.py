@@ -25,7 +25,7 @@ from triage.models.packages import PackageError, load_package
 from triage.pausing import lose_no_answer
 from triage.receiver.counts import CountError, counter_at
 from triage.results.delivery import dicom
-from triage.results.delivery.ways import reach
+from triage.results.delivery.reaching import reach
 from triage.results.errors import DeliveryError
 from triage.settings import (
     Destination,

@@ -10,10 +10,12 @@ import pytest
 from tests.certificates import Authority
 from tests.results.fhir import notices
 from tests.results.web_server import Reply, web_server
-from triage.results.delivery import fhir, stow, webhook
+from triage.results.delivery import stow, webhook
+from triage.results.delivery.reaching import reach
 from triage.results.errors import DeliveryError
 from triage.settings import (
     FhirDestination,
+    Settings,
     SettingsError,
     StowDestination,
     WebhookDestination,
@@ -29,7 +31,7 @@ def _call_stow(url: str, **tls: Path) -> None:
 
 
 def _call_fhir(url: str, **tls: Path) -> None:
-    fhir.reach(FhirDestination(name="there", kind="fhir", url=url, timeout_s=5, **tls))
+    reach(FhirDestination(name="there", kind="fhir", url=url, timeout_s=5, **tls), Settings())
 
 
 def _call_webhook(url: str, **tls: Path) -> None:

@@ -35,9 +35,16 @@ from triage.store.outbox import (
     queue_withdrawal_notices,
 )
 from triage.store.prioritising import raise_ai_priority
+from triage.store.remote_findings import keep_remote_findings
 from triage.store.runs import ClaimedRun, complete_run, record_findings, refuse_run
 from triage.store.studies import complete_quiet_studies, record_instance
-from triage.store.tables import AnalysisRunRow, FindingRow, PriorityEventRow, StudyRow
+from triage.store.tables import (
+    AnalysisRunRow,
+    FindingRow,
+    PriorityEventRow,
+    RemoteAnalysisRow,
+    StudyRow,
+)
 from triage.store.withdrawals import (
     DueWithdrawal,
     UnknownRunError,
@@ -169,6 +176,30 @@ def test_what_other_models_found_still_raises_it(database: Database, clock: Manu
         Priority.HIGH,
         Priority.HIGH,
         "Hemorrhage, confidence 0.90, bones 1.0.0",
+    )
+
+
+def test_what_a_remote_model_found_still_raises_it(database: Database, clock: ManualClock) -> None:
+    run = flagged(database, clock)
+    bleeding = FINDING.model_copy(update={"priority": Priority.HIGH})
+    with database.transaction() as session:
+        for model, counts in (("vendor", True), ("trial", False)):
+            asked = RemoteAnalysisRow(
+                remote_model=model,
+                study_id=run.study_id,
+                generation=1,
+                pseudonym="2.25.9",
+                next_attempt_at=clock(),
+                created_at=clock(),
+            )
+            session.add(asked)
+            session.flush()
+            keep_remote_findings(session, asked.id, [bleeding], counts=counts)
+    withdraw(database, clock, run)
+    assert priorities(database) == (
+        Priority.HIGH,
+        Priority.HIGH,
+        "Hemorrhage, confidence 0.90, vendor",
     )
 
 

@@ -44,9 +44,11 @@ from triage.store.workitem_events import (
     Subscriber,
     claim_events,
     has_due_events,
+    has_subscribers,
     mark_not_told,
     mark_told,
     release_claims,
+    tell_of_going_down,
     tell_of_restart,
 )
 from triage.store.workitem_subscriptions import subscribe, subscribe_globally, suspend, unsubscribe
@@ -656,6 +658,31 @@ def test_restart_is_told_once_to_everybody(database: Database, clock: ManualCloc
         tell_of_restart(session, clock())
         tell_of_restart(session, clock())
     assert [event[1] for event in events(database)] == [1, EventType.SCP_STATUS_CHANGE]
+
+
+def test_the_end_is_told_once_by_all_processes_and_the_next_start_takes_its_place(
+    database: Database, clock: ManualClock
+) -> None:
+    def statuses() -> list[str]:
+        with database.reading() as session:
+            rows = session.scalars(
+                select(WorkitemEventRow.information)
+                .where(WorkitemEventRow.event_type == int(EventType.SCP_STATUS_CHANGE))
+                .order_by(WorkitemEventRow.id)
+            )
+            return [row["00741242"]["Value"][0] for row in rows]
+
+    with database.transaction() as session:
+        assert not has_subscribers(session)
+        create_workitem(session, "1.5.1", order(), now=clock())
+        subscribe(session, WATCHER, "1.5.1", deletion_lock=False, now=clock())
+        assert has_subscribers(session)
+        tell_of_going_down(session, clock())
+        tell_of_going_down(session, clock())
+    assert statuses() == ["GOING DOWN"]
+    with database.transaction() as session:
+        tell_of_restart(session, clock())
+    assert statuses() == ["RESTARTED"]
 
 
 def test_settings_say_where_the_images_are() -> None:

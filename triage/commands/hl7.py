@@ -26,7 +26,7 @@ def preview(study: str, destination: str) -> None:
 
     A template of the site that cannot be filled in is named with its line and field.
     """
-    from triage.results.hl7 import message_of
+    from triage.results.hl7.messages import message_of
     from triage.store.notices import previewed_notices
 
     settings = load_settings()

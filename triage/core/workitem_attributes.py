@@ -434,6 +434,11 @@ def restart_report() -> UpsEvent:
     )
 
 
+def going_down_report() -> UpsEvent:
+    """Return what subscribers are told when we stop."""
+    return UpsEvent(EventType.SCP_STATUS_CHANGE, {"00741242": element("CS", "GOING DOWN")})
+
+
 def reports_of_creation(attributes: Attributes) -> list[UpsEvent]:
     """Return what those are told who are subscribed to all new workitems (CC.2.4.3)."""
     events = [state_report(attributes)]

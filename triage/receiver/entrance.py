@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -99,8 +99,11 @@ class Entrance:
         *,
         kind: str,
         as_priors: bool = False,
+        remote_models: Collection[str] = (),
     ) -> None:
         """Prepare an entrance; `as_priors` lets everything in as a prior.
+
+        What comes as one of `remote_models` is a result of theirs, see `Indexer`.
 
         `kind` is a `triage.core.visits.Way` and begins the name under which studies are held open.
         The name is another after each start, so that nobody keeps alive what a process that died
@@ -110,7 +113,9 @@ class Entrance:
         self._clock = clock
         self._name = f"{kind} {uuid.uuid4().hex}"[:64]
         self._way = Way(kind)
-        indexer = (PriorsIndexer if as_priors else Indexer)(database, files, self._name, clock)
+        indexer = (PriorsIndexer if as_priors else Indexer)(
+            database, files, self._name, clock, remote_models=remote_models
+        )
         self._intake = Intake.configured(
             settings, files, indexer, clock, watermarks_of(files, settings)
         )

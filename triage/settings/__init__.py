@@ -751,11 +751,16 @@ class Settings(BaseSettings):
     def _check_remote_models(self) -> None:
         known = {remote.name for remote in self.remotes}
         for model in self.remote_models:
-            if model.remote not in known:
+            if model.remote and model.remote not in known:
                 raise ValueError(
                     f"remote_models {model.name!r}: there is no {model.remote!r} in [[remotes]]; "
                     "add it there"
                 )
+        secrets = [m.results_authorization for m in self.remote_models if m.results_authorization]
+        if len(set(secrets)) < len(secrets):
+            raise ValueError(
+                "remote_models: two have the same results_authorization; each needs one of its own"
+            )
         for key in ("name", "results_from"):
             values = [str(getattr(model, key)).strip() for model in self.remote_models]
             if twice := {value for value in values if values.count(value) > 1}:

@@ -13,22 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from triage.core.manifest import ResultKind
 from triage.core.runs import DeliveryKind
 from triage.core.segmentation import SegmentationForm, SegmentationType
-from triage.settings.parts import (
-    AETitle,
-    Port,
-    Retained,
-    Seconds,
-    Section,
-    TlsPeer,
-    TlsSettings,
-)
+from triage.settings.over_http import OverHttp
+from triage.settings.parts import AETitle, Port, Retained, Seconds, Section, TlsPeer
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 StudyStage = Literal["arriving", "unread", "read"]
@@ -149,63 +141,6 @@ class _TakesNotices(_Routed):
     """What it is told: `result` of an analysis, change of `priority`, `withdrawal` of a result."""
 
 
-class _OverHttp(Section):
-    """A destination with an address of the web."""
-
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
-    """Its address."""
-    authorization: str = ""
-    """Value of the Authorization header, such as `Bearer …`; empty sends none."""
-    authorities: Path | None = None
-    """Who signs its certificate, as PEM, and nobody else; empty trusts the system's."""
-    certificate: Path | None = None
-    """Our certificate with its chain, as PEM, for one that asks for it (mutual TLS)."""
-    private_key: Path | None = None
-    """Its private key, as PEM."""
-    private_key_password: str = ""
-    """The password of the private key, where it has one."""
-
-    @property
-    def own_tls(self) -> TlsSettings | None:
-        """Our side of its TLS; None where we show no certificate."""
-        if self.certificate is None:
-            return None
-        return TlsSettings(
-            certificate=self.certificate,
-            private_key=self.private_key,
-            private_key_password=self.private_key_password,
-        )
-
-    @model_validator(mode="after")
-    def _shows_a_certificate_over_tls(self) -> Self:
-        if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("destinations: certificate and private_key belong together; set both")
-        if self.certificate is not None and not self.url.lower().startswith("https:"):
-            raise ValueError(
-                "destinations: certificate is shown over TLS only; let url begin with https"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _can_be_asked(self) -> Self:
-        # Of the whole section, so that the message does not repeat a secret.
-        try:
-            place = urlsplit(self.url)
-            is_place = bool(place.hostname) and place.port != 0
-        except ValueError:
-            is_place = False
-        if not is_place:
-            raise ValueError(f"destinations: url {self.url!r} must name a host, and a port if any")
-        if "@" in place.netloc:
-            raise ValueError(
-                f"destinations: the url of {place.hostname} holds a password, which messages would "
-                "show; put it into authorization"
-            )
-        if not (self.authorization.isascii() and self.authorization.isprintable()):
-            raise ValueError("destinations: authorization must be one line of ASCII characters")
-        return self
-
-
 class DicomDestination(_TakesObjects, TlsPeer):
     """`kind = "dicom"`: an archive that takes objects by C-STORE."""
 
@@ -230,7 +165,7 @@ class DicomDestination(_TakesObjects, TlsPeer):
         return self
 
 
-class StowDestination(_TakesObjects, _OverHttp):
+class StowDestination(_TakesObjects, OverHttp):
     """`kind = "stow"`: an archive that takes objects by STOW-RS (DICOM PS3.18 10.5)."""
 
     kind: Literal["stow"]
@@ -351,7 +286,7 @@ def _notices_of(messages: Any) -> tuple[DeliveryKind, ...]:
     return (*results, DeliveryKind.PRIORITY) if is_told else results
 
 
-class FhirDestination(_TakesNotices, _OverHttp):
+class FhirDestination(_TakesNotices, OverHttp):
     """`kind = "fhir"`: a FHIR R4 server that gets a transaction bundle."""
 
     kind: Literal["fhir"]
@@ -378,7 +313,7 @@ class FhirDestination(_TakesNotices, _OverHttp):
         return self
 
 
-class WebhookDestination(_TakesNotices, _OverHttp):
+class WebhookDestination(_TakesNotices, OverHttp):
     """`kind = "webhook"`: an address that gets signed JSON by POST."""
 
     kind: Literal["webhook"]

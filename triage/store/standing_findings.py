@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from triage.core.findings import Finding
+from triage.store.remote_findings import standing_remote_findings
 from triage.store.tables import AnalysisRunRow, FindingRow, WithdrawalRow
 
 
@@ -17,14 +18,16 @@ def standing_findings(
 ) -> dict[int, list[tuple[str, Finding]]]:
     """Return the present findings that no person withdrew, by study, with the model's identity.
 
-    Of each finding of a model the newest run that says it speaks: withdrawn there, it does not
-    come back from the superseded run before. Those of shadow models never count.
+    Those of remote models are among them. Of each finding of a model the newest run that says it
+    speaks: withdrawn there, it does not come back from the superseded run before. Those of shadow
+    models never count.
     """
+    ids = list(study_ids)
     rows = session.execute(
         select(AnalysisRunRow, FindingRow, WithdrawalRow.who)
         .join(FindingRow, FindingRow.run_id == AnalysisRunRow.id)
         .outerjoin(WithdrawalRow, WithdrawalRow.run_id == AnalysisRunRow.id)
-        .where(AnalysisRunRow.study_id.in_(list(study_ids)), FindingRow.present.is_(True))
+        .where(AnalysisRunRow.study_id.in_(ids), FindingRow.present.is_(True))
         .order_by(AnalysisRunRow.id)
     ).all()
     newest = {
@@ -35,4 +38,6 @@ def standing_findings(
         if run.stage.counts and not who:
             said = Finding.model_validate(finding.content)
             found[run.study_id].append((f"{run.model.name} {run.model.version}", said))
+    for study_id, remote in standing_remote_findings(session, ids).items():
+        found[study_id] += remote
     return found

@@ -774,7 +774,8 @@ class RemoteAnalysisRow(Table):
     """A study, as it was when it was complete, and one remote model: sent, answered, or why not.
 
     `pseudonym` is the Study Instance UID that the remote model knows. `next_attempt_at` is when
-    images are to be sent, then until when an answer is waited for.
+    images are to be sent, then until when an answer is waited for. `findings` are what its reports
+    say (`triage.core.findings.Finding` as JSON); they raise the priority if `counts`.
     """
 
     __tablename__ = "remote_analyses"
@@ -797,6 +798,8 @@ class RemoteAnalysisRow(Table):
     answered_at: Mapped[datetime | None] = mapped_column(default=None)
     said: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[datetime]
+    findings: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    counts: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     study: Mapped[StudyRow] = relationship()
 

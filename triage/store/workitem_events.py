@@ -10,7 +10,12 @@ from typing import Any
 from sqlalchemy import delete, func, select, union, update
 from sqlalchemy.orm import Session
 
-from triage.core.workitem_attributes import EventType, UpsEvent, restart_report
+from triage.core.workitem_attributes import (
+    EventType,
+    UpsEvent,
+    going_down_report,
+    restart_report,
+)
 from triage.core.workitems import GLOBAL_SUBSCRIPTION
 from triage.store.workitem_tables import (
     Channel,
@@ -91,6 +96,32 @@ def tell_of_restart(session: Session, now: datetime) -> None:
 
     Of several restarts, one that is still to be told is enough.
     """
+    _tell_everybody(session, restart_report(), now)
+
+
+def tell_of_going_down(session: Session, now: datetime) -> None:
+    """Tell every subscriber that we stop (DICOM PS3.4 CC.2.4.3, SCP Status Change).
+
+    Of several processes that stop together the first says it for all.
+    """
+    report = going_down_report()
+    last = session.scalars(
+        select(WorkitemEventRow.information)
+        .where(WorkitemEventRow.event_type == int(EventType.SCP_STATUS_CHANGE))
+        .order_by(WorkitemEventRow.id.desc())
+        .limit(1)
+    ).first()
+    if last != report.information:
+        _tell_everybody(session, report, now)
+
+
+def has_subscribers(session: Session) -> bool:
+    """Return whether anybody is subscribed to anything; a cheap read without any lock."""
+    asked = (select(GlobalSubscriptionRow.ae_title), select(WorkitemSubscriptionRow.ae_title))
+    return any(session.scalars(one.limit(1)).first() is not None for one in asked)
+
+
+def _tell_everybody(session: Session, report: UpsEvent, now: datetime) -> None:
     session.execute(
         delete(WorkitemEventRow).where(
             WorkitemEventRow.state == EventState.WAITING,
@@ -104,7 +135,7 @@ def tell_of_restart(session: Session, now: datetime) -> None:
         )
     )
     for subscriber in sorted({(row[0], row[1]) for row in everybody}):
-        tell(session, Subscriber(*subscriber), GLOBAL_SUBSCRIPTION, [restart_report()], now)
+        tell(session, Subscriber(*subscriber), GLOBAL_SUBSCRIPTION, [report], now)
 
 
 def withdraw_events(session: Session, ae_title: str, sop_instance_uid: str | None = None) -> None:

@@ -45,7 +45,14 @@ class WebContext:
         """
         if not self.entrances:
             self.entrances.append(
-                Entrance(self.database, self.files, self.settings.receiver, self.clock, kind="stow")
+                Entrance(
+                    self.database,
+                    self.files,
+                    self.settings.receiver,
+                    self.clock,
+                    kind="stow",
+                    remote_models=[model.results_from for model in self.settings.remote_models],
+                )
             )
         return self.entrances[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from asyncio import Task, create_task, gather
 from collections import deque
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from triage.receiver.multipart import (
     dicom_boundary,
 )
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
+from triage.settings import RemoteModelSettings
 from triage.web.access import may
 from triage.web.callers import note_studies
 from triage.web.context import Context, Uid, WebContext
@@ -122,6 +124,7 @@ class Storing:
 
     visit: Visit
     study: str | None
+    sender: str = SENDER
     outcome: Outcome = field(default_factory=Outcome)
 
     def store(self, part: Part) -> None:
@@ -139,7 +142,7 @@ class Storing:
             self._refuse(header, RefusedInstanceError(StorageStatus.DOES_NOT_MATCH_SOP_CLASS, text))
             return
         try:
-            self.visit.store(instance, sender=SENDER)
+            self.visit.store(instance, sender=self.sender)
         except RefusedInstanceError as refusal:
             self._refuse(header, refusal)
         except Exception as error:
@@ -180,7 +183,18 @@ def require_authorization(request: Request, context: Context) -> None:
     Raises:
         HTTPException: 401.
     """
-    check_authorization(request, context.settings.stow.authorization)
+    if _remote_model(request, context) is None:
+        check_authorization(request, context.settings.stow.authorization)
+
+
+def _remote_model(request: Request, context: WebContext) -> RemoteModelSettings | None:
+    """Return the remote model whose results come with this request, known by its own header."""
+    given = request.headers.get("authorization", "").encode()
+    for model in context.settings.remote_models:
+        wanted = model.results_authorization.encode()
+        if wanted and hmac.compare_digest(given, wanted):
+            return model
+    return None
 
 
 def require_readable_answer(request: Request) -> None:
@@ -220,7 +234,8 @@ async def _store(request: Request, context: WebContext, study: str | None) -> Re
     boundary = _boundary_of(request, context)
     entrance = context.entrance()
     visit = entrance.enter(request.client.host if request.client else "")
-    storing = Storing(visit, study)
+    model = _remote_model(request, context)
+    storing = Storing(visit, study, SENDER if model is None else model.results_from)
     try:
         with _cutter(boundary, context) as cutter:
             await _store_parts(request, cutter, storing, _longest_request(context))

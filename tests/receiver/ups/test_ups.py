@@ -193,6 +193,19 @@ def test_raised_priority_reaches_a_subscriber_as_an_event(
         assert ups.get(raised[1]).CommentsOnTheScheduledProcedureStep == "STAT: Hemorrhage"
 
 
+def test_subscribers_are_told_that_the_receiver_stops(
+    receiver: Receiver, workstation: Workstation, start_events: Callable[..., UpsEvents]
+) -> None:
+    workstation.listen()
+    with workstation.at(receiver) as ups:
+        assert ups.subscribe(EVERYTHING) == 0x0000
+    events = start_events()
+    wait_until(lambda: workstation.told, "the workstation was told of the start")
+    events.stop()
+    told = [(kind, uid, information.SCPStatus) for kind, uid, information in workstation.told]
+    assert told == [(4, EVERYTHING, "RESTARTED"), (4, EVERYTHING, "GOING DOWN")]
+
+
 def test_subscriber_that_is_away_is_told_when_it_is_back(
     receiver: Receiver,
     sqlite_database: Database,

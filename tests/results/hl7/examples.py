@@ -20,7 +20,7 @@ from triage.hl7.acknowledgement import acknowledge
 from triage.hl7.errors import Hl7Error
 from triage.hl7.message import parse_message
 from triage.receiver.hl7.reading import read_orders
-from triage.results.hl7 import OutgoingMessage, message_of
+from triage.results.hl7.messages import OutgoingMessage, message_of
 from triage.settings import Hl7Settings
 
 PAGE = PROJECT / "docs" / "hl7.md"

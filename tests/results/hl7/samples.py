@@ -23,7 +23,7 @@ from triage.core.notices import (
 )
 from triage.core.priority import Priority
 from triage.core.runs import DeliveryKind
-from triage.results.hl7 import OutgoingMessage
+from triage.results.hl7.messages import OutgoingMessage
 from triage.settings import Hl7Destination
 
 AT = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)

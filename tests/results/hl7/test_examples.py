@@ -20,7 +20,7 @@ from tests.tools import ManualClock
 from triage.cli import main
 from triage.core.priority import Priority
 from triage.receiver.hl7 import Hl7Intake
-from triage.results.hl7 import message_of
+from triage.results.hl7.messages import message_of
 from triage.settings import Settings, load_settings
 from triage.store.database import Database
 from triage.store.prioritising import raise_ai_priority

@@ -25,7 +25,7 @@ from tests.results.hl7.samples import (
 from triage.core.notices import Notice, NoticeOrder
 from triage.core.priority import Priority
 from triage.hl7.characters import escape
-from triage.results.hl7 import OutgoingMessage, message_of
+from triage.results.hl7.messages import OutgoingMessage, message_of
 from triage.settings import SettingsError, load_settings
 
 # hl7apy takes the choice of one of six segments in ORM^O01 for six that must be there.

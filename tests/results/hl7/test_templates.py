@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.results.hl7.samples import PATIENT, PRIORITY, RESULT, STUDY, destination
-from triage.results.hl7 import TemplateError, message_of
+from triage.results.hl7.messages import message_of
+from triage.results.hl7.templates import TemplateError
 
 GOOD = """\
 {# The site wants one line of text. #}

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
+from fastapi.testclient import TestClient
 from pydicom.dataset import Dataset
 from sqlalchemy import select
 
@@ -20,7 +22,9 @@ from tests.receiver.conftest import port_of, receiver_settings, send
 from tests.results.archive import scripted_archive
 from tests.results.outbox_scenes import history
 from tests.results.scenes import build, by_position, head_analysis, head_manifest, run_tool, save
+from tests.results.web_server import web_server
 from tests.tools import ManualClock, find_free_port, require_tool, wait_until
+from triage.core.priority import Priority
 from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import StudyState
 from triage.receiver import Receiver
@@ -34,11 +38,13 @@ from triage.store.files import InstanceFiles
 from triage.store.tables import (
     InstanceRow,
     PatientRow,
+    PriorityEventRow,
     RemoteAnalysisRow,
     ReturnedObjectRow,
     SeriesRow,
     StudyRow,
 )
+from triage.web.app import create_app
 
 IDENTITY = {
     "PatientName": "Muster^Anna",
@@ -163,10 +169,20 @@ def archive() -> Iterator[Any]:
         yield archive
 
 
+HEMORRHAGE = {"value": "1386000", "scheme": "SCT", "meaning": "Intracranial hemorrhage"}
+FINDINGS = ({"key": "hemorrhage", "code": HEMORRHAGE, "priority": "stat"},)
+
+
 @pytest.fixture
 def hospital(
-    sqlite_database: Database, files: InstanceFiles, tmp_path: Path, vendor: Vendor, archive: Any
+    request: pytest.FixtureRequest,
+    sqlite_database: Database,
+    files: InstanceFiles,
+    tmp_path: Path,
+    vendor: Vendor,
 ) -> Iterator[Hospital]:
+    """A hospital with a remote model; the fixture's parameter is what is else said of it."""
+    archive = request.getfixturevalue("archive")
     remote = {"name": "vendor", "ae_title": "VENDOR", "host": "127.0.0.1", "port": vendor.port}
     model = {
         "name": "bleed-finder",
@@ -175,6 +191,7 @@ def hospital(
         "results_from": "VENDOR-RES",
         "retain": ["modified-dates"],
         "results": len(ROLES),
+        **getattr(request, "param", {}),
     }
     settings = receiver_settings(
         tmp_path / "data",
@@ -361,6 +378,138 @@ def test_images_with_text_burnt_in_stay_here(
     hospital.ask()
     assert hospital.analysis().state is RemoteState.FAILED
     assert "text burnt in" in hospital.analysis().said
+
+
+def answer(
+    hospital: Hospital, vendor: Vendor, head: tuple[Path, ...], folder: Path, **changes: Any
+) -> None:
+    """Let the remote model find hemorrhage and take its report, with `changes`, back."""
+    vendor.start()
+    hospital.take_in(datasets(head))
+    hospital.ask()
+    built = build(head_analysis(vendor.images()), head_manifest())
+    report = next(each.dataset for each in built if each.role == "sr")
+    for keyword, value in changes.items():
+        setattr(report, keyword, value)
+    report.save_as(folder / "theirs.dcm", enforce_file_format=True)
+    vendor.send(hospital.receiver, folder / "theirs.dcm")
+    hospital.take_back()
+    assert hospital.returned() == [(ReturnedState.TAKEN, "")]
+
+
+def priority(hospital: Hospital) -> tuple[Priority, str]:
+    """Return how urgent the only study is, and why."""
+    with hospital.database.reading() as session:
+        study = session.scalars(select(StudyRow)).one()
+        return study.priority, study.ai_reason
+
+
+@pytest.mark.parametrize("hospital", [{"stage": "production", "findings": FINDINGS}], indirect=True)
+def test_what_a_remote_model_in_production_finds_raises_the_study(
+    hospital: Hospital, vendor: Vendor, head: tuple[Path, ...], tmp_path: Path
+) -> None:
+    answer(hospital, vendor, head, tmp_path)
+    said = "Intracranial hemorrhage, confidence 0.97"
+    assert priority(hospital) == (Priority.STAT, f"{said}, bleed-finder")
+    assert f"bleed-finder: {said}" in history(hospital.database, "remote")
+    assert history(hospital.database, "flagged") == [f"{said}, bleed-finder"]
+    with hospital.database.reading() as session:
+        event = session.scalars(
+            select(PriorityEventRow).order_by(PriorityEventRow.id.desc()).limit(1)
+        ).one()
+    assert (event.source, event.before, event.after) == ("ai", Priority.ROUTINE, Priority.STAT)
+
+
+@pytest.mark.parametrize("hospital", [{"findings": FINDINGS}], indirect=True)
+def test_what_a_remote_model_in_shadow_finds_moves_nothing(
+    hospital: Hospital, vendor: Vendor, head: tuple[Path, ...], tmp_path: Path
+) -> None:
+    answer(hospital, vendor, head, tmp_path)
+    assert priority(hospital) == (Priority.ROUTINE, "")
+    assert "SR" in hospital.results()
+
+
+@pytest.mark.parametrize("hospital", [{"stage": "production", "findings": FINDINGS}], indirect=True)
+def test_a_report_that_cannot_be_read_moves_nothing_and_says_why(
+    hospital: Hospital, vendor: Vendor, head: tuple[Path, ...], tmp_path: Path
+) -> None:
+    answer(hospital, vendor, head, tmp_path, CompletionFlag="PARTIAL")
+    assert priority(hospital) == (Priority.ROUTINE, "")
+    assert history(hospital.database, "remote")[-1] == (
+        "the findings in the report of bleed-finder are not read: its Completion Flag (0040,A491) "
+        "is 'PARTIAL', not COMPLETE"
+    )
+    assert "SR" in hospital.results()
+
+
+def test_a_remote_model_is_asked_and_answers_by_stow_rs(
+    sqlite_database: Database,
+    files: InstanceFiles,
+    tmp_path: Path,
+    head: tuple[Path, ...],
+) -> None:
+    with web_server() as server:
+        model = {
+            "name": "bleed-finder",
+            "stow": {"url": f"{server.url}/dicom-web", "authorization": "Bearer out"},
+            "accepts": {"modalities": ["CT"], "images": {"minimum": 3}},
+            "results_from": "VENDOR-RES",
+            "results_authorization": "Bearer back",
+        }
+        settings = receiver_settings(
+            tmp_path / "data",
+            sections={"remote_models": (model,), "stow": {"authorization": "Bearer hospital"}},
+        )
+        hospital = Hospital(sqlite_database, files, settings)
+        hospital.take_in(datasets(head))
+        assert hospital.ask()
+        hospital.receiver.stop()
+    assert hospital.analysis().state is RemoteState.SENT
+    assert len(server.requests) == len(head)
+    assert {r.headers["authorization"] for r in server.requests} == {"Bearer out"}
+    folder = tmp_path / "vendor-got"
+    folder.mkdir()
+    for number, request in enumerate(server.requests):
+        assert b"Muster" not in request.body
+        part = request.body.partition(b"\r\n\r\n")[2].rpartition(b"\r\n--")[0]
+        (folder / f"{number}.dcm").write_bytes(part)
+    images = by_position(sorted(folder.iterdir()))
+    built = build(head_analysis(images), head_manifest())
+    [theirs] = [each.dataset for each in built if each.role == "seg"]
+    content = BytesIO()
+    theirs.save_as(content, enforce_file_format=True)
+    body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + content.getvalue() + b"\r\n--x--"
+    kind = 'multipart/related; type="application/dicom"; boundary=x'
+    app = create_app(settings, sqlite_database, files, system_clock)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        for token, status in (("Bearer wrong", 401), ("Bearer back", 200)):
+            headers = {"Authorization": token, "Content-Type": kind}
+            answer = client.post("/dicom-web/studies", content=body, headers=headers)
+            assert answer.status_code == status, answer.text
+        reading = client.get("/dicom-web/studies", headers={"Authorization": "Bearer back"})
+        assert reading.status_code == 401  # it may bring results, and see nothing
+    hospital.take_back()
+    assert hospital.returned() == [(ReturnedState.TAKEN, "")]
+    assert hospital.results()["SEG"].PatientID == "P-4711-X"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"stow": {"url": "https://h"}}, "set one of the two"),
+        ({"stage": "production"}, "needs findings"),
+        ({"findings": FINDINGS * 2}, "needs its own key"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    model = {"name": "m", "remote": "v", "accepts": {"modalities": ["CT"]}, "results_from": "V"}
+    remote = {"name": "v", "ae_title": "V", "host": "h", "port": 104}
+    with pytest.raises(SettingsError, match=words):
+        receiver_settings(
+            tmp_path, remotes=[remote], sections={"remote_models": (model | changes,)}
+        )
 
 
 def test_a_remote_model_needs_a_remote(tmp_path: Path) -> None:

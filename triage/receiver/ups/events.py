@@ -27,9 +27,11 @@ from triage.store.workitem_events import (
     claim_events,
     give_up,
     has_due_events,
+    has_subscribers,
     mark_not_told,
     mark_told,
     release_claims,
+    tell_of_going_down,
     tell_of_restart,
 )
 from triage.store.workitems import purge_finished
@@ -40,6 +42,7 @@ _TELLERS = 2
 _LEASE = timedelta(seconds=180)
 _LOOK_EVERY_S = 60.0
 _LONGEST_WAIT_FOR_END_S = 5.0
+_LONGEST_WAIT_TO_SAY_S = 2.0
 
 
 class NotToldError(Exception):
@@ -58,6 +61,7 @@ class UpsEvents:
         self._settings = settings
         self._database = database
         self._clock = clock
+        self._has_started = False
         self._has_told_of_restart = not settings.ups.enabled
         self._rounds = [
             *(Rounds(f"ups-events-{n + 1}", self.go_round, pause_s=0.2) for n in range(_TELLERS)),
@@ -73,14 +77,36 @@ class UpsEvents:
             log.warning("claims of events not freed", error=type(error).__name__)
         for rounds in self._rounds:
             rounds.start()
+        self._has_started = True
 
     def stop(self) -> None:
-        """Stop; what is left to tell is told after the next start."""
+        """Say that we stop, and stop; what is left to tell is told after the next start."""
+        self._say_going_down()
         for rounds in self._rounds:
             rounds.end()
         deadline = time.monotonic() + _LONGEST_WAIT_FOR_END_S
         for rounds in self._rounds:
             rounds.join(max(0.0, deadline - time.monotonic()))
+
+    def _say_going_down(self) -> None:
+        """Tell subscribers who answer at once; nobody else delays the end."""
+        if not (self._settings.ups.enabled and self._has_started):
+            return
+        try:
+            with self._database.reading() as session:
+                if not has_subscribers(session):
+                    return
+            with self._database.transaction() as session:
+                tell_of_going_down(session, self._clock())
+            deadline = time.monotonic() + _LONGEST_WAIT_TO_SAY_S
+            while self._is_to_tell() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        except SQLAlchemyError as error:
+            log.warning("subscribers not told of the end", error=type(error).__name__)
+
+    def _is_to_tell(self) -> bool:
+        with self._database.reading() as session:
+            return has_due_events(session, self._clock())
 
     def keep_in_order(self) -> bool:
         """Say that we are back, give older studies their workitems, delete what ended long ago."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from triage.core.notices import Notice
-from triage.results.delivery.over_http import Answer, ask, refusal, retry_after
+from triage.results.delivery.over_http import Answer, ask, retry_after
 from triage.results.errors import DeliveryError
 from triage.results.fhir.bundle import bundle_of
 from triage.settings import FhirDestination
@@ -49,25 +49,6 @@ def tell(notice: Notice, destination: FhirDestination) -> None:
         is_permanent=answer.status in _PERMANENT,
         retry_after=retry_after(answer, datetime.now(UTC)),
     )
-
-
-def reach(destination: FhirDestination) -> str:
-    """Ask for the server's capability statement (FHIR R4 3.1.0.9), and return what that says.
-
-    Raises:
-        DeliveryError: it does not answer, or not as a FHIR server.
-    """
-    url = f"{destination.url.rstrip('/')}/metadata"
-    answer = ask(destination, "GET", url, headers={"Accept": _JSON})
-    if not answer.is_success:
-        raise refusal(destination, answer)
-    version = _content(answer).get("fhirVersion")
-    if not version:
-        raise DeliveryError(
-            f"{destination.name} has no capability statement; is url the base of a FHIR server?",
-            is_permanent=False,
-        )
-    return f"speaks FHIR {version} at {destination.url}"
 
 
 def _content(answer: Answer) -> dict[str, Any]:

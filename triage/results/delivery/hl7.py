@@ -15,11 +15,9 @@ from triage.hl7.acknowledgement import (
 from triage.hl7.errors import Hl7Error
 from triage.hl7.mllp import MllpConnection, MllpError
 from triage.results.errors import DeliveryError
-from triage.results.hl7 import OutgoingMessage, TemplateError, message_of
-from triage.results.hl7.templates import check_templates
+from triage.results.hl7.messages import OutgoingMessage, message_of
+from triage.results.hl7.templates import TemplateError
 from triage.settings import Hl7Destination
-
-_PATIENCE_S = 5.0
 
 
 class OpenConnections:
@@ -146,25 +144,3 @@ def _answer_to(
         if answer.control_id == message.control_id:
             return answer
         others.append(answer.control_id[:32])
-
-
-def reach(destination: Hl7Destination) -> str:
-    """Connect, with TLS if it asks for it, and read the templates; no message is sent.
-
-    Raises:
-        DeliveryError: it does not accept the connection, or a template is wrong.
-    """
-    where = f"{destination.host} port {destination.port}"
-    try:
-        templates = check_templates(destination.templates) if destination.templates else []
-        with MllpConnection(
-            destination,
-            port=destination.port,
-            name=destination.name,
-            timeout_s=min(destination.timeout_s, _PATIENCE_S),
-        ):
-            pass
-    except (MllpError, TemplateError, OSError) as error:
-        raise DeliveryError(str(error), is_permanent=False) from error
-    said = f"; templates: {', '.join(templates)}" if templates else ""
-    return f"accepts connections at {where}{said}"

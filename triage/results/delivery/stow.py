@@ -34,7 +34,14 @@ _DICOM_JSON = "application/dicom+json"
 
 
 def store(due: DueDelivery, destination: StowDestination, files: InstanceFiles) -> None:
-    """Send one object to `destination` and return once it was taken.
+    """Send one object to `destination` and return once it was taken, see `store_file`."""
+    if not due.path:
+        raise DeliveryError("its file was purged by retention", is_permanent=True)
+    store_file(files.absolute(due.path), destination)
+
+
+def store_file(path: Path, destination: StowDestination) -> None:
+    """Send the instance in a file to `destination` and return once it was taken.
 
     One instance for each request, byte for byte as its file is, which is never whole in memory. A
     warning means that it is stored (PS3.18 I.2.2), a duplicate that it was stored before.
@@ -43,10 +50,8 @@ def store(due: DueDelivery, destination: StowDestination, files: InstanceFiles) 
         DeliveryError: the destination did not take it; the message says why. HTTP 401 and 403,
             and whatever else is about configurations and not about the object, is not permanent.
     """
-    if not due.path:
-        raise DeliveryError("its file was purged by retention", is_permanent=True)
     boundary = uuid.uuid4().hex
-    with _opened(files.absolute(due.path)) as file:
+    with _opened(path) as file:
         before, after = _frame(boundary)
         size = len(before) + os.fstat(file.fileno()).st_size + len(after)
         answer = ask(

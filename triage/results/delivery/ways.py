@@ -8,10 +8,8 @@ from triage.core.notices import Notice
 from triage.results.delivery import dicom, email, fhir, folder, hl7, stow, webhook
 from triage.results.delivery.outside import leaving, leaving_notice
 from triage.settings import (
-    Destination,
     DicomDestination,
     EmailDestination,
-    FolderDestination,
     Hl7Destination,
     NoticeDestination,
     ObjectDestination,
@@ -61,25 +59,3 @@ def send_notice(notice: Notice, destination: NoticeDestination, settings: Settin
         hl7.tell(notice, destination)
     else:
         fhir.tell(notice, destination)
-
-
-def reach(destination: Destination, settings: Settings) -> str:
-    """Ask a destination whether it could take something, without sending it anything.
-
-    Raises:
-        AssociationError: an archive cannot be reached, or refuses us.
-        DeliveryError: it could not; the message says why and what to do.
-    """
-    if isinstance(destination, DicomDestination):
-        return dicom.reach(destination, calling_ae_title=settings.receiver.ae_title)
-    if isinstance(destination, StowDestination):
-        return stow.reach(destination)
-    if isinstance(destination, FolderDestination):
-        return folder.reach(destination)
-    if isinstance(destination, WebhookDestination):
-        return webhook.reach(destination)
-    if isinstance(destination, EmailDestination):
-        return email.reach(destination)
-    if isinstance(destination, Hl7Destination):
-        return hl7.reach(destination)
-    return fhir.reach(destination)

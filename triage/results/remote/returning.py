@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -10,18 +11,23 @@ from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
+from sqlalchemy.orm import Session
 
 from triage.decoding.errors import DecodingError
 from triage.decoding.files import check_file
 from triage.deidentification.pseudonyms import DeidentificationError
 from triage.deidentification.reversal import reidentify
+from triage.results.remote.findings import UnreadableReportError, read_findings
 from triage.results.remote.sending import pseudonyms_of
 from triage.results.sources import use_utf8
 from triage.settings import RemoteModelSettings, Settings
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.history import note
 from triage.store.outbox import NewResultObject, add_returned_object
+from triage.store.prioritising import raise_for_findings
+from triage.store.remote_findings import keep_remote_findings
 from triage.store.remote_models import (
     AskedStudy,
     ReturnedObject,
@@ -70,7 +76,35 @@ def take_back_next(
             now=clock(),
         )
         mark_taken(session, returned, asked, model, role=new.role, now=clock())
+        if new.role == "sr" and model.findings:
+            _take_findings(session, dataset, asked, model, clock())
     return True
+
+
+def _take_findings(
+    session: Session,
+    report: Dataset,
+    asked: AskedStudy,
+    model: RemoteModelSettings,
+    now: datetime,
+) -> None:
+    """Keep what a report found and, of a model in production, raise the priority for it.
+
+    A report that cannot be read changes no priority, and the study's history says why.
+    """
+    try:
+        findings = read_findings(report, model.findings)
+    except UnreadableReportError as error:
+        text = f"the findings in the report of {model.name} are not read: {error}"
+        note(session, asked.study_id, "remote", text, at=now)
+        return
+    counts = model.stage == "production"
+    keep_remote_findings(session, asked.analysis_id, findings, counts=counts)
+    said = "; ".join(finding.in_words() for finding in findings)
+    note(session, asked.study_id, "remote", f"{model.name}: {said}", at=now)
+    if counts:
+        named = [(model.name, finding) for finding in findings]
+        raise_for_findings(session, asked.study_id, named, at=now)
 
 
 def _model(returned: ReturnedObject, settings: Settings) -> RemoteModelSettings:

@@ -1,8 +1,10 @@
-"""Images on their way to a remote model, by C-STORE and without identity."""
+"""Images on their way to a remote model, by C-STORE or STOW-RS and without identity."""
 
 from __future__ import annotations
 
 import random
+import tempfile
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from triage.decoding.errors import DecodingError
 from triage.decoding.files import check_file
 from triage.deidentification.profile import Method, deidentify
 from triage.deidentification.pseudonyms import DeidentificationError, Pseudonyms, site_key
+from triage.results.delivery.stow import store_file
 from triage.results.errors import DeliveryError
-from triage.settings import RemoteModelSettings, Settings
+from triage.settings import RemoteModelSettings, Settings, StowDestination
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
@@ -87,6 +90,9 @@ def _send(
     if not due.paths:
         raise DeliveryError("its images were purged by retention", is_permanent=True)
     paths = [files.absolute(path) for path in due.paths]
+    if model.stow_destination is not None:
+        _send_by_stow(paths, model.stow_destination, method)
+        return
     remote = settings.remote(model.remote)
     proposed = [build_context(*context) for context in sorted(due.contexts)]
     try:
@@ -103,6 +109,14 @@ def _send(
             f"{remote.name}: the association ended before all images were sent: {error}",
             is_permanent=False,
         ) from error
+
+
+def _send_by_stow(paths: Sequence[Path], there: StowDestination, method: Method) -> None:
+    with tempfile.TemporaryDirectory(prefix="triage-leaving-") as folder:
+        copy = Path(folder) / "image.dcm"
+        for path in paths:
+            _without_identity(path, method).save_as(copy, enforce_file_format=True)
+            store_file(copy, there)
 
 
 def _without_identity(path: Path, method: Method) -> Dataset:
