@@ -20,7 +20,9 @@ from triage.store.base import Table
 from triage.store.database import Database
 from triage.store.notification_outbox import claim_message, mark_not_sent, mark_sent
 from triage.store.notifications import NotificationError, acknowledge, snooze
+from triage.store.tables import StudyRow
 from triage.store.withdrawals import record_withdrawal
+from triage.worklist.reading import mark_as_unread
 
 LIMIT = 2
 LEASE = timedelta(minutes=2)
@@ -125,6 +127,14 @@ class Notifying(RuleBasedStateMachine):
     def read(self, data: st.DataObject) -> None:
         number = data.draw(st.integers(1, self.known))
         self.ward.read(self.ward.one(number).study_id)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
+        study_id = self.ward.one(data.draw(st.integers(1, self.known))).study_id
+        with self.ward.database.transaction() as session:
+            uid = session.get_one(StudyRow, study_id).study_instance_uid
+            mark_as_unread(session, uid, now=self.ward.clock())
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -19,6 +20,7 @@ from triage.settings.notifications import NotificationSettings
 from triage.store.database import Database
 from triage.store.feedback import record_feedback
 from triage.store.notification_outbox import claim_message, mark_not_sent, mark_sent
+from triage.store.notification_rounds import notify_round
 from triage.store.notifications import (
     NotificationError,
     UnknownNotificationError,
@@ -28,6 +30,7 @@ from triage.store.notifications import (
 from triage.store.tables import FindingRow, StudyEventRow, StudyRow
 from triage.store.withdrawals import record_withdrawal
 from triage.store.workitem_tables import WorkitemRow
+from triage.worklist.reading import mark_as_unread
 
 LEASE = timedelta(minutes=2)
 
@@ -153,6 +156,58 @@ def test_reading_after_the_first_step_ends_it(quick: Ward) -> None:
     assert [step for step, _, _ in quick.told(number)] == ["ada"]
 
 
+def put_back(ward: Ward, number: int) -> None:
+    with ward.database.transaction() as session:
+        study = session.get_one(StudyRow, ward.one(number).study_id)
+        mark_as_unread(session, study.study_instance_uid, now=ward.clock())
+
+
+def test_study_that_is_put_back_lets_it_go_on(ward: Ward) -> None:
+    told, untold = ward.flag(), 0
+    ward.later(1)
+    untold = ward.flag()
+    for number in (told, untold):
+        ward.read(ward.one(number).study_id)
+    ward.later(1)
+    states = [ward.one(number).state.value for number in (told, untold)]
+    assert states == ["expired", "suppressed"]
+    for number in (told, untold):
+        put_back(ward, number)
+    ward.later(1)
+    assert ward.told(untold) == [("ada", "browser", "sent")]
+    assert ward.one(told).state is NotificationState.SENT
+    assert len(ward.told(told)) == 1
+    ward.later(300)
+    assert ward.told(told)[1:] == [("grace", "browser", "sent")]
+
+
+def test_mail_that_reading_cancelled_is_sent_when_the_study_is_put_back(quick: Ward) -> None:
+    steps = [{"to": ["ada"], "channels": ["mail"]}]
+    quick.settings = settings_of(rules=[{"name": "critical", "steps": steps}])
+    number = quick.flag()
+    quick.later(1)
+    quick.read(quick.one(number).study_id)
+    quick.later(1)
+    assert quick.told(number) == [("ada", "mail", "cancelled")]
+    put_back(quick, number)
+    quick.later(1)
+    assert quick.told(number) == [("ada", "mail", "waiting")]
+
+
+def test_workers_side_by_side_tell_each_step_once_and_keep_the_limit(ward: Ward) -> None:
+    ward.settings = settings_of(maximum_per_hour=3)
+    numbers = [ward.flag(Priority.HIGH) for _ in range(6)]
+
+    def work(holder: str) -> None:
+        for _ in range(5):
+            notify_round(ward.database, ward.settings, ward.clock, holder=holder)
+
+    with ThreadPoolExecutor() as workers:
+        list(workers.map(work, ("one", "two", "three")))
+    states = [state for number in numbers for _, _, state in ward.told(number)]
+    assert sorted(states) == ["held"] * 3 + ["sent"] * 3
+
+
 def test_it_waits_while_somebody_reads_and_goes_on_when_they_give_it_back(quick: Ward) -> None:
     number = quick.flag()
     with quick.database.transaction() as session:
@@ -191,6 +246,11 @@ def test_over_the_limit_a_person_gets_one_digest_but_stat_comes_at_once(quick: W
     stat = quick.flag(Priority.STAT)
     quick.later(1)
     assert quick.told(stat) == [("ada", "browser", "sent")]
+    # What came later joins the digest that is waited for: one is enough.
+    quick.clock.advance(300)
+    later = quick.flag(Priority.HIGH)
+    quick.later(1)
+    assert quick.messages(later)[0].due_at == quick.messages(numbers[2])[0].due_at
     # Whoever has had too many is no reason to let the patient wait.
     quick.later(600)
     assert ("grace", "browser", "held") in quick.told(numbers[2])

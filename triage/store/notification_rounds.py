@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import Select, exists, or_, select
+from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from triage.core.notifications import (
     AN_HOUR,
     OPEN_STATES,
+    HoldReason,
     MessageKind,
     MessageState,
     NotificationState,
@@ -37,6 +38,7 @@ from triage.store.history import note
 from triage.store.leases import take_lease
 from triage.store.notification_tables import NotificationMessageRow, NotificationRow
 from triage.store.notifications import (
+    WAS_READ,
     add_event,
     cancel_unsent,
     change_state,
@@ -55,7 +57,6 @@ _MOST_AT_ONCE = 50
 _LOOK_AGAIN = timedelta(seconds=15)
 NOBODY_IN_TIME = "nobody acknowledged in time"
 """Why a notification is over whose last step passed."""
-_READ = "the study was read"
 _BEING_READ = "somebody is reading the study"
 
 
@@ -138,7 +139,7 @@ class _Decision:
         study = self.session.get_one(StudyRow, self.row.study_id)
         if self.row.state.is_open and study.read_at is not None:
             cancel_unsent(self.row)
-            self._close(_READ)
+            self._close(WAS_READ)
             return
         self._show_digests()
         if not self.row.state.is_open or self.row.due_at is None or self.row.due_at > self.now:
@@ -215,6 +216,7 @@ class _Decision:
     ) -> list[tuple[RecipientSettings, Telling]]:
         names = [person.name for person in people]
         told = told_within_the_hour(self.session, names, self.now)
+        digests = next_digests(self.session, names, self.now)
         snoozes = snoozed_until(self.session, names)
         return [
             (
@@ -224,6 +226,7 @@ class _Decision:
                         told.get(person.name, ()),
                         person.quiet_until(self.now, self.settings.time_zone),
                         snoozes.get(person.name),
+                        digests.get(person.name),
                     ),
                     self.row.priority,
                     self.settings.quiet_rules,
@@ -314,6 +317,25 @@ def told_within_the_hour(
     for recipient, _, _, at in rows:
         told[recipient].append(at)
     return dict(told)
+
+
+def next_digests(session: Session, recipients: Sequence[str], now: datetime) -> dict[str, datetime]:
+    """Return when the next digest is due of those who have one for what was too much."""
+    rows = session.execute(
+        select(
+            NotificationMessageRow.recipient,
+            func.min(NotificationMessageRow.due_at).label("at"),
+        )
+        .where(
+            NotificationMessageRow.recipient.in_(recipients),
+            NotificationMessageRow.state == MessageState.HELD,
+            NotificationMessageRow.attempts == 0,
+            NotificationMessageRow.held.in_((HoldReason.LIMIT, HoldReason.MODEL)),
+            NotificationMessageRow.due_at > now,
+        )
+        .group_by(NotificationMessageRow.recipient)
+    )
+    return {row.recipient: row.at for row in rows}
 
 
 def model_distrust(

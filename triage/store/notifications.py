@@ -7,7 +7,7 @@ waits for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import select
@@ -36,6 +36,12 @@ log = structlog.get_logger()
 _LONGEST_NAME = 160
 _UNSENT = (MessageState.WAITING, MessageState.HELD, MessageState.SENDING)
 _NO_LONGER_SPEAKS = (NotificationState.WITHDRAWN, NotificationState.SUPPRESSED)
+
+
+WAS_READ = "the study was read"
+"""Why a notification is over that nobody needs any more."""
+_ENDED_BY_READING = (NotificationState.EXPIRED, NotificationState.SUPPRESSED)
+_TIME_TO_SEE_IT_AGAIN = timedelta(minutes=5)
 
 
 class NotificationError(TriageError):
@@ -204,6 +210,34 @@ def take_back_of_finding(
     for row in rows:
         if row.finding_class == wrong:
             _take_back(session, row, because, now)
+
+
+def reopen_of_study(session: Session, study_id: int, *, now: datetime) -> None:
+    """Let notifications go on that ended because the study was read: it was put back.
+
+    Whoever was told has time to see it again before anybody else is told.
+    """
+    rows = session.scalars(
+        select(NotificationRow)
+        .where(NotificationRow.study_id == study_id)
+        .order_by(NotificationRow.id)
+    ).all()
+    # Of a class only the newest: one that was made since says the same.
+    for row in {row.finding_class: row for row in rows}.values():
+        if row.reason == WAS_READ and row.state in _ENDED_BY_READING:
+            _reopen(session, locked(session, row.id), now)
+
+
+def _reopen(session: Session, row: NotificationRow, now: datetime) -> None:
+    change_state(row, NotificationState.PENDING)
+    row.reason, row.closed_at = "", None
+    row.due_at = now + _TIME_TO_SEE_IT_AGAIN if row.steps else now
+    for message in row.messages:
+        if message.state is MessageState.CANCELLED and message.kind is MessageKind.ALERT:
+            message.state = MessageState.HELD if message.held else MessageState.WAITING
+    if row.told_at is not None:
+        change_state(row, NotificationState.SENT)
+    add_event(session, row, "reopened", "the study was put back on the worklist", now)
 
 
 def _other_that_says_so(session: Session, row: NotificationRow) -> FindingRow | None:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from triage.core.runs import StudyState
 from triage.store.history import note
+from triage.store.notifications import reopen_of_study
 from triage.store.study_workitems import end_reading, schedule_reading
 from triage.store.tables import StudyRow
 
@@ -40,6 +41,7 @@ def mark_as_unread(session: Session, study_instance_uid: str, *, now: datetime) 
     if study.read_at is not None:
         study.read_at = None
         note(session, study.id, "unread", "put back on the worklist", at=now)
+        reopen_of_study(session, study.id, now=now)
         if study.state is StudyState.COMPLETE:  # else when it is complete
             schedule_reading(session, study, now)
 
