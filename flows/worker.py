@@ -16,6 +16,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import version
 
 import structlog
 from prefect import get_client
@@ -27,6 +28,7 @@ from flows.jobs import Jobs
 from flows.steps import Step
 from flows.warming import Warming
 from triage.models.ahead import DecodedAhead
+from triage.models.device_states import DeviceWatch
 from triage.models.devices import CPU
 from triage.models.host import ModelHosts
 from triage.results.delivery.rounds import deliver_next, queue_notices
@@ -41,7 +43,7 @@ from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.notification_rounds import notify_round
 from triage.store.watch_alerts import watch_round
-from triage.store.workers import beat
+from triage.store.workers import Heartbeat, beat
 
 log = structlog.get_logger()
 
@@ -99,6 +101,7 @@ class Worker:
         self._step = step
         self._warming = Warming(step)
         self._jobs = Jobs(step)
+        self._devices = DeviceWatch(step.hosts.devices)
         self._in_flight = (
             step.settings.worker.studies_in_flight
             or sum(d != CPU for d in step.hosts.devices) + _DECODED_AND_WRITTEN
@@ -302,15 +305,16 @@ class Worker:
 
     async def _beat(self) -> None:
         def write() -> None:
+            devices = self._step.hosts.devices
+            said = Heartbeat(
+                device=_in_words(devices),
+                warm_models=", ".join(self._step.hosts.process_ids()),
+                prefect_error=self._prefect_error,
+                version=version("triage"),
+                devices=self._devices.states(),
+            )
             with self._step.database.transaction() as session:
-                beat(
-                    session,
-                    self._step.worker,
-                    device=_in_words(self._step.hosts.devices),
-                    warm_models=", ".join(self._step.hosts.process_ids()),
-                    prefect_error=self._prefect_error,
-                    now=self._step.clock(),
-                )
+                beat(session, self._step.worker, said, now=self._step.clock())
 
         await asyncio.to_thread(write)
 

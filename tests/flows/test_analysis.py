@@ -33,10 +33,12 @@ from triage.settings import (
     WorkerSettings,
 )
 from triage.store.database import Database
+from triage.store.delivery_decisions import Decision
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
 from triage.store.notification_tables import NotificationRow
 from triage.store.runs import recover_expired_leases
+from triage.store.study_actions import cancel_run
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
@@ -273,6 +275,27 @@ async def test_model_that_hangs_is_stopped(hospital: Hospital, step: Step, tmp_p
 
     assert state.is_failed()
     assert "longer than 1 s" in str(state.message)
+
+
+async def test_run_that_is_cancelled_while_its_model_computes_is_stopped_and_study_stays(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    queued(hospital, package, brightest_hu=HANG_HU)
+    carrying = asyncio.create_task(analyse_study.fn())
+    while rows(hospital, AnalysisRunRow)[0].state is not RunState.RUNNING:
+        await asyncio.sleep(0.05)
+    with hospital.database.transaction() as session:
+        cancel_run(session, 1, Decision("Administrator", hospital.clock(), "it hangs"))
+
+    state = await asyncio.wait_for(carrying, 30)  # its limit is 60 s
+
+    assert state.name == "Superseded"
+    (run,) = rows(hospital, AnalysisRunRow)
+    assert (run.state, run.reason) == (RunState.CANCELLED, "cancelled by Administrator: it hangs")
+    assert (await analyse_study.fn()).name == "Idle"
+    with hospital.database.reading() as session:
+        (entry,) = reading_list(session, hospital.clock())
+    assert "not analysed: cancelled by Administrator: it hangs" in entry.status.text
 
 
 async def test_package_that_changed_after_registration_is_not_run(

@@ -21,8 +21,8 @@ from triage.settings import Destination, ReceiverSettings, ResultSettings, Setti
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.outbox import DueDelivery, add_result_objects
+from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import complete_run, record_findings
-from triage.store.studies import raise_ai_priority
 from triage.store.tables import DeliveryRow
 
 PUBLIC_URL = "https://triage.hospital.example"

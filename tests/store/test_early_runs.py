@@ -14,12 +14,12 @@ from triage.core.priority import Priority
 from triage.core.runs import RunState, StudyState
 from triage.store.database import Database
 from triage.store.early_runs import queue_early_runs, studies_with_enough
+from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import claim_most_urgent, complete_run, fail_attempt, record_findings
 from triage.store.studies import (
     complete_quiet_studies,
     find_study,
     hold_open,
-    raise_ai_priority,
     record_instance,
     release_association,
 )

@@ -78,10 +78,15 @@ class Notifying(RuleBasedStateMachine):
         corrected = {m.recipient for m in messages if m.kind is MessageKind.RETRACTION}
         assert told <= corrected
 
-    @rule(priority=st.sampled_from([Priority.HIGH, Priority.HIGH, Priority.STAT]))
-    def flag(self, priority: Priority) -> None:
-        self.ward.flag(priority)
-        self.known += 1
+    @rule(
+        priorities=st.lists(
+            st.sampled_from([Priority.HIGH, Priority.HIGH, Priority.STAT]), min_size=1, max_size=4
+        )
+    )
+    def flag(self, priorities: list[Priority]) -> None:
+        for priority in priorities:
+            self.ward.flag(priority)
+            self.known += 1
 
     @rule(minutes=st.integers(1, 600))
     def wait(self, minutes: int) -> None:

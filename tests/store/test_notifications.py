@@ -13,10 +13,11 @@ from tests.tools import ManualClock
 from triage.core.agreement import Verdict
 from triage.core.notifications import NotificationState
 from triage.core.priority import Priority
+from triage.core.priority_policy import FindingRule, PriorityPolicy
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason
-from triage.core.workitems import StepPriority, StepState
 from triage.settings.notifications import NotificationSettings
+from triage.store.claims import claim_study, release_study
 from triage.store.database import Database
 from triage.store.feedback import record_feedback
 from triage.store.notification_outbox import claim_message, mark_not_sent, mark_sent
@@ -27,9 +28,9 @@ from triage.store.notifications import (
     acknowledge,
     snooze,
 )
+from triage.store.policies import activate_policy, switch_ai
 from triage.store.tables import FindingRow, StudyEventRow, StudyRow
 from triage.store.withdrawals import record_withdrawal
-from triage.store.workitem_tables import WorkitemRow
 from triage.worklist.reading import mark_as_unread
 
 LEASE = timedelta(minutes=2)
@@ -210,27 +211,44 @@ def test_workers_side_by_side_tell_each_step_once_and_keep_the_limit(ward: Ward)
 
 def test_it_waits_while_somebody_reads_and_goes_on_when_they_give_it_back(quick: Ward) -> None:
     number = quick.flag()
+    study_id = quick.one(number).study_id
     with quick.database.transaction() as session:
-        session.add(
-            WorkitemRow(
-                sop_instance_uid="1.9",
-                study_id=quick.one(number).study_id,
-                state=StepState.IN_PROGRESS,
-                priority=StepPriority.HIGH,
-                attributes={},
-                created_at=quick.clock(),
-            )
-        )
+        study = session.get_one(StudyRow, study_id)
+        claim_study(session, study, "grace", now=quick.clock(), lease=timedelta(minutes=30))
     for _ in range(4):
         quick.later(15)
     assert quick.told(number) == []
     assert [kind for kind, _ in quick.events(number)] == ["raised", "waits"]
     with quick.database.transaction() as session:
-        session.scalars(
-            select(WorkitemRow).where(WorkitemRow.sop_instance_uid == "1.9")
-        ).one().state = StepState.CANCELED
+        release_study(session, study_id, "grace", quick.clock())
     quick.later(15)
     assert quick.told(number) == [("ada", "browser", "sent")]
+
+
+def test_nobody_is_told_while_the_ai_is_switched_off(quick: Ward) -> None:
+    number = quick.flag()
+
+    def switch(*, is_on: bool) -> None:
+        with quick.database.transaction() as session:
+            switch_ai(session, is_on=is_on, who="ada", reason="a drill", now=quick.clock())
+
+    switch(is_on=False)
+    quick.later(30)
+    assert quick.told(number) == []
+    assert quick.events(number)[-1] == ("waits", "nobody is told now: the AI is switched off")
+    switch(is_on=True)
+    quick.later(30)
+    assert quick.told(number) == [("ada", "browser", "sent")]
+
+
+def test_priority_is_what_the_policy_of_the_site_says(quick: Ward) -> None:
+    quick.settings = settings_of(rules=[{"name": "stat", "steps": [{"to": ["ada"]}]}])
+    rule = FindingRule(finding="hemorrhage", priority=Priority.STAT)
+    with quick.database.transaction() as session:
+        policy = PriorityPolicy(findings=(rule,))
+        activate_policy(session, policy, who="ada", reason="a trial", now=quick.clock())
+    quick.flag(Priority.HIGH)
+    assert [row.priority for row in quick.all()] == [Priority.STAT]
 
 
 def test_over_the_limit_a_person_gets_one_digest_but_stat_comes_at_once(quick: Ward) -> None:

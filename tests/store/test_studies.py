@@ -17,13 +17,13 @@ from triage.store.code_approvals import approve_code, ask_for_approval, runnable
 from triage.store.contents import load_study
 from triage.store.database import Database
 from triage.store.model_tables import ModelRow
+from triage.store.prioritising import raise_ai_priority
 from triage.store.studies import (
     complete_quiet_studies,
     find_study,
     has_quiet_studies,
     hold_open,
     keep_associations_alive,
-    raise_ai_priority,
     record_instance,
     release_association,
     release_receiver,

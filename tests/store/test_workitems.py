@@ -36,7 +36,8 @@ from triage.settings import load_settings
 from triage.store.database import Database
 from triage.store.orders import keep_order
 from triage.store.patients import update_patient
-from triage.store.studies import complete_study, raise_ai_priority, record_instance
+from triage.store.prioritising import raise_ai_priority
+from triage.store.studies import complete_study, record_instance
 from triage.store.study_workitems import end_forsaken, forget_workitems, schedule_what_has_none
 from triage.store.tables import StudyEventRow, StudyRow
 from triage.store.workitem_events import (

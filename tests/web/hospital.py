@@ -25,16 +25,17 @@ from triage.core.policy import ai_priority
 from triage.core.priority import Priority
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
 from triage.settings import NotificationSettings
+from triage.store.claims import claim_study
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.model_tables import ModelRow
 from triage.store.notifications import raise_notifications
 from triage.store.outbox import NewResultObject, add_result_objects
+from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import ClaimedRun, claim_most_urgent, complete_run, record_findings
 from triage.store.studies import (
     ReceivedInstance,
     complete_study,
-    raise_ai_priority,
     record_instance,
 )
 from triage.store.tables import StudyRow
@@ -133,6 +134,14 @@ class Hospital:
                 select(StudyRow).where(StudyRow.study_instance_uid == study_uid)
             ).one()
             complete_study(session, study, "association released", self.clock())
+
+    def claim_study(self, study_uid: str, who: str) -> None:
+        """Let somebody read the study for the next quarter of an hour."""
+        with self.database.transaction() as session:
+            study = session.scalars(
+                select(StudyRow).where(StudyRow.study_instance_uid == study_uid)
+            ).one()
+            claim_study(session, study, who, now=self.clock(), lease=timedelta(minutes=15))
 
     def claim(self) -> ClaimedRun:
         """Claim the most urgent run."""

@@ -14,7 +14,7 @@ from tests.web.hospital import Hospital, hemorrhage
 from triage.core.priority import Priority
 from triage.settings import Settings, WebhookDestination, WebSettings
 from triage.store.outbox import claim_due_delivery, mark_not_delivered, queue_priority_notices
-from triage.store.studies import raise_ai_priority
+from triage.store.prioritising import raise_ai_priority
 from triage.web.app import create_app
 
 OURS = {"Origin": "http://127.0.0.1"}

@@ -23,7 +23,8 @@ from triage.core.priority import Priority
 from triage.settings import Settings, UpsSettings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.store.studies import complete_study, raise_ai_priority, record_instance
+from triage.store.prioritising import raise_ai_priority
+from triage.store.studies import complete_study, record_instance
 from triage.store.tables import StudyRow
 from triage.web.app import create_app
 

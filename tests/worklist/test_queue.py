@@ -19,9 +19,10 @@ from triage.store.database import Database
 from triage.store.delivery_decisions import Decision, DeliveryNotDeadError, resend
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.outbox import claim_due_delivery, mark_not_delivered
+from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import refuse_run
 from triage.store.signals import Reference, create_step
-from triage.store.studies import ReceivedInstance, raise_ai_priority, record_instance
+from triage.store.studies import ReceivedInstance, record_instance
 from triage.worklist.changes import ChangeToken, change_token, recent_changes
 from triage.worklist.operations import operations
 from triage.worklist.queue import WorklistEntry, count_worklist, reading_list, recently_read
@@ -225,7 +226,7 @@ def test_number_of_queries_does_not_grow_with_the_list(hospital: Hospital) -> No
             hospital.complete(hospital.receive(*hospital.head_ct(slices=1, Modality=modality)))
         with hospital.database.reading() as session:
             counts.append(count_queries(hospital.database.engine, session, hospital.clock))
-    assert counts[0] == counts[1] <= 7
+    assert counts[0] == counts[1] <= 9  # BEGIN is one on SQLite
 
 
 def test_pages_continue_the_places(hospital: Hospital) -> None:

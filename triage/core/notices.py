@@ -40,7 +40,8 @@ class NoticeOrder:
 class NoticeStudy:
     """The study, and how urgent it is now.
 
-    `study_date` and `study_time` are DICOM's DA and TM. `reason` says why the AI raised it.
+    `study_date` and `study_time` are DICOM's DA and TM. `reason` says why the AI asks
+    for more than the order, `is_raised_by_ai` whether that is what counts.
     `location` and `patient_class` (HL7 table 0004) say where the patient is, if anybody told.
     """
 
@@ -62,6 +63,7 @@ class NoticeStudy:
     order: NoticeOrder = NoticeOrder()
     location: str = ""
     patient_class: str = ""
+    is_raised_by_ai: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,14 @@ class PriorityChange:
 
 @dataclass(frozen=True, slots=True)
 class NoticeWithdrawal:
-    """A result that is taken back: by whom, and why in words."""
+    """A result that is taken back: by whom, and why in words.
+
+    `is_superseded` says that no person did it: a newer analysis takes its place.
+    """
 
     who: str
     reason: str
+    is_superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

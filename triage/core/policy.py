@@ -1,4 +1,4 @@
-"""From findings to the study's AI priority, with the reason in words."""
+"""From findings to what the AI asks for, with the reason in words."""
 
 from __future__ import annotations
 
@@ -7,30 +7,50 @@ from dataclasses import dataclass
 
 from triage.core.findings import Finding
 from triage.core.priority import Priority
+from triage.core.priority_policy import SHIPPED_POLICY, PriorityPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class AiPriority:
-    """The priority that the AI asks for, and why; None where it asks for nothing."""
+    """The priority that the AI asks for, and why; None where it asks for none.
+
+    `points` are what it asks for within its class, in minutes of waiting, 0 or more.
+    """
 
     priority: Priority | None
     reason: str
+    points: int = 0
 
 
-def ai_priority(findings: Iterable[tuple[str, Finding]]) -> AiPriority:
-    """Return the highest priority that any present finding asks for.
+NOTHING_ASKED = AiPriority(None, "")
+
+
+def ai_priority(
+    findings: Iterable[tuple[str, Finding]], policy: PriorityPolicy = SHIPPED_POLICY
+) -> AiPriority:
+    """Return the highest priority, and the most points, that any present finding asks for.
 
     Args:
         findings: pairs of the model's identity ("head-ct-hemorrhage 1.0.0") and its finding, of
-            production models only.
+            models whose findings count only.
+        policy: what findings are worth.
 
     The reason reads "Hemorrhage, 12 mL, confidence 0.97, head-ct-hemorrhage 1.0.0"; further
     findings of the same priority follow it.
     """
-    present = [(model, f) for model, f in findings if f.present and f.priority > Priority.ROUTINE]
-    if not present:
-        return AiPriority(None, "")
-    present.sort(key=lambda pair: (-pair[1].priority, -pair[1].confidence, pair[1].key))
-    top = present[0][1].priority
-    reasons = [f"{f.in_words()}, {model}" for model, f in present if f.priority == top]
-    return AiPriority(top, "; ".join(reasons))
+    asked = [
+        (*policy.asked_by(model.rpartition(" ")[0] or model, finding), model, finding)
+        for model, finding in findings
+        if finding.present
+    ]
+    asked = [one for one in asked if one[0] > Priority.ROUTINE or one[1] > 0]
+    if not asked:
+        return NOTHING_ASKED
+    asked.sort(key=lambda one: (-one[0], -one[3].confidence, one[3].key))
+    top = asked[0][0]
+    reasons = [f"{f.in_words()}, {model}" for p, _, model, f in asked if p == top]
+    return AiPriority(
+        top if top > Priority.ROUTINE else None,
+        "; ".join(reasons),
+        max(points for _, points, _, _ in asked),
+    )

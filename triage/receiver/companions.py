@@ -1,4 +1,4 @@
-"""What runs beside the receiver in its process: watched folder, fetching of priors, UPS events."""
+"""What runs beside the receiver in its process: watched folder, priors, UPS events, places."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 
 from triage.receiver.hl7 import Hl7Listener
+from triage.receiver.placing import PlaceRounds
 from triage.receiver.priors import PriorsRounds
 from triage.receiver.rounds import Duty
 from triage.receiver.ups.events import UpsEvents
@@ -29,7 +30,11 @@ def companions(
     are received all the same.
     """
     ups = partial(UpsEvents, settings, database, clock, name)
-    wanted: list[tuple[str, Callable[[], Duty]]] = [("subscribers are not told", ups)]
+    places = partial(PlaceRounds, database, clock)
+    wanted: list[tuple[str, Callable[[], Duty]]] = [
+        ("subscribers are not told", ups),
+        ("places do not follow the policy", places),
+    ]
     if settings.watched_folder.path:
         watched = partial(
             WatchedFolder, settings.watched_folder, settings.receiver, database, files, clock

@@ -23,6 +23,7 @@ from triage.core.notices import (
 from triage.core.runs import DeliveryKind, RunState, StudyState
 from triage.store.order_tables import OrderRow
 from triage.store.outbox import CORRECTION, DueDelivery
+from triage.store.raises import is_raised_by_ai
 from triage.store.tables import (
     STAND_IN_PREFIX,
     AnalysisRunRow,
@@ -53,7 +54,7 @@ def read_notice(session: Session, due: DueDelivery) -> Notice:
         study=notice_study(row.study),
         run=_run(run) if run else None,
         change=_change(event) if event else None,
-        withdrawal=NoticeWithdrawal(withdrawal.who, withdrawal.why) if withdrawal else None,
+        withdrawal=_taken_back(withdrawal) if withdrawal else None,
         is_correction=due.subject.startswith(CORRECTION),
     )
 
@@ -130,6 +131,12 @@ def _withdrawal(session: Session, due: DueDelivery) -> Withdrawal | None:
     return withdrawal_of(session.get_one(WithdrawalRow, number))
 
 
+def _taken_back(withdrawal: Withdrawal) -> NoticeWithdrawal:
+    return NoticeWithdrawal(
+        withdrawal.who, withdrawal.why, is_superseded=not withdrawal.is_by_person
+    )
+
+
 def _change(event: PriorityEventRow) -> PriorityChange:
     return PriorityChange(event.source, event.before, event.after, event.reason)
 
@@ -155,6 +162,7 @@ def notice_study(row: StudyRow) -> NoticeStudy:
         order=_order(row.order) if row.order else NoticeOrder(),
         location=row.location,
         patient_class=row.patient_class,
+        is_raised_by_ai=is_raised_by_ai(row),
     )
 
 

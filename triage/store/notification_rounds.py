@@ -23,7 +23,6 @@ from triage.core.notifications import (
     telling,
     wait_begins,
 )
-from triage.core.workitems import StepState
 from triage.settings.notifications import (
     BROWSER,
     NotificationRuleSettings,
@@ -31,6 +30,7 @@ from triage.settings.notifications import (
     RecipientSettings,
     StepSettings,
 )
+from triage.store.claims import claims_on
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.feedback import agreement_by_finding
@@ -45,9 +45,9 @@ from triage.store.notifications import (
     locked,
     snoozed_until,
 )
+from triage.store.policies import policy_in_force
 from triage.store.tables import AnalysisRunRow, StudyRow
 from triage.store.watch import Window
-from triage.store.workitem_tables import WorkitemRow
 
 log = structlog.get_logger()
 
@@ -57,7 +57,6 @@ _MOST_AT_ONCE = 50
 _LOOK_AGAIN = timedelta(seconds=15)
 NOBODY_IN_TIME = "nobody acknowledged in time"
 """Why a notification is over whose last step passed."""
-_BEING_READ = "somebody is reading the study"
 
 
 def notify_round(
@@ -149,8 +148,8 @@ class _Decision:
             self._close(f"the rule {self.row.rule} is not configured any more")
         elif self.row.steps >= len(rule.steps):
             self._close(NOBODY_IN_TIME)
-        elif self._is_being_read():
-            self._wait_for_reader()
+        elif why_wait := self._why_wait():
+            self._wait(why_wait)
         else:
             self._tell(rule, rule.steps[self.row.steps])
 
@@ -169,19 +168,17 @@ class _Decision:
         kind, said = ("not-notified", "nobody") if is_suppressed else ("notified", "nobody else")
         self._note(kind, f"{row.title}: {said} is told, {reason}")
 
-    def _is_being_read(self) -> bool:
-        claimed = select(WorkitemRow.id).where(
-            WorkitemRow.study_id == self.row.study_id, WorkitemRow.state == StepState.IN_PROGRESS
-        )
-        return self.session.scalars(claimed.limit(1)).first() is not None
+    def _why_wait(self) -> str:
+        """Return why nobody is told for now: who gives the study back has not seen it."""
+        if claims_on(self.session, [self.row.study_id], self.now):
+            return "somebody is reading the study"
+        return "" if policy_in_force(self.session).ai_counts else "the AI is switched off"
 
-    def _wait_for_reader(self) -> None:
-        """Tell nobody while somebody reads; who gives the study back has not seen it."""
+    def _wait(self, why: str) -> None:
         self.row.due_at = self.now + _LOOK_AGAIN
-        if self.row.reason != _BEING_READ:
-            self.row.reason = _BEING_READ
-            said = f"nobody is told now: {_BEING_READ}"
-            add_event(self.session, self.row, "waits", said, self.now)
+        if self.row.reason != why:
+            self.row.reason = why
+            add_event(self.session, self.row, "waits", f"nobody is told now: {why}", self.now)
 
     def _show_digests(self) -> None:
         for message in self.row.messages:

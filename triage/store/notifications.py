@@ -21,6 +21,7 @@ from triage.core.notifications import (
     NotificationState,
     check_change,
 )
+from triage.core.priority_policy import PriorityPolicy
 from triage.settings.notifications import BROWSER, FoundIn, NotificationSettings
 from triage.store.history import note
 from triage.store.notification_tables import (
@@ -29,6 +30,7 @@ from triage.store.notification_tables import (
     NotificationRow,
     NotificationSnoozeRow,
 )
+from triage.store.policies import policy_in_force
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow, WithdrawalRow
 
 log = structlog.get_logger()
@@ -90,13 +92,21 @@ def _raise(
         .with_for_update(key_share=True, of=StudyRow)
     ).one()
     place = FoundIn(run.model.name, tuple(study.modalities.split("\\")), study.location)
-    for finding in findings:
+    policy = policy_in_force(session).policy
+    for finding in (by_policy(policy, run.model.name, each) for each in findings):
         rule = settings.rule_for(finding, place)
         if rule is not None and not _is_known(session, run, finding, now):
             row = _new_row(run, finding, rule.name, now)
             session.add(row)
             session.flush()
             add_event(session, row, "raised", f"{row.said}, {row.model}, rule {rule.name}", now)
+
+
+def by_policy(policy: PriorityPolicy, model: str, finding: Finding) -> Finding:
+    """Return the finding with the priority that the site's policy gives it."""
+    if not finding.present:
+        return finding
+    return finding.model_copy(update={"priority": policy.asked_by(model, finding)[0]})
 
 
 def _new_row(run: AnalysisRunRow, finding: Finding, rule: str, now: datetime) -> NotificationRow:

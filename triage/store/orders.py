@@ -13,19 +13,13 @@ from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.orm import Session
 
 from triage.core.orders import Order, PatientIdentifier, Visit
-from triage.core.priority import Priority, effective_priority
-from triage.core.runs import RunState
+from triage.core.places import Source
+from triage.core.priority import Priority
 from triage.store.history import note
 from triage.store.merges import survivor_of
 from triage.store.order_tables import OrderRow
-from triage.store.study_workitems import follow_study
-from triage.store.tables import (
-    STAND_IN_PREFIX,
-    AnalysisRunRow,
-    PatientRow,
-    PriorityEventRow,
-    StudyRow,
-)
+from triage.store.prioritising import reprioritise
+from triage.store.tables import STAND_IN_PREFIX, PatientRow, StudyRow
 
 _LENGTHS = {
     "source": 128,
@@ -156,42 +150,24 @@ def _apply(session: Session, study: StudyRow, row: OrderRow, order: Order, now: 
 def set_order_priority(
     session: Session, study: StudyRow, priority: Priority, reason: str, *, now: datetime
 ) -> None:
-    """Write what the order says now, and move the study and its waiting runs accordingly."""
+    """Write what the order says now, and move the study accordingly."""
     if study.order_priority is priority:
         return
-    before = study.priority
     study.order_priority = priority
-    study.priority = effective_priority(priority, study.ai_priority)
-    session.add(
-        PriorityEventRow(
-            study_id=study.id,
-            at=now,
-            source="order",
-            before=before,
-            after=study.priority,
-            reason=reason,
-        )
-    )
     note(session, study.id, "order", reason, at=now)
-    # Not waited for: a worker that holds its run waits for the study, which is held here.
-    waiting = session.scalars(
-        select(AnalysisRunRow)
-        .where(AnalysisRunRow.study_id == study.id, AnalysisRunRow.state == RunState.PENDING)
-        .with_for_update(skip_locked=True, of=AnalysisRunRow)
-    )
-    for run in waiting:
-        run.priority = priority
-    follow_study(session, study, now)
+    reprioritise(session, study, Source.ORDER, reason, now=now, is_told=True)
 
 
 def place(session: Session, study: StudyRow, visit: Visit, source: str, *, now: datetime) -> None:
-    """Write where the patient is, as far as `visit` says it."""
+    """Write where the patient is, as far as `visit` says it, and move the study accordingly."""
     location, patient_class = visit.location[:128], visit.patient_class[:16]
     before = (study.location, study.patient_class)
     study.location = location or study.location
     study.patient_class = patient_class or study.patient_class
     if (study.location, study.patient_class) != before:
-        note(session, study.id, "order", f"{source} says where the patient is", at=now)
+        reason = f"{source} says where the patient is"
+        note(session, study.id, "order", reason, at=now)
+        reprioritise(session, study, Source.LOCATION, reason, now=now)
 
 
 def link_known_order(session: Session, study: StudyRow, *, now: datetime) -> None:

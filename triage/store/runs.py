@@ -57,7 +57,8 @@ def claim_most_urgent(
 ) -> ClaimedRun | None:
     """Claim the most urgent run that is pending, or None if there is none.
 
-    Most urgent is the highest order priority, then the longest wait; a shadow run comes after all
+    Most urgent is the run whose study comes first on the reading list: it follows the study when
+    that moves. A shadow run comes after all
     that count, because nobody waits for it. Two workers never get the same run: PostgreSQL skips
     rows that another has locked, SQLite has one writer at a time. Runs of a parked model are
     passed over (`triage.store.breaker`).
@@ -87,7 +88,7 @@ def _most_urgent(
         select(AnalysisRunRow)
         .join(ModelRow, ModelRow.id == AnalysisRunRow.model_id)
         .where(*_claimable(now), AnalysisRunRow.stage.in_(stages))
-        .order_by(AnalysisRunRow.priority.desc(), AnalysisRunRow.created_at, AnalysisRunRow.id)
+        .order_by(AnalysisRunRow.priority.desc(), AnalysisRunRow.ranked_at, AnalysisRunRow.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=AnalysisRunRow)
     ).first()
@@ -137,6 +138,14 @@ def renew_lease(session: Session, run: ClaimedRun, *, lease: timedelta, now: dat
         LeaseLostError: another worker has it, or it was superseded.
     """
     _held(session, run).lease_until = now + lease
+
+
+def is_held(session: Session, run: ClaimedRun) -> bool:
+    """Return whether the run is still this worker's: not taken over, superseded or cancelled."""
+    row = session.execute(
+        select(AnalysisRunRow.state, AnalysisRunRow.claim).where(AnalysisRunRow.id == run.run_id)
+    ).one()
+    return row.state is RunState.RUNNING and row.claim == run.claim
 
 
 def record_findings(

@@ -23,7 +23,8 @@ from sqlalchemy.orm import Session, joinedload, lazyload, selectinload
 from triage.core.completeness import Bounds, QuietPeriods, completion_reason
 from triage.core.manifest import ModelManifest
 from triage.core.orders import PatientIdentifier
-from triage.core.priority import Priority, effective_priority
+from triage.core.places import Source
+from triage.core.priority import Priority
 from triage.core.routing import InputSelection, select_inputs, shortened
 from triage.core.runs import RunState, StudyState, check_transition
 from triage.core.stages import RUNNING_STAGES, Stage, is_in_share
@@ -38,6 +39,7 @@ from triage.store.merges import survivor_of
 from triage.store.model_tables import ModelRow
 from triage.store.orders import link_known_order
 from triage.store.prior_searches import is_searching, is_wanted_as_prior, wait_for_priors
+from triage.store.prioritising import place_first, reprioritise
 from triage.store.run_inputs import (
     RunInput,
     keep_further_inputs,
@@ -52,7 +54,6 @@ from triage.store.tables import (
     InstanceRow,
     OpenAssociationRow,
     PatientRow,
-    PriorityEventRow,
     SeriesRow,
     StudyRow,
     stand_in_patient_id,
@@ -285,16 +286,8 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
     if is_prior:
         text += ", fetched as a prior: not for the worklist"
     note(session, study.id, "received", text, at=received.received_at)
-    session.add(
-        PriorityEventRow(
-            study_id=study.id,
-            at=received.received_at,
-            source="order",
-            before=Priority.ROUTINE,
-            after=order,
-            reason=f"the order says {received.requested_procedure_priority or 'nothing'}",
-        )
-    )
+    said = f"the order says {received.requested_procedure_priority or 'nothing'}"
+    place_first(session, study, said, now=received.received_at)
     link_known_order(session, study, now=received.received_at)
     return study
 
@@ -319,7 +312,9 @@ def make_ordinary(session: Session, study: StudyRow, because: str, now: datetime
     study.read_at = None
     study.state = StudyState.RECEIVING
     study.first_instance_at = study.last_instance_at = study.receiving_since = now
-    note(session, study.id, "reopened", f"no longer only a prior: {because}", at=now)
+    text = f"no longer only a prior: {because}"
+    note(session, study.id, "reopened", text, at=now)
+    reprioritise(session, study, Source.ORDER, text, now=now)
 
 
 def _patient_of(session: Session, received: ReceivedInstance) -> PatientRow:
@@ -368,6 +363,8 @@ def _series_id_of(session: Session, study: StudyRow, received: ReceivedInstance)
         body_part=received.body_part[:16],
     )
     session.add(series)
+    body_parts = {*study.body_parts.split("\\"), series.body_part.upper()} - {""}
+    study.body_parts = "\\".join(sorted(body_parts))[:128]
     session.flush()
     return series.id
 
@@ -710,7 +707,8 @@ def queue_run(
         series_id=want.series_id,
         generation=study.generation,
         state=RunState.PENDING,
-        priority=study.order_priority,
+        priority=study.priority,
+        ranked_at=study.ranked_at,
         stage=want.model.stage,
         available_at=available_at or now,
         created_at=now,
@@ -763,46 +761,3 @@ def find_study(session: Session, study_instance_uid: str) -> StudyRow | None:
         .where(StudyRow.study_instance_uid == study_instance_uid)
         .options(joinedload(StudyRow.patient), selectinload(StudyRow.series))
     )
-
-
-def raise_ai_priority(
-    session: Session,
-    study_id: int,
-    wanted: Priority,
-    reason: str,
-    *,
-    at: datetime,
-    run_id: int | None = None,
-) -> bool:
-    """Raise the study's AI priority to `wanted` and return whether its place may have changed.
-
-    A lower or equal `wanted` changes nothing: AI never lowers a study's priority.
-    """
-    study = session.scalars(
-        select(StudyRow).where(StudyRow.id == study_id).with_for_update(key_share=True, of=StudyRow)
-    ).one()
-    if study.ai_priority is not None and wanted <= study.ai_priority:
-        return False
-    before = study.priority
-    study.ai_priority = wanted
-    study.ai_reason = reason
-    study.priority = effective_priority(study.order_priority, wanted)
-    session.add(
-        PriorityEventRow(
-            study_id=study_id,
-            run_id=run_id,
-            at=at,
-            source="ai",
-            before=before,
-            after=study.priority,
-            reason=reason,
-        )
-    )
-    note(session, study_id, "flagged", reason, at=at, run_id=run_id)
-    is_moved = study.priority != before
-    # A flag may come while the study still arrives, and then its workitem is made here.
-    if is_moved or study.state is StudyState.RECEIVING:
-        schedule_reading(session, study, at)
-    else:
-        follow_study(session, study, at)
-    return is_moved

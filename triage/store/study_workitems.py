@@ -29,6 +29,8 @@ from triage.core.workitem_attributes import (
     refreshed,
 )
 from triage.core.workitems import StepState
+from triage.store.claims import end_workitem_claim
+from triage.store.raises import reason_of_priority
 from triage.store.tables import STAND_IN_PREFIX, StudyRow
 from triage.store.workitem_events import tell_all
 from triage.store.workitem_tables import WorkitemEventRow, WorkitemRow
@@ -140,6 +142,7 @@ def end_forsaken(session: Session, before: datetime, now: datetime) -> int:
         newest = _newest(session, study.id)
         if newest is not None and newest.state is StepState.IN_PROGRESS:
             put_in_state(session, newest, StepState.CANCELED, now, _READ_HERE)
+            end_workitem_claim(session, study.id, now)
             ended += 1
     return ended
 
@@ -187,7 +190,6 @@ def _refresh(session: Session, row: WorkitemRow, study: StudyRow, now: datetime)
 def _as_it_is(study: StudyRow) -> StudyToRead:
     patient = study.patient
     is_stand_in = patient.patient_id.startswith(STAND_IN_PREFIX)
-    is_raised = study.ai_priority is not None and study.priority > study.order_priority
     return StudyToRead(
         study_instance_uid=study.study_instance_uid,
         accession_number=study.accession_number,
@@ -199,7 +201,7 @@ def _as_it_is(study: StudyRow) -> StudyToRead:
         patient_birth_date=patient.birth_date,
         patient_sex=patient.sex,
         priority=study.priority,
-        reason=study.ai_reason if is_raised else "as ordered",
+        reason=reason_of_priority(study),
         is_complete=study.state is StudyState.COMPLETE,
         arrived_at=study.first_instance_at,
     )

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
+    Connection,
     Float,
     ForeignKey,
     Index,
     String,
     Text,
+    TextClause,
     UniqueConstraint,
+    event,
     false,
+    inspect,
     text,
     true,
 )
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, Mapper, mapped_column, relationship
 
 from triage.core.commitment import CommitmentState, ReportState
 from triage.core.priority import Priority
@@ -26,13 +31,39 @@ from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
-from triage.store import notification_tables, workitem_tables  # noqa: F401 - the same schema
+from triage.store import (  # noqa: F401 - they belong to the same schema
+    answer_tables,
+    audit_tables,
+    notification_tables,
+    policy_tables,
+    user_tables,
+    visit_tables,
+    workitem_tables,
+)
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 from triage.store.order_tables import OrderRow
+from triage.store.worklist_tables import write_words
 
 _TO_DELETE = text("purged_at IS NOT NULL AND path <> ''")
 _NOT_QUEUED = text("NOT is_queued")
+# As SQLAlchemy writes the conditions of the list; SQLite uses a partial index only for the same.
+_ON_SQLITE_LIST = text("read_at IS NULL AND is_prior IS 0")
+_ON_POSTGRESQL_LIST = text("read_at IS NULL AND is_prior IS false")
+
+
+def _index_of_list(name: str, *columns: str | TextClause) -> Index:
+    """Return an index of the studies that are to be read."""
+    return Index(name, *columns, sqlite_where=_ON_SQLITE_LIST, postgresql_where=_ON_POSTGRESQL_LIST)
+
+
+def _same_as(column: str) -> Callable[[Any], datetime]:
+    """Return a default that is what another column of the same row has."""
+
+    def moment(context: Any) -> datetime:
+        return cast(datetime, context.get_current_parameters()[column])
+
+    return moment
 
 
 STAND_IN_PREFIX = "(none) "
@@ -58,6 +89,17 @@ class PatientRow(Table):
     sex: Mapped[str] = mapped_column(String(16), default="")
 
 
+@event.listens_for(PatientRow, "after_insert")
+@event.listens_for(PatientRow, "after_update")
+def _write_words(_: Mapper[PatientRow], connection: Connection, patient: PatientRow) -> None:
+    """Keep the words by which the patient is found, whoever writes the row."""
+    state = inspect(patient)
+    if not any(state.attrs[name].history.has_changes() for name in ("name", "patient_id")):
+        return
+    is_stand_in = patient.patient_id.startswith(STAND_IN_PREFIX)
+    write_words(connection, patient.id, patient.name, "" if is_stand_in else patient.patient_id)
+
+
 class StudyRow(Table):
     """A study: what it is, whether it is complete, and how urgent it is.
 
@@ -68,12 +110,25 @@ class StudyRow(Table):
     was fetched for comparison with a later one: it is not on the worklist and is not analysed.
     `order_id` is the order that messages told of it, `location` and `patient_class` (HL7 table
     0004) where they say that the patient is.
+
+    Its place on the list is `priority` and, within it, `ranked_at`: when it came, less the minutes
+    that its `points` are worth. `ai_points` are those that the AI asks for. `due_at` is when it
+    should be read, `rises_at` when its wait alone moves it up, `ranked_by` the number of the event
+    of the policy by which all that was computed (`triage.store.prioritising`). `raised_to` is set
+    while a person's raise counts.
     """
 
     __tablename__ = "studies"
     __table_args__ = (
         Index("ix_studies_open", "state", "last_instance_at"),
-        Index("ix_studies_place", "read_at", "priority", "first_instance_at"),
+        Index("ix_studies_read", "read_at", "id"),
+        _index_of_list("ix_studies_ranked_by", "ranked_by"),
+        _index_of_list("ix_studies_rises_at", "rises_at"),
+        Index(
+            "ix_studies_accession_prefix",
+            "accession_number",
+            postgresql_ops={"accession_number": "text_pattern_ops"},
+        ),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -84,6 +139,7 @@ class StudyRow(Table):
     study_date: Mapped[str] = mapped_column(String(10), default="")
     study_time: Mapped[str] = mapped_column(String(16), default="")
     modalities: Mapped[str] = mapped_column(String(128), default="")
+    body_parts: Mapped[str] = mapped_column(String(128), default="", server_default="")
     calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
     state: Mapped[StudyState] = mapped_column(state_of(StudyState), default=StudyState.RECEIVING)
     generation: Mapped[int] = mapped_column(default=0)
@@ -91,7 +147,17 @@ class StudyRow(Table):
     order_priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
     ai_priority: Mapped[Priority | None] = mapped_column(default=None)
     ai_reason: Mapped[str] = mapped_column(Text, default="")
+    ai_points: Mapped[int] = mapped_column(default=0, server_default="0")
     priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    points: Mapped[int] = mapped_column(default=0, server_default="0")
+    ranked_at: Mapped[datetime] = mapped_column(default=_same_as("first_instance_at"))
+    ranked_by: Mapped[int] = mapped_column(default=-1, server_default="-1")
+    due_at: Mapped[datetime | None] = mapped_column(default=None)
+    rises_at: Mapped[datetime | None] = mapped_column(default=None)
+    raised_to: Mapped[Priority | None] = mapped_column(default=None)
+    raised_by: Mapped[str] = mapped_column(String(128), default="", server_default="")
+    raised_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    raised_at: Mapped[datetime | None] = mapped_column(default=None)
     first_instance_at: Mapped[datetime]
     last_instance_at: Mapped[datetime]
     receiving_since: Mapped[datetime | None] = mapped_column(default=None)
@@ -110,6 +176,23 @@ class StudyRow(Table):
     series: Mapped[list[SeriesRow]] = relationship(
         back_populates="study", order_by="SeriesRow.number, SeriesRow.id"
     )
+
+
+# The worklist in reading order, with what it is filtered and counted by: a page or a count of
+# 100,000 studies looks at no row that it does not show.
+Index(
+    "ix_studies_to_read",
+    StudyRow.priority.desc(),
+    StudyRow.ranked_at,
+    StudyRow.id,
+    StudyRow.modalities,
+    StudyRow.body_parts,
+    StudyRow.patient_class,
+    StudyRow.location,
+    StudyRow.ai_priority,
+    sqlite_where=_ON_SQLITE_LIST,
+    postgresql_where=_ON_POSTGRESQL_LIST,
+)
 
 
 class SeriesRow(Table):
@@ -185,14 +268,15 @@ class AnalysisRunRow(Table):
     the claims, so that a worker which lost its lease cannot finish the run of another.
     `instances_sha256` is the digest of the instances that it analyses, as they were when it was
     queued, then when it was claimed. `stage` is the model's when the run was queued: a shadow run
-    stays one, whatever becomes of its model. `input_characteristics` say what kind of images went
+    stays one, whatever becomes of its model. `priority` and `ranked_at` are the study's, which they
+    follow while the run waits. `input_characteristics` say what kind of images went
     in, without patient data, for the watch over drift.
     """
 
     __tablename__ = "analysis_runs"
     __table_args__ = (
         UniqueConstraint("study_id", "model_id", "generation"),
-        Index("ix_analysis_runs_queue", "state", "priority", "created_at"),
+        Index("ix_analysis_runs_queue", "state", text("priority DESC"), "ranked_at", "id"),
         Index("ix_analysis_runs_model_id_finished_at", "model_id", "finished_at"),
     )
 
@@ -204,6 +288,7 @@ class AnalysisRunRow(Table):
     state: Mapped[RunState] = mapped_column(state_of(RunState), default=RunState.PENDING)
     reason: Mapped[str] = mapped_column(Text, default="")
     priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    ranked_at: Mapped[datetime] = mapped_column(default=_same_as("created_at"))
     attempts: Mapped[int] = mapped_column(default=0)
     claim: Mapped[int] = mapped_column(default=0)
     claimed_by: Mapped[str] = mapped_column(String(128), default="")
@@ -265,7 +350,8 @@ class FeedbackRow(Table):
     """What a radiologist says of a finding; the newest of each person counts.
 
     `verdict` is a `triage.core.agreement.Verdict`. `present` is what the finding said when it was
-    judged: another attempt of the run may say something else.
+    judged: another attempt of the run may say something else. `missed_finding_id` is the report of
+    a missed finding that said it; it goes with that.
     """
 
     __tablename__ = "feedback"
@@ -278,6 +364,9 @@ class FeedbackRow(Table):
     present: Mapped[bool] = mapped_column(default=True, server_default=true())
     reason: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime] = mapped_column(index=True)
+    missed_finding_id: Mapped[int | None] = mapped_column(
+        ForeignKey("missed_findings.id", ondelete="CASCADE")
+    )
 
 
 class ResultObjectRow(Table):
@@ -423,6 +512,9 @@ class WithdrawalRow(Table):
 class PriorityEventRow(Table):
     """A change of a study's priority, with its reason. Rows are only ever added.
 
+    `source` is a `triage.core.places.Source`. Where `before` is `after`, the study moved within its
+    class, or something was said that did not move it. `place` is all that counted from then on, in
+    words, empty for changes from before there was a policy.
     `is_queued` is set once the notices of it are in the outbox.
     """
 
@@ -444,6 +536,7 @@ class PriorityEventRow(Table):
     before: Mapped[Priority]
     after: Mapped[Priority]
     reason: Mapped[str] = mapped_column(Text)
+    place: Mapped[str] = mapped_column(Text, default="", server_default="")
     is_queued: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
@@ -453,8 +546,9 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    withdrawn, rejected, shadow, order, patient, withheld, remote, notified, not-notified,
-    acknowledged. The newest `id` is what open worklists follow.
+    withdrawn, rejected, shadow, order, patient, withheld, remote, raised, ranked, claimed,
+    released, missed, signed, addendum, cancelled, notified, not-notified, acknowledged. The newest
+    `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"
@@ -536,7 +630,11 @@ class ArchiveCountRow(Table):
 
 
 class WorkerRow(Table):
-    """A running worker's heartbeat: what it hosts and on which device."""
+    """A running worker's heartbeat: what it hosts and on which device.
+
+    `devices` are `triage.core.devices.DeviceState` as JSON. `clock_ahead_s` is how far its clock is
+    ahead of the database's.
+    """
 
     __tablename__ = "workers"
 
@@ -545,6 +643,9 @@ class WorkerRow(Table):
     device: Mapped[str] = mapped_column(String(32), default="")
     warm_models: Mapped[str] = mapped_column(Text, default="")
     prefect_error: Mapped[str] = mapped_column(Text, default="")
+    version: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    devices: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    clock_ahead_s: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
 
 
 class MaintenanceRow(Table):

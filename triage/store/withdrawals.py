@@ -10,9 +10,8 @@ from sqlalchemy import ColumnElement, Select, exists, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from triage.core.errors import TriageError
-from triage.core.findings import Finding
+from triage.core.places import Source
 from triage.core.policy import ai_priority
-from triage.core.priority import effective_priority
 from triage.core.runs import RunState
 from triage.core.withdrawals import (
     WITHDRAWAL_ROLES,
@@ -22,19 +21,25 @@ from triage.core.withdrawals import (
 )
 from triage.store.history import note
 from triage.store.notifications import take_back_of_run
-from triage.store.outbox import may_have_arrived, withdraw_unsent
+from triage.store.outbox import may_have_arrived, told_of_result, withdraw_unsent
+from triage.store.policies import policy_in_force
+from triage.store.prioritising import reprioritise, state_ai_anew
+from triage.store.standing_findings import standing_findings
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
-    FindingRow,
-    PriorityEventRow,
     ResultObjectRow,
     StudyRow,
     WithdrawalRow,
 )
 
 LONGEST_TEXT = 1000
-WITHDRAWABLE = (RunState.COMPLETED, RunState.FAILED, RunState.SUPERSEDED)
+WITHDRAWABLE = (
+    RunState.COMPLETED,
+    RunState.FAILED,
+    RunState.CANCELLED,
+    RunState.SUPERSEDED,
+)
 """The states in which what a run said can be taken back: it says nothing more."""
 _UNFINISHED = (RunState.PENDING, RunState.RUNNING)
 
@@ -108,6 +113,7 @@ def record_withdrawal(
         row = WithdrawalRow(run_id=run_id, next_attempt_at=now)
         session.add(row)
     row.who, row.reason = who[:128], reason
+    row.is_queued = False
     row.text, row.at = text.strip()[:LONGEST_TEXT], now
     withdraw_unsent(session, run_id)
     session.flush()
@@ -136,11 +142,11 @@ def _check_withdrawable(run: AnalysisRunRow, row: WithdrawalRow | None) -> None:
 def withdraw_superseded(
     session: Session, run: AnalysisRunRow, reason: str, *, now: datetime
 ) -> None:
-    """Take back what a superseded run left, if it left anything and no person did so before."""
+    """Take back what a superseded run left, if it left or told anything; a person may have."""
     withdraw_unsent(session, run.id)
     known = session.scalar(select(WithdrawalRow.id).where(WithdrawalRow.run_id == run.id))
     left = session.scalar(select(ResultObjectRow.id).where(ResultObjectRow.run_id == run.id))
-    if known is None and left is not None:
+    if known is None and (left is not None or told_of_result(session, run.id)):
         record_withdrawal(
             session, run.id, who="", reason=WithdrawalReason.SUPERSEDED, text=reason, now=now
         )
@@ -153,43 +159,9 @@ def _restate_priority(session: Session, run: AnalysisRunRow, because: str, now: 
         .where(StudyRow.id == run.study_id)
         .with_for_update(key_share=True, of=StudyRow)
     ).one()
-    wanted = ai_priority(_standing_findings(session, study.id))
-    before = study.priority
-    study.ai_priority, study.ai_reason = wanted.priority, wanted.reason
-    study.priority = effective_priority(study.order_priority, wanted.priority)
-    if study.priority is not before:
-        session.add(
-            PriorityEventRow(
-                study_id=study.id,
-                run_id=run.id,
-                at=now,
-                source="withdrawal",
-                before=before,
-                after=study.priority,
-                reason=because,
-            )
-        )
-
-
-def _standing_findings(session: Session, study_id: int) -> list[tuple[str, Finding]]:
-    """Return the present findings that no person withdrew.
-
-    Of each finding of a model the newest run that says it speaks: withdrawn there, it does not
-    come back from the superseded run before.
-    """
-    rows = session.execute(
-        select(AnalysisRunRow, FindingRow, WithdrawalRow.who)
-        .join(FindingRow, FindingRow.run_id == AnalysisRunRow.id)
-        .outerjoin(WithdrawalRow, WithdrawalRow.run_id == AnalysisRunRow.id)
-        .where(AnalysisRunRow.study_id == study_id, FindingRow.present.is_(True))
-        .order_by(AnalysisRunRow.id)
-    ).all()
-    newest = {(run.model_id, finding.key): (run, finding, who) for run, finding, who in rows}
-    return [
-        (f"{run.model.name} {run.model.version}", Finding.model_validate(finding.content))
-        for run, finding, who in newest.values()
-        if run.stage.counts and not who
-    ]
+    standing = standing_findings(session, [study.id])[study.id]
+    state_ai_anew(study, ai_priority(standing, policy_in_force(session).policy))
+    reprioritise(session, study, Source.WITHDRAWAL, because, now=now, run_id=run.id)
 
 
 def is_withdrawn_by_person(

@@ -117,8 +117,11 @@ class LiveUpdates:
             recent = recent_changes(session, token, self._token)
         new = tuple(change for change in recent if change.event_id not in self._seen)
         self._seen = {change.event_id for change in recent}
+        is_same_policy = token.policy_event_id == self._token.policy_event_id
         self._token = token
-        return Update(token.newest_event_id, new) if new else None
+        if new or not is_same_policy:
+            return Update(token.newest_event_id, new, is_complete=is_same_policy)
+        return None
 
 
 def _tell(page: _Page, update: Update | None) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field
 
+from triage.core.permissions import Permission
 from triage.store.notifications import acknowledge, snoozed_until
+from triage.web.access import may
 from triage.web.context import Context
 from triage.web.notifications_api import (
     SAME_ORIGIN,
@@ -26,7 +28,7 @@ from triage.web.rendering import templates
 from triage.worklist.notification_health import problems_of
 from triage.worklist.notifications import PAGE_SIZE, Shown, figures_of, list_notifications
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(may(Permission.SEE_PATIENTS))])
 
 _FIGURES_DAYS = 30
 
@@ -71,7 +73,10 @@ def notification_page(request: Request, number: Number, context: Context) -> Res
     return templates.TemplateResponse(request, "notification.html", content)
 
 
-@router.post("/notifications/{number}/acknowledge", dependencies=SAME_ORIGIN)
+@router.post(
+    "/notifications/{number}/acknowledge",
+    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), *SAME_ORIGIN],
+)
 def acknowledge_one(request: Request, number: Number, context: Context, who: Person) -> Response:
     """Note that the person at the browser has seen it."""
     with changing(context) as session:

@@ -11,12 +11,14 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from triage.core.permissions import Permission
 from triage.store.notifications import (
     NotificationError,
     UnknownNotificationError,
     acknowledge,
     snooze,
 )
+from triage.web.access import may
 from triage.web.context import Context, WebContext, web_context
 from triage.web.people import is_named, known_person_at
 from triage.web.refusals import RefusedRequestError
@@ -36,7 +38,11 @@ from triage.worklist.notifications import (
     list_notifications,
 )
 
-router = APIRouter(prefix="/api/v1/notifications", tags=["notifications"])
+router = APIRouter(
+    prefix="/api/v1/notifications",
+    tags=["notifications"],
+    dependencies=[Depends(may(Permission.SEE_PATIENTS))],
+)
 
 Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Person = Annotated[str, Depends(known_person_at)]
@@ -104,7 +110,7 @@ def notifications(
         )
 
 
-@router.get("/bell")
+@router.get("/bell", dependencies=[Depends(may(Permission.SEE_PATIENTS, is_background=True))])
 def bell(request: Request, context: Context) -> Bell:
     """Give what waits for the acknowledgement of the person at the browser."""
     with context.database.reading() as session:
@@ -139,7 +145,11 @@ def notification(number: Number, context: Context) -> NotificationDetail:
     return detail_of(context, number)
 
 
-@router.post("/{number}/acknowledge", dependencies=SAME_ORIGIN, responses=_REFUSED)
+@router.post(
+    "/{number}/acknowledge",
+    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), *SAME_ORIGIN],
+    responses=_REFUSED,
+)
 def post_acknowledgement(
     request: Request, number: Number, body: Acknowledgement, context: Context, person: Person
 ) -> Acknowledged:

@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from triage.store.history import is_for_readers
+from triage.store.policy_tables import PolicyEventRow
 from triage.store.tables import StudyEventRow, StudyRow
 
 _WINDOW = 500
@@ -16,7 +17,7 @@ _MOST = 2000
 
 @dataclass(frozen=True, slots=True)
 class ChangeToken:
-    """Differs whenever a line was added to any study's history.
+    """Differs whenever a line was added to any study's history, or to that of the policy.
 
     The newest id alone would miss lines: on PostgreSQL a transaction that took its id first may
     commit last. So the lines of a window below the newest are counted as well.
@@ -24,6 +25,7 @@ class ChangeToken:
 
     newest_event_id: int = 0
     lines_in_window: int = 0
+    policy_event_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,13 @@ class Change:
 def change_token(session: Session) -> ChangeToken:
     """Return the present token; cheap enough to be asked several times a second."""
     newest_of_all = select(func.coalesce(func.max(StudyEventRow.id), 0)).scalar_subquery()
+    policy = session.scalar(select(func.max(PolicyEventRow.id)))
     newest, lines = session.execute(
         select(func.max(StudyEventRow.id), func.count()).where(
             StudyEventRow.id > newest_of_all - _WINDOW
         )
     ).one()
-    return ChangeToken(newest or 0, lines)
+    return ChangeToken(newest or 0, lines, policy or 0)
 
 
 def recent_changes(session: Session, token: ChangeToken, last: ChangeToken) -> list[Change]:

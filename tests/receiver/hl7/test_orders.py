@@ -19,7 +19,8 @@ from triage.settings import Settings
 from triage.store.database import Database
 from triage.store.history import texts_of_kind
 from triage.store.hl7_messages import newest_messages
-from triage.store.studies import raise_ai_priority, record_instance
+from triage.store.prioritising import raise_ai_priority
+from triage.store.studies import record_instance
 from triage.store.tables import AnalysisRunRow, OrderRow, PriorityEventRow, StudyRow
 
 
@@ -83,6 +84,7 @@ def test_a_newer_message_lowers_the_order_but_never_what_the_ai_raised(
     with database.reading() as session:
         events = session.scalars(select(PriorityEventRow).order_by(PriorityEventRow.id)).all()
     assert [(e.source, e.after) for e in events[1:]] == [
+        ("location", Priority.ROUTINE),  # where the patient is moves the study within its class
         ("order", Priority.STAT),
         ("order", Priority.ROUTINE),
         ("ai", Priority.HIGH),

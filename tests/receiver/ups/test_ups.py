@@ -29,7 +29,7 @@ from triage.receiver import Receiver
 from triage.receiver.ups.events import UpsEvents
 from triage.store.clock import system_clock
 from triage.store.database import Database
-from triage.store.studies import raise_ai_priority
+from triage.store.prioritising import raise_ai_priority
 from triage.store.tables import StudyRow
 from triage.store.workitem_tables import EventState, WorkitemEventRow
 

@@ -38,6 +38,7 @@ STUDY = NoticeStudy(
     is_read=False,
     first_instance_at=datetime(2026, 3, 1, 12, 20, tzinfo=UTC),
     patient=NoticePatient("P-17", "", "Muster^Anna^Maria^Dr.", "19500201", "F"),
+    is_raised_by_ai=True,
 )
 RUN = NoticeRun(
     run_id=3,
@@ -78,7 +79,7 @@ def change_by_person() -> Notice:
         notice_id="7f0a1f9e-24c8-5b51-8f62-6a3c6d3f0b22",
         kind=DeliveryKind.PRIORITY,
         run=None,
-        study=replace(STUDY, priority=Priority.ROUTINE),
+        study=replace(STUDY, priority=Priority.ROUTINE, is_raised_by_ai=False),
         change=PriorityChange("person", Priority.STAT, Priority.ROUTINE, "known hemorrhage"),
     )
 
@@ -88,7 +89,7 @@ def withdrawal() -> Notice:
     return result(
         notice_id="2b4d9c1e-6f11-5a0d-a5d3-8c1e0b9f7a33",
         kind=DeliveryKind.WITHDRAWAL,
-        study=replace(STUDY, priority=Priority.ROUTINE, reason=""),
+        study=replace(STUDY, priority=Priority.ROUTINE, reason="", is_raised_by_ai=False),
         withdrawal=NoticeWithdrawal("dr.haus", "the images are of another patient"),
     )
 

@@ -51,6 +51,7 @@ STUDY = NoticeStudy(
     order=NoticeOrder("PL1", "FI1", "CTHEAD", "CT head & neck", "L", "Headache"),
     location="ED-3-B",
     patient_class="E",
+    is_raised_by_ai=True,
 )
 HEMORRHAGE = Finding(
     key="hemorrhage",

@@ -23,7 +23,8 @@ from triage.receiver.hl7 import Hl7Intake
 from triage.results.hl7 import message_of
 from triage.settings import Settings, load_settings
 from triage.store.database import Database
-from triage.store.studies import raise_ai_priority, record_instance
+from triage.store.prioritising import raise_ai_priority
+from triage.store.studies import record_instance
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def reach(destination: WebhookDestination) -> str:
     try:
         with socket.create_connection((host, port), timeout=destination.timeout_s) as connection:
             if place.scheme == "https":
-                context = web_context(destination.authorities)
+                context = web_context(destination.authorities, destination.own_tls)
                 with context.wrap_socket(connection, server_hostname=host) as secured:
                     return f"{secured.version()} on {host}:{port}; it was not called"
     except (TlsError, OSError) as error:

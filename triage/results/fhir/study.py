@@ -116,9 +116,12 @@ def task_uid(study: NoticeStudy) -> str:
 def reading_task(notice: Notice, subject: Subject, accession_system: str) -> Task:
     """Return the task to read the study, with the priority that it has now, and why."""
     study = notice.study
-    is_raised = study.priority > study.order_priority
     report = None
-    if is_raised and notice.run is not None and notice.kind is not DeliveryKind.WITHDRAWAL:
+    if (
+        study.is_raised_by_ai
+        and notice.run is not None
+        and notice.kind is not DeliveryKind.WITHDRAWAL
+    ):
         uid = report_uid(study, notice.run)
         report = logical("DiagnosticReport", own_identifier(uid))
     return Task(
@@ -134,6 +137,8 @@ def reading_task(notice: Notice, subject: Subject, accession_system: str) -> Tas
         focus=reference(study_url(study)),
         for_fhir=subject.reference,
         authoredOn=instant(study.first_instance_at),
-        reasonCode=CodeableConcept(text=study.reason) if is_raised and study.reason else None,
+        reasonCode=CodeableConcept(text=study.reason)
+        if study.is_raised_by_ai and study.reason
+        else None,
         reasonReference=report,
     )

@@ -75,7 +75,7 @@ def observations(
     made.add("ST", _ALGORITHM_VERSION, run.version)
     for number, finding in enumerate(run.findings, start=1):
         _add_finding(made, finding, str(number))
-    if notice.study.priority > notice.study.order_priority:
+    if notice.study.is_raised_by_ai:
         asked = priority_code(notice.study.priority)
         made.add_coded(["ai-priority", "Reading priority asked for by AI", OWN_CODES], asked)
         reason = notice.study.reason

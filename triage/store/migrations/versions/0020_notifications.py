@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0020_notifications"
-down_revision = "0015_destinations"
+down_revision = "0019_answers"
 branch_labels = None
 depends_on = None
 
