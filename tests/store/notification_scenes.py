@@ -21,7 +21,7 @@ from triage.store.model_tables import ModelRow
 from triage.store.notification_rounds import notify_round
 from triage.store.notification_tables import NotificationMessageRow, NotificationRow
 from triage.store.notifications import raise_notifications
-from triage.store.prioritising import raise_ai_priority
+from triage.store.prioritising import raise_for_findings
 from triage.store.tables import AnalysisRunRow, FindingRow, PatientRow, SeriesRow, StudyRow
 
 HEMORRHAGE = Code(value="50960005", scheme="SCT", meaning="Hemorrhage")
@@ -152,12 +152,9 @@ class Ward:
                     )
                 )
             session.flush()
-            for finding in findings:
-                if stage.counts:
-                    raise_ai_priority(
-                        session, study_id, finding.priority, "found", at=self.clock(), run_id=row.id
-                    )
             if stage.counts:
+                said = [(f"{model} 1.0.0", finding) for finding in findings]
+                raise_for_findings(session, study_id, said, at=self.clock(), run_id=row.id)
                 raise_notifications(session, row.id, findings, self.settings, now=self.clock())
             return row.id
 

@@ -20,7 +20,9 @@ from triage.store.base import Table
 from triage.store.database import Database
 from triage.store.notification_outbox import claim_message, mark_not_sent, mark_sent
 from triage.store.notifications import NotificationError, acknowledge, snooze
+from triage.store.tables import StudyRow
 from triage.store.withdrawals import record_withdrawal
+from triage.worklist.reading import mark_as_unread
 
 LIMIT = 2
 LEASE = timedelta(minutes=2)
@@ -76,10 +78,15 @@ class Notifying(RuleBasedStateMachine):
         corrected = {m.recipient for m in messages if m.kind is MessageKind.RETRACTION}
         assert told <= corrected
 
-    @rule(priority=st.sampled_from([Priority.HIGH, Priority.HIGH, Priority.STAT]))
-    def flag(self, priority: Priority) -> None:
-        self.ward.flag(priority)
-        self.known += 1
+    @rule(
+        priorities=st.lists(
+            st.sampled_from([Priority.HIGH, Priority.HIGH, Priority.STAT]), min_size=1, max_size=4
+        )
+    )
+    def flag(self, priorities: list[Priority]) -> None:
+        for priority in priorities:
+            self.ward.flag(priority)
+            self.known += 1
 
     @rule(minutes=st.integers(1, 600))
     def wait(self, minutes: int) -> None:
@@ -125,6 +132,14 @@ class Notifying(RuleBasedStateMachine):
     def read(self, data: st.DataObject) -> None:
         number = data.draw(st.integers(1, self.known))
         self.ward.read(self.ward.one(number).study_id)
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
+        study_id = self.ward.one(data.draw(st.integers(1, self.known))).study_id
+        with self.ward.database.transaction() as session:
+            uid = session.get_one(StudyRow, study_id).study_instance_uid
+            mark_as_unread(session, uid, now=self.ward.clock())
 
     @precondition(lambda self: self.known)
     @rule(data=st.data())

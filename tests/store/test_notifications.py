@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -12,22 +13,25 @@ from tests.tools import ManualClock
 from triage.core.agreement import Verdict
 from triage.core.notifications import NotificationState
 from triage.core.priority import Priority
+from triage.core.priority_policy import FindingRule, PriorityPolicy
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason
-from triage.core.workitems import StepPriority, StepState
 from triage.settings.notifications import NotificationSettings
+from triage.store.claims import claim_study, release_study
 from triage.store.database import Database
 from triage.store.feedback import record_feedback
 from triage.store.notification_outbox import claim_message, mark_not_sent, mark_sent
+from triage.store.notification_rounds import notify_round
 from triage.store.notifications import (
     NotificationError,
     UnknownNotificationError,
     acknowledge,
     snooze,
 )
+from triage.store.policies import activate_policy, switch_ai
 from triage.store.tables import FindingRow, StudyEventRow, StudyRow
 from triage.store.withdrawals import record_withdrawal
-from triage.store.workitem_tables import WorkitemRow
+from triage.worklist.reading import mark_as_unread
 
 LEASE = timedelta(minutes=2)
 
@@ -153,29 +157,98 @@ def test_reading_after_the_first_step_ends_it(quick: Ward) -> None:
     assert [step for step, _, _ in quick.told(number)] == ["ada"]
 
 
+def put_back(ward: Ward, number: int) -> None:
+    with ward.database.transaction() as session:
+        study = session.get_one(StudyRow, ward.one(number).study_id)
+        mark_as_unread(session, study.study_instance_uid, now=ward.clock())
+
+
+def test_study_that_is_put_back_lets_it_go_on(ward: Ward) -> None:
+    told, untold = ward.flag(), 0
+    ward.later(1)
+    untold = ward.flag()
+    for number in (told, untold):
+        ward.read(ward.one(number).study_id)
+    ward.later(1)
+    states = [ward.one(number).state.value for number in (told, untold)]
+    assert states == ["expired", "suppressed"]
+    for number in (told, untold):
+        put_back(ward, number)
+    ward.later(1)
+    assert ward.told(untold) == [("ada", "browser", "sent")]
+    assert ward.one(told).state is NotificationState.SENT
+    assert len(ward.told(told)) == 1
+    ward.later(300)
+    assert ward.told(told)[1:] == [("grace", "browser", "sent")]
+
+
+def test_mail_that_reading_cancelled_is_sent_when_the_study_is_put_back(quick: Ward) -> None:
+    steps = [{"to": ["ada"], "channels": ["mail"]}]
+    quick.settings = settings_of(rules=[{"name": "critical", "steps": steps}])
+    number = quick.flag()
+    quick.later(1)
+    quick.read(quick.one(number).study_id)
+    quick.later(1)
+    assert quick.told(number) == [("ada", "mail", "cancelled")]
+    put_back(quick, number)
+    quick.later(1)
+    assert quick.told(number) == [("ada", "mail", "waiting")]
+
+
+def test_workers_side_by_side_tell_each_step_once_and_keep_the_limit(ward: Ward) -> None:
+    ward.settings = settings_of(maximum_per_hour=3)
+    numbers = [ward.flag(Priority.HIGH) for _ in range(6)]
+
+    def work(holder: str) -> None:
+        for _ in range(5):
+            notify_round(ward.database, ward.settings, ward.clock, holder=holder)
+
+    with ThreadPoolExecutor() as workers:
+        list(workers.map(work, ("one", "two", "three")))
+    states = [state for number in numbers for _, _, state in ward.told(number)]
+    assert sorted(states) == ["held"] * 3 + ["sent"] * 3
+
+
 def test_it_waits_while_somebody_reads_and_goes_on_when_they_give_it_back(quick: Ward) -> None:
     number = quick.flag()
+    study_id = quick.one(number).study_id
     with quick.database.transaction() as session:
-        session.add(
-            WorkitemRow(
-                sop_instance_uid="1.9",
-                study_id=quick.one(number).study_id,
-                state=StepState.IN_PROGRESS,
-                priority=StepPriority.HIGH,
-                attributes={},
-                created_at=quick.clock(),
-            )
-        )
+        study = session.get_one(StudyRow, study_id)
+        claim_study(session, study, "grace", now=quick.clock(), lease=timedelta(minutes=30))
     for _ in range(4):
         quick.later(15)
     assert quick.told(number) == []
     assert [kind for kind, _ in quick.events(number)] == ["raised", "waits"]
     with quick.database.transaction() as session:
-        session.scalars(
-            select(WorkitemRow).where(WorkitemRow.sop_instance_uid == "1.9")
-        ).one().state = StepState.CANCELED
+        release_study(session, study_id, "grace", quick.clock())
     quick.later(15)
     assert quick.told(number) == [("ada", "browser", "sent")]
+
+
+def test_nobody_is_told_while_the_ai_is_switched_off(quick: Ward) -> None:
+    number = quick.flag()
+
+    def switch(*, is_on: bool) -> None:
+        with quick.database.transaction() as session:
+            switch_ai(session, is_on=is_on, who="ada", reason="a drill", now=quick.clock())
+
+    switch(is_on=False)
+    quick.later(30)
+    assert quick.told(number) == []
+    assert quick.events(number)[-1] == ("waits", "nobody is told now: the AI is switched off")
+    switch(is_on=True)
+    quick.later(30)
+    assert quick.told(number) == [("ada", "browser", "sent")]
+
+
+def test_priority_is_what_the_policy_of_the_site_says(quick: Ward) -> None:
+    quick.settings = settings_of(rules=[{"name": "stat", "steps": [{"to": ["ada"]}]}])
+    rule = FindingRule(finding="hemorrhage", priority=Priority.STAT)
+    with quick.database.transaction() as session:
+        policy = PriorityPolicy(findings=(rule,))
+        activate_policy(session, policy, who="ada", reason="a trial", now=quick.clock())
+    quick.flag(Priority.HIGH)
+    assert [row.priority for row in quick.all()] == [Priority.STAT]
 
 
 def test_over_the_limit_a_person_gets_one_digest_but_stat_comes_at_once(quick: Ward) -> None:
@@ -191,6 +264,11 @@ def test_over_the_limit_a_person_gets_one_digest_but_stat_comes_at_once(quick: W
     stat = quick.flag(Priority.STAT)
     quick.later(1)
     assert quick.told(stat) == [("ada", "browser", "sent")]
+    # What came later joins the digest that is waited for: one is enough.
+    quick.clock.advance(300)
+    later = quick.flag(Priority.HIGH)
+    quick.later(1)
+    assert quick.messages(later)[0].due_at == quick.messages(numbers[2])[0].due_at
     # Whoever has had too many is no reason to let the patient wait.
     quick.later(600)
     assert ("grace", "browser", "held") in quick.told(numbers[2])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.web.hospital import Hospital
 from tests.web.notified import flag, notifying_app
@@ -54,3 +54,24 @@ def test_later_hides_an_alert_and_the_page_still_lists_it(
     expect(page.locator("#notifications")).to_contain_text(
         "Nothing waits for an acknowledgement.", timeout=60_000
     )
+
+
+def test_notifications_on_this_computer_are_asked_for_by_a_click_only(
+    browser: Browser, address: str
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.add_init_script(
+        "window.asked = 0; const ask = Notification.requestPermission.bind(Notification);"
+        "Notification.requestPermission = () => { window.asked += 1; return ask(); };"
+    )
+    page.goto(f"{address}/notifications")
+    button = page.get_by_role("button", name="Show on this computer")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    assert page.evaluate("window.asked") == 0
+    context.grant_permissions(["notifications"])
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    assert page.evaluate("window.asked") == 1
+    context.close()

@@ -19,10 +19,11 @@ AN_HOUR = timedelta(hours=1)
 class NotificationState(StrEnum):
     """Where a notification of one finding class of one study stands.
 
-    PENDING is made with the flag, and nobody was told yet. SENT has reached somebody of the first
-    step, ESCALATED a later one. ACKNOWLEDGED has been seen by a person who said so. SUPPRESSED was
-    told nobody, for a stated reason. EXPIRED needs nobody any more: the study was read, or nobody
-    acknowledged in time. WITHDRAWN was taken back with the result that it was about.
+    PENDING is made with the flag, and nobody was told yet, or the study was put back. SENT has
+    reached somebody of the first step, ESCALATED a later one. ACKNOWLEDGED has been seen by a
+    person who said so. SUPPRESSED was told nobody, for a stated reason. EXPIRED needs nobody any
+    more: the study was read, or nobody acknowledged in time. WITHDRAWN was taken back with the
+    result that it was about.
     """
 
     PENDING = "pending"
@@ -48,8 +49,10 @@ _NEXT: dict[NotificationState, frozenset[NotificationState]] = {
     _S.SENT: frozenset({_S.ESCALATED, _S.ACKNOWLEDGED, _S.EXPIRED, _S.WITHDRAWN}),
     _S.ESCALATED: frozenset({_S.ESCALATED, _S.ACKNOWLEDGED, _S.EXPIRED, _S.WITHDRAWN}),
     _S.ACKNOWLEDGED: frozenset({_S.WITHDRAWN}),
-    _S.SUPPRESSED: frozenset({_S.WITHDRAWN}),
-    _S.EXPIRED: frozenset({_S.ACKNOWLEDGED, _S.WITHDRAWN}),  # somebody sees it late after all
+    # A study that was put back on the worklist is to be read after all.
+    _S.SUPPRESSED: frozenset({_S.PENDING, _S.WITHDRAWN}),
+    # So too, or somebody sees it late.
+    _S.EXPIRED: frozenset({_S.PENDING, _S.ACKNOWLEDGED, _S.WITHDRAWN}),
     _S.WITHDRAWN: frozenset(),
 }
 
@@ -142,11 +145,13 @@ class Reachable:
         told_at: when they were told of other notifications, in any order.
         quiet_until: the end of their quiet hours, where it is in them now.
         snoozed_until: the end of their snooze, where they asked for one.
+        digest_at: when their next digest is due, where there is one: what comes joins it.
     """
 
     told_at: Sequence[datetime] = ()
     quiet_until: datetime | None = None
     snoozed_until: datetime | None = None
+    digest_at: datetime | None = None
 
 
 def telling(
@@ -168,8 +173,9 @@ def telling(
     >>> telling(busy, Priority.STAT, rules, is_model_trusted=True, now=now).held is None
     True
     """
+    digest_at = person.digest_at or now + rules.digest_after
     if not is_model_trusted:
-        return Telling(now + rules.digest_after, HoldReason.MODEL)
+        return Telling(digest_at, HoldReason.MODEL)
     if priority in rules.always_at_once:
         return Telling(now)
     if person.quiet_until is not None and person.quiet_until > now:
@@ -177,7 +183,7 @@ def telling(
     if person.snoozed_until is not None and person.snoozed_until > now:
         return Telling(person.snoozed_until, HoldReason.SNOOZED)
     if sum(at > now - AN_HOUR for at in person.told_at) >= rules.maximum_per_hour:
-        return Telling(now + rules.digest_after, HoldReason.LIMIT)
+        return Telling(digest_at, HoldReason.LIMIT)
     return Telling(now)
 
 

@@ -154,7 +154,7 @@ class NotificationRuleSettings(Section):
     models: tuple[str, ...] = ()
     """Names of models, any version."""
     priorities: tuple[PriorityName, ...] = ("stat",)
-    """Priorities that the finding asks for."""
+    """Priorities that the finding asks for, by the site's policy or else the model's manifest."""
     minimum_confidence: Share = 0.0
     """The least confidence."""
     minimum_measurement: dict[str, float] = {}  # noqa: RUF012

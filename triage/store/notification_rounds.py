@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import Select, exists, or_, select
+from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from triage.core.notifications import (
     AN_HOUR,
     OPEN_STATES,
+    HoldReason,
     MessageKind,
     MessageState,
     NotificationState,
@@ -37,12 +38,14 @@ from triage.store.history import note
 from triage.store.leases import take_lease
 from triage.store.notification_tables import NotificationMessageRow, NotificationRow
 from triage.store.notifications import (
+    WAS_READ,
     add_event,
     cancel_unsent,
     change_state,
     locked,
     snoozed_until,
 )
+from triage.store.policies import policy_in_force
 from triage.store.tables import AnalysisRunRow, StudyRow
 from triage.store.watch import Window
 
@@ -54,8 +57,6 @@ _MOST_AT_ONCE = 50
 _LOOK_AGAIN = timedelta(seconds=15)
 NOBODY_IN_TIME = "nobody acknowledged in time"
 """Why a notification is over whose last step passed."""
-_READ = "the study was read"
-_BEING_READ = "somebody is reading the study"
 
 
 def notify_round(
@@ -137,7 +138,7 @@ class _Decision:
         study = self.session.get_one(StudyRow, self.row.study_id)
         if self.row.state.is_open and study.read_at is not None:
             cancel_unsent(self.row)
-            self._close(_READ)
+            self._close(WAS_READ)
             return
         self._show_digests()
         if not self.row.state.is_open or self.row.due_at is None or self.row.due_at > self.now:
@@ -147,8 +148,8 @@ class _Decision:
             self._close(f"the rule {self.row.rule} is not configured any more")
         elif self.row.steps >= len(rule.steps):
             self._close(NOBODY_IN_TIME)
-        elif self._is_being_read():
-            self._wait_for_reader()
+        elif why_wait := self._why_wait():
+            self._wait(why_wait)
         else:
             self._tell(rule, rule.steps[self.row.steps])
 
@@ -167,16 +168,17 @@ class _Decision:
         kind, said = ("not-notified", "nobody") if is_suppressed else ("notified", "nobody else")
         self._note(kind, f"{row.title}: {said} is told, {reason}")
 
-    def _is_being_read(self) -> bool:
-        return bool(claims_on(self.session, [self.row.study_id], self.now))
+    def _why_wait(self) -> str:
+        """Return why nobody is told for now: who gives the study back has not seen it."""
+        if claims_on(self.session, [self.row.study_id], self.now):
+            return "somebody is reading the study"
+        return "" if policy_in_force(self.session).ai_counts else "the AI is switched off"
 
-    def _wait_for_reader(self) -> None:
-        """Tell nobody while somebody reads; who gives the study back has not seen it."""
+    def _wait(self, why: str) -> None:
         self.row.due_at = self.now + _LOOK_AGAIN
-        if self.row.reason != _BEING_READ:
-            self.row.reason = _BEING_READ
-            said = f"nobody is told now: {_BEING_READ}"
-            add_event(self.session, self.row, "waits", said, self.now)
+        if self.row.reason != why:
+            self.row.reason = why
+            add_event(self.session, self.row, "waits", f"nobody is told now: {why}", self.now)
 
     def _show_digests(self) -> None:
         for message in self.row.messages:
@@ -211,6 +213,7 @@ class _Decision:
     ) -> list[tuple[RecipientSettings, Telling]]:
         names = [person.name for person in people]
         told = told_within_the_hour(self.session, names, self.now)
+        digests = next_digests(self.session, names, self.now)
         snoozes = snoozed_until(self.session, names)
         return [
             (
@@ -220,6 +223,7 @@ class _Decision:
                         told.get(person.name, ()),
                         person.quiet_until(self.now, self.settings.time_zone),
                         snoozes.get(person.name),
+                        digests.get(person.name),
                     ),
                     self.row.priority,
                     self.settings.quiet_rules,
@@ -310,6 +314,25 @@ def told_within_the_hour(
     for recipient, _, _, at in rows:
         told[recipient].append(at)
     return dict(told)
+
+
+def next_digests(session: Session, recipients: Sequence[str], now: datetime) -> dict[str, datetime]:
+    """Return when the next digest is due of those who have one for what was too much."""
+    rows = session.execute(
+        select(
+            NotificationMessageRow.recipient,
+            func.min(NotificationMessageRow.due_at).label("at"),
+        )
+        .where(
+            NotificationMessageRow.recipient.in_(recipients),
+            NotificationMessageRow.state == MessageState.HELD,
+            NotificationMessageRow.attempts == 0,
+            NotificationMessageRow.held.in_((HoldReason.LIMIT, HoldReason.MODEL)),
+            NotificationMessageRow.due_at > now,
+        )
+        .group_by(NotificationMessageRow.recipient)
+    )
+    return {row.recipient: row.at for row in rows}
 
 
 def model_distrust(

@@ -110,7 +110,7 @@ class NotificationEventRow(Table):
     """A line on a notification's time line. Rows are only ever added.
 
     `kind` is one of: raised, found-again, waits, told, held, suppressed, sent, undeliverable,
-    acknowledged, expired, withdrawn, fault.
+    acknowledged, expired, reopened, withdrawn, fault.
     """
 
     __tablename__ = "notification_events"

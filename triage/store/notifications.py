@@ -7,7 +7,7 @@ waits for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import select
@@ -21,6 +21,7 @@ from triage.core.notifications import (
     NotificationState,
     check_change,
 )
+from triage.core.priority_policy import PriorityPolicy
 from triage.settings.notifications import BROWSER, FoundIn, NotificationSettings
 from triage.store.history import note
 from triage.store.notification_tables import (
@@ -29,6 +30,7 @@ from triage.store.notification_tables import (
     NotificationRow,
     NotificationSnoozeRow,
 )
+from triage.store.policies import policy_in_force
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow, WithdrawalRow
 
 log = structlog.get_logger()
@@ -36,6 +38,12 @@ log = structlog.get_logger()
 _LONGEST_NAME = 160
 _UNSENT = (MessageState.WAITING, MessageState.HELD, MessageState.SENDING)
 _NO_LONGER_SPEAKS = (NotificationState.WITHDRAWN, NotificationState.SUPPRESSED)
+
+
+WAS_READ = "the study was read"
+"""Why a notification is over that nobody needs any more."""
+_ENDED_BY_READING = (NotificationState.EXPIRED, NotificationState.SUPPRESSED)
+_TIME_TO_SEE_IT_AGAIN = timedelta(minutes=5)
 
 
 class NotificationError(TriageError):
@@ -84,13 +92,21 @@ def _raise(
         .with_for_update(key_share=True, of=StudyRow)
     ).one()
     place = FoundIn(run.model.name, tuple(study.modalities.split("\\")), study.location)
-    for finding in findings:
+    policy = policy_in_force(session).policy
+    for finding in (by_policy(policy, run.model.name, each) for each in findings):
         rule = settings.rule_for(finding, place)
         if rule is not None and not _is_known(session, run, finding, now):
             row = _new_row(run, finding, rule.name, now)
             session.add(row)
             session.flush()
             add_event(session, row, "raised", f"{row.said}, {row.model}, rule {rule.name}", now)
+
+
+def by_policy(policy: PriorityPolicy, model: str, finding: Finding) -> Finding:
+    """Return the finding with the priority that the site's policy gives it."""
+    if not finding.present:
+        return finding
+    return finding.model_copy(update={"priority": policy.asked_by(model, finding)[0]})
 
 
 def _new_row(run: AnalysisRunRow, finding: Finding, rule: str, now: datetime) -> NotificationRow:
@@ -204,6 +220,34 @@ def take_back_of_finding(
     for row in rows:
         if row.finding_class == wrong:
             _take_back(session, row, because, now)
+
+
+def reopen_of_study(session: Session, study_id: int, *, now: datetime) -> None:
+    """Let notifications go on that ended because the study was read: it was put back.
+
+    Whoever was told has time to see it again before anybody else is told.
+    """
+    rows = session.scalars(
+        select(NotificationRow)
+        .where(NotificationRow.study_id == study_id)
+        .order_by(NotificationRow.id)
+    ).all()
+    # Of a class only the newest: one that was made since says the same.
+    for row in {row.finding_class: row for row in rows}.values():
+        if row.reason == WAS_READ and row.state in _ENDED_BY_READING:
+            _reopen(session, locked(session, row.id), now)
+
+
+def _reopen(session: Session, row: NotificationRow, now: datetime) -> None:
+    change_state(row, NotificationState.PENDING)
+    row.reason, row.closed_at = "", None
+    row.due_at = now + _TIME_TO_SEE_IT_AGAIN if row.steps else now
+    for message in row.messages:
+        if message.state is MessageState.CANCELLED and message.kind is MessageKind.ALERT:
+            message.state = MessageState.HELD if message.held else MessageState.WAITING
+    if row.told_at is not None:
+        change_state(row, NotificationState.SENT)
+    add_event(session, row, "reopened", "the study was put back on the worklist", now)
 
 
 def _other_that_says_so(session: Session, row: NotificationRow) -> FindingRow | None:

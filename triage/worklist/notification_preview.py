@@ -16,7 +16,8 @@ from triage.core.notifications import Reachable, Telling, telling
 from triage.core.runs import RunState
 from triage.core.stages import COUNTING_STAGES
 from triage.settings.notifications import FoundIn, NotificationRuleSettings, NotificationSettings
-from triage.store.notifications import finding_class
+from triage.store.notifications import by_policy, finding_class
+from triage.store.policies import policy_in_force
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
 
 
@@ -89,7 +90,9 @@ def preview_notifications(
     known: set[tuple[int, str]] = set()
     by_rule: Counter[str] = Counter()
     findings = repeated = already_read = 0
-    for run, study, finding in _findings_since(session, now - timedelta(days=days)):
+    policy = policy_in_force(session).policy
+    for run, study, found in _findings_since(session, now - timedelta(days=days)):
+        finding = by_policy(policy, run.model.name, found)
         rule = settings.rule_for(finding, _found_in(run, study))
         if rule is None:
             continue

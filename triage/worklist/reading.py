@@ -11,6 +11,7 @@ from triage.core.places import Source
 from triage.core.runs import StudyState
 from triage.store.claims import end_claim
 from triage.store.history import note
+from triage.store.notifications import reopen_of_study
 from triage.store.prioritising import reprioritise
 from triage.store.sign_offs import open_again, sign_off, sign_offs_of, standing_sign_off
 from triage.store.study_workitems import end_reading, schedule_reading
@@ -55,6 +56,7 @@ def mark_as_unread(
         text = "put back on the worklist"
         note(session, study.id, "unread", text, at=now)
         reprioritise(session, study, Source.POLICY, text, now=now)  # it may have changed since
+        reopen_of_study(session, study.id, now=now)
         if study.state is StudyState.COMPLETE:  # else when it is complete
             schedule_reading(session, study, now)
     if standing_sign_off(sign_offs_of(session, study.id), study.generation) is not None:

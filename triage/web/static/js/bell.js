@@ -37,7 +37,7 @@ function show(one, total) {
   if (shown?.dataset.key === key) return;
   shown?.remove();
   if (!one) return;
-  const said = element("p", "said");
+  const said = element("p", "alert-text");
   const more = total > 1 ? ` · ${total - 1} more` : "";
   said.append(
     element("strong", "", `${one.priority === "stat" ? "STAT" : one.priority}: ${one.said}`),
