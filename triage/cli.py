@@ -20,6 +20,7 @@ from triage.commands.console import out
 from triage.commands.deliveries import COMMANDS as DELIVERY_COMMANDS
 from triage.commands.hl7 import hl7
 from triage.commands.models import models
+from triage.commands.policy import policy
 from triage.commands.results import results
 from triage.commands.watch import watch
 from triage.core.errors import TriageError
@@ -247,6 +248,7 @@ for command in DELIVERY_COMMANDS:
     results.add_command(command)
 main.add_command(results)
 main.add_command(hl7)
+main.add_command(policy)
 
 
 if __name__ == "__main__":

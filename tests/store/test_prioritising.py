@@ -24,6 +24,7 @@ from triage.store.policies import (
     policy_in_force,
     roll_back_to,
 )
+from triage.store.policy_tables import PolicyVersionRow
 from triage.store.prioritising import (
     NoSuchStudyError,
     RaiseRefusedError,
@@ -263,6 +264,18 @@ def test_policy_is_refused_where_nobody_says_why_or_nothing_changes(
             activate_policy(session, HIGH_IN_EMERGENCY, who="A", reason="B", now=now)
         with pytest.raises(UnknownPolicyVersionError, match="there is no policy 7"):
             roll_back_to(session, 7, who="A", reason="B", now=now)
+
+
+def test_policy_that_this_version_does_not_understand_holds_up_no_study(
+    database: Database, clock: ManualClock
+) -> None:
+    activate(database, clock, HIGH_IN_EMERGENCY)
+    with database.transaction() as session:
+        row = session.scalars(select(PolicyVersionRow)).one()
+        row.document = {**row.document, "of_a_later_version": True}
+    arrive(database, clock, "1.1", "HIGH")
+    flag(database, clock, "1.1")
+    assert study(database, "1.1").priority is Priority.STAT
 
 
 def test_person_raises_a_study_as_an_order_would_and_takes_it_back(

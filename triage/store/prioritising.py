@@ -140,6 +140,7 @@ def _is_asked_by_older_policy(study: StudyRow, in_force: PolicyInForce) -> bool:
 
 def _write(study: StudyRow, in_force: PolicyInForce, place: Place) -> None:
     study.priority = place.priority
+    study.priority_without_ai = place.priority_without_ai
     study.points = place.points
     study.ranked_at = place.ranked_at
     study.due_at = place.due_at
@@ -206,8 +207,8 @@ def _raise(
         return False
     if is_higher:
         study.ai_priority, study.ai_reason = asked.priority, asked.reason
-    elif study.ai_priority is None:
-        study.ai_reason = asked.reason
+    elif asked.reason not in study.ai_reason:  # it brings more points than what was said before
+        study.ai_reason = "; ".join(filter(None, (study.ai_reason, asked.reason)))
     study.ai_points = max(study.ai_points, asked.points)
     if is_higher:
         note(session, study_id, "flagged", asked.reason, at=at, run_id=run_id)
