@@ -57,7 +57,6 @@ rules = st.fixed_dictionaries(
 )
 policies = st.builds(
     parse_policy,
-    policy_as_toml,
     st.fixed_dictionaries(
         {
             "order_points": st.dictionaries(classes, points),
