@@ -4,6 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
+# Compiled modules are kept, also where the environment says otherwise: every process of a running
+# system, and every process of the tests, would compile all of Triage anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up viewer test check format lock shipped train evaluate benchmarks clean
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from triage.core.analysis import (
     Analysis,
@@ -23,6 +24,7 @@ from triage.models.engine import analyse
 from triage.models.host import ModelHosts
 from triage.models.packages import PackageError
 from triage.models.registry import registered_package
+from triage.models.stopping import StopSignal, stop_signal
 from triage.results.build import (
     build_results,
     needs_probabilities,
@@ -34,6 +36,7 @@ from triage.store import breaker, runs
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.notifications import raise_notifications
 from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.prioritising import raise_for_findings
 from triage.store.runs import ClaimedRun, LeaseLostError
@@ -42,6 +45,7 @@ from triage.store.withdrawals import predecessor_reports
 log = structlog.get_logger()
 
 _RETRY_AFTER = timedelta(seconds=2)
+_LOOK_AT_CLAIM_S = 1.0
 _this_worker: ContextVar[Step] = ContextVar("this_worker")
 
 
@@ -78,14 +82,40 @@ class Step:
 
     @contextlib.asynccontextmanager
     async def keeping_lease(self, run: ClaimedRun) -> AsyncIterator[None]:
-        """Renew the lease of `run` as long as the block goes on."""
-        renewal = asyncio.create_task(self._renew_for_ever(run))
+        """Renew the lease of `run` as long as the block goes on, and stop its model once lost."""
+        stop = StopSignal()
+        token = stop_signal.set(stop)
+        beside = [
+            asyncio.create_task(self._renew_for_ever(run)),
+            asyncio.create_task(self._stop_once_lost(run, stop)),
+        ]
         try:
             yield
+        except AnalysisFailedError as failure:
+            if stop.is_set:
+                raise LeaseLostError("the run was cancelled, superseded or taken over") from failure
+            raise
         finally:
-            renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError, LeaseLostError):
-                await renewal
+            stop_signal.reset(token)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _stop_once_lost(self, run: ClaimedRun, stop: StopSignal) -> None:
+        """Let nobody wait for a model whose answer is not wanted any more."""
+        await asyncio.sleep(_LOOK_AT_CLAIM_S)
+        while await asyncio.to_thread(self._is_held, run):
+            await asyncio.sleep(_LOOK_AT_CLAIM_S)
+        log.info("run.stopped", run=run.run_id, model=run.manifest.identity)
+        await asyncio.to_thread(stop.set)
+
+    def _is_held(self, run: ClaimedRun) -> bool:
+        try:
+            with self.database.reading() as session:
+                return runs.is_held(session, run)
+        except SQLAlchemyError as error:
+            log.warning("run.claim_not_read", run=run.run_id, error=type(error).__name__)
+            return True  # in doubt it is carried to its end
 
     async def _renew_for_ever(self, run: ClaimedRun) -> None:
         while True:
@@ -149,7 +179,7 @@ async def infer(step: Step, run: ClaimedRun) -> Analysis:
 
 
 async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str:
-    """Record the findings and raise the study's priority in one transaction.
+    """Record the findings, raise the study's priority, and make notifications, in one transaction.
 
     Shadow runs never touch the worklist. Returns the outcome in words.
     """
@@ -163,13 +193,21 @@ async def raise_priority(step: Step, run: ClaimedRun, analysis: Analysis) -> str
             breaker.model_answered(session, run.model_id, now=step.clock())
             if not run.counts:
                 return NOTHING_ASKED
-            return raise_for_findings(
+            asked = raise_for_findings(
                 session,
                 run.study_id,
                 [(identity, finding) for finding in analysis.findings],
                 at=step.clock(),
                 run_id=run.run_id,
             )
+            raise_notifications(
+                session,
+                run.run_id,
+                analysis.findings,
+                step.settings.notifications,
+                now=step.clock(),
+            )
+            return asked
 
     asked = await asyncio.to_thread(record)
     log.info("run.findings", run=run.run_id, study=run.study_id, priority=asked.priority)

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import version
 
 import structlog
 from prefect import get_client
@@ -27,18 +28,22 @@ from flows.jobs import Jobs
 from flows.steps import Step
 from flows.warming import Warming
 from triage.models.ahead import DecodedAhead
+from triage.models.device_states import DeviceWatch
 from triage.models.devices import CPU
 from triage.models.host import ModelHosts
 from triage.results.delivery.rounds import deliver_next, queue_notices
+from triage.results.notifying.rounds import send_next as send_next_notification
 from triage.results.remote.returning import take_back_next
 from triage.results.remote.sending import send_next
 from triage.results.withdrawal import withdraw_next
 from triage.settings import RemoteModelSettings, Settings
+from triage.settings.notifications import BROWSER
 from triage.store import runs
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.notification_rounds import notify_round
 from triage.store.watch_alerts import watch_round
-from triage.store.workers import beat
+from triage.store.workers import Heartbeat, beat
 
 log = structlog.get_logger()
 
@@ -46,6 +51,7 @@ _DECODED_AND_WRITTEN = 2  # beside those on GPUs; a model on the CPU leaves no c
 _HEARTBEAT_S = 5.0
 _DELIVERY_POLL_S = 0.2
 _WITHDRAWAL_POLL_S = 1.0
+_NOTIFICATION_POLL_S = 0.5
 _ORPHANS_POLL_S = 5.0  # deliveries whose destination is not in the settings any more
 _REMOTE_POLL_S = 1.0
 _WARMING_POLL_S = 2.0
@@ -95,13 +101,15 @@ class Worker:
         self._step = step
         self._warming = Warming(step)
         self._jobs = Jobs(step)
+        self._devices = DeviceWatch(step.hosts.devices)
         self._in_flight = (
             step.settings.worker.studies_in_flight
             or sum(d != CPU for d in step.hosts.devices) + _DECODED_AND_WRITTEN
         )
+        self._channels = [c for c in step.settings.notifications.channels if c != BROWSER]
         # Of their own: destinations that do not answer must not take the threads that flag studies.
         self._senders = ThreadPoolExecutor(
-            1 + sum(d.concurrency for d in step.settings.destinations),
+            1 + sum(d.concurrency for d in step.settings.destinations) + len(self._channels),
             thread_name_prefix="deliver",
         )
         self._stopping = asyncio.Event()
@@ -135,6 +143,7 @@ class Worker:
                 (self._queue_notices, _DELIVERY_POLL_S),
                 (partial(self._deliver, None), _ORPHANS_POLL_S),
                 (self._withdraw, _WITHDRAWAL_POLL_S),
+                (self._notify, _NOTIFICATION_POLL_S),
                 (self._beat, _HEARTBEAT_S),
                 (self._recover_expired, _HEARTBEAT_S),
                 (self._warm_ahead, _WARMING_POLL_S),
@@ -147,6 +156,12 @@ class Worker:
             asyncio.create_task(self._guarded(partial(self._deliver, d.name), _DELIVERY_POLL_S))
             for d in step.settings.destinations
             for _ in range(d.concurrency)
+        ]
+        loops += [
+            asyncio.create_task(
+                self._guarded(partial(self._send_notifications, channel), _NOTIFICATION_POLL_S)
+            )
+            for channel in self._channels
         ]
         loops += [
             asyncio.create_task(self._guarded(partial(self._ask, model), _REMOTE_POLL_S))
@@ -255,6 +270,31 @@ class Worker:
         ):
             pass
 
+    async def _notify(self) -> None:
+        """Decide who is told of what was flagged; each channel is sent in a loop of its own."""
+        step = self._step
+        await asyncio.to_thread(
+            notify_round,
+            step.database,
+            step.settings.notifications,
+            step.clock,
+            holder=step.worker,
+        )
+
+    async def _send_notifications(self, channel: str) -> None:
+        step = self._step
+        send = partial(
+            send_next_notification,
+            step.database,
+            step.settings,
+            step.clock,
+            random.random,
+            channel=channel,
+        )
+        loop = asyncio.get_running_loop()
+        while await loop.run_in_executor(self._senders, send):
+            pass
+
     async def _queue_notices(self) -> None:
         step = self._step
         await asyncio.to_thread(queue_notices, step.database, step.settings, step.clock)
@@ -265,15 +305,16 @@ class Worker:
 
     async def _beat(self) -> None:
         def write() -> None:
+            devices = self._step.hosts.devices
+            said = Heartbeat(
+                device=_in_words(devices),
+                warm_models=", ".join(self._step.hosts.process_ids()),
+                prefect_error=self._prefect_error,
+                version=version("triage"),
+                devices=self._devices.states(),
+            )
             with self._step.database.transaction() as session:
-                beat(
-                    session,
-                    self._step.worker,
-                    device=_in_words(self._step.hosts.devices),
-                    warm_models=", ".join(self._step.hosts.process_ids()),
-                    prefect_error=self._prefect_error,
-                    now=self._step.clock(),
-                )
+                beat(session, self._step.worker, said, now=self._step.clock())
 
         await asyncio.to_thread(write)
 

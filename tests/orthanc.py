@@ -42,6 +42,8 @@ class Orthanc:
         self.http_port = find_free_port()
         self.url = f"http://127.0.0.1:{self.http_port}"
         self._program = require_tool("Orthanc")
+        # Kept, because a client reads all authorities of the system anew, for which none is asked.
+        self._http = httpx.Client(base_url=self.url, timeout=30, verify=False)
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "orthanc.json").write_text(json.dumps(self._configuration() | dict(more or {})))
@@ -101,16 +103,14 @@ class Orthanc:
         if self._process.poll() is not None:
             raise AssertionError(f"Orthanc ended: {(self.folder / 'log').read_text()[-2000:]}")
         try:
-            return httpx.get(f"{self.url}/system").status_code == httpx.codes.OK
+            return self._http.get("/system").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
     def get(self, path: str) -> Any:
         """Return the JSON answer to GET `path`, REST or DICOMweb."""
-        answer = httpx.get(
-            f"{self.url}{path}", headers={"Accept": "application/json"}, timeout=30
-        ).raise_for_status()
-        return answer.json()
+        answer = self._http.get(path, headers={"Accept": "application/json"})
+        return answer.raise_for_status().json()
 
     def sop_instance_uids(self) -> list[str]:
         """Return the SOP Instance UIDs of all that it has stored, in order of arrival."""
@@ -126,13 +126,17 @@ class Orthanc:
 
     def file_of(self, sop_instance_uid: str) -> bytes:
         """Return the stored instance as a DICOM file."""
-        looked_up = httpx.post(f"{self.url}/tools/lookup", content=sop_instance_uid)
-        [identity] = [
-            found["ID"]
-            for found in looked_up.raise_for_status().json()
-            if found["Type"] == "Instance"
-        ]
-        return httpx.get(f"{self.url}/instances/{identity}/file").raise_for_status().content
+        [identity] = self._identities_of(sop_instance_uid)
+        return self._http.get(f"/instances/{identity}/file").raise_for_status().content
+
+    def forget(self, sop_instance_uid: str) -> None:
+        """Delete the instance, if it is stored."""
+        for identity in self._identities_of(sop_instance_uid):
+            self._http.delete(f"/instances/{identity}").raise_for_status()
+
+    def _identities_of(self, sop_instance_uid: str) -> list[str]:
+        looked_up = self._http.post("/tools/lookup", content=sop_instance_uid).raise_for_status()
+        return [found["ID"] for found in looked_up.json() if found["Type"] == "Instance"]
 
 
 def _dicomweb_plugin() -> Path:

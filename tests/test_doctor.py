@@ -128,6 +128,23 @@ def test_every_kind_of_destination_is_asked(tmp_path: Path, sqlite_url: str) -> 
     assert mail.messages == []
 
 
+def test_another_program_on_the_viewers_port_is_said(tmp_path: Path, sqlite_url: str) -> None:
+    (tmp_path / "index.html").touch()
+    with web_server() as other:
+        settings = load_settings(
+            data_directory=tmp_path,
+            database={"url": sqlite_url},
+            receiver={"port": find_free_port()},
+            web={"port": find_free_port()},
+            viewer={"port": other.port, "path": str(tmp_path)},
+            prefect={"port": find_free_port()},
+        )
+        check = next(check for check in examine(settings) if check.name == "viewer")
+    assert not check.is_ok
+    assert f"another program answers on port {other.port}" in check.text
+    assert "viewer.port" in check.text
+
+
 def test_paused_destination_is_a_warning(tmp_path: Path, sqlite_url: str) -> None:
     database = Database(sqlite_url)
     with database.transaction() as session:

@@ -20,8 +20,12 @@ from triage.commands.console import out
 from triage.commands.deliveries import COMMANDS as DELIVERY_COMMANDS
 from triage.commands.hl7 import hl7
 from triage.commands.models import models
+from triage.commands.notifications import notifications
 from triage.commands.policy import policy
 from triage.commands.results import results
+from triage.commands.simulate import simulate
+from triage.commands.studies import studies
+from triage.commands.users import users
 from triage.commands.watch import watch
 from triage.core.errors import TriageError
 from triage.logs import configure_logs
@@ -249,6 +253,10 @@ for command in DELIVERY_COMMANDS:
 main.add_command(results)
 main.add_command(hl7)
 main.add_command(policy)
+main.add_command(notifications)
+main.add_command(users)
+main.add_command(studies)
+main.add_command(simulate)
 
 
 if __name__ == "__main__":

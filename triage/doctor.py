@@ -47,6 +47,11 @@ from triage.store.order_tables import Hl7MessageRow, MessageState
 from triage.store.tables import DeliveryRow
 from triage.store.workers import alive_workers
 from triage.tls import TlsError, own_certificate, server_context
+from triage.web.log_in import LogInError
+from triage.web.oidc import discover
+from triage.web.security import is_for_this_machine_only
+from triage.web.viewer_files import FIRST_LINE, viewer_folder
+from triage.worklist.notification_health import problems_of
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 _RENEW_BEFORE = timedelta(days=30)
@@ -91,10 +96,15 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("deliveries", lambda: _deliveries(database))
             yield _guarded("paused destinations", lambda: _pauses(database))
             yield _guarded("model watch", lambda: _model_watch(database))
+            if settings.notifications.rules:
+                yield _guarded("notifications", lambda: _notifications(settings, database))
             if settings.remote_models:
                 yield _guarded("remote models", lambda: _remote_models(database))
         yield _guarded("sandbox", lambda: _sandbox(settings))
         yield _guarded("web", lambda: _web(settings))
+        yield from log_in_checks(settings)
+        if viewer_folder(settings):
+            yield _guarded("viewer", lambda: _viewer(settings))
         if settings.receiver.count_at:
             yield _guarded("count_at", lambda: _count_at(settings))
         if settings.hl7.port is not None:
@@ -371,6 +381,14 @@ def _model_watch(database: Database) -> str:
     raise _Warning(f"{said}; look at /models/{alerts[0].model}/watch")
 
 
+def _notifications(settings: Settings, database: Database) -> str:
+    with database.reading() as session:
+        problems = problems_of(session, settings.notifications, system_clock())
+    if problems:
+        raise _Warning("; ".join(problems))
+    return f"{len(settings.notifications.rules)} rules; what was told of late was acknowledged"
+
+
 def _remote_models(database: Database) -> str:
     with database.reading() as session:
         reasons = remote_models.quarantine_reasons(session)
@@ -390,8 +408,48 @@ def _remote_models(database: Database) -> str:
     return ", ".join(f"{number} {state}" for state, number in states.items()) or "nothing asked"
 
 
+def log_in_checks(settings: Settings) -> Iterable[Check]:
+    """Yield whether strangers could use the pages, and whether the provider answers."""
+    login = settings.web.login
+    is_reached = not is_for_this_machine_only(settings.web)
+    if login.mode == "off" and is_reached and not settings.web.user_header:
+        text = (
+            "NOBODY LOGS IN, and others than this machine reach the pages: everybody on the "
+            "network sees all patients and may change everything. Set web.login.mode to local, "
+            "oidc or proxy (docs/security.md)"
+        )
+        yield Check("log-in", True, text, is_warning=True)
+    if login.mode == "proxy" and settings.web.host not in ("127.0.0.1", "::1", "localhost"):
+        text = (
+            f"the pages listen on {settings.web.host} and believe {settings.web.user_header} of "
+            "whoever calls: see that only the proxy reaches that port, or listen on 127.0.0.1"
+        )
+        yield Check("log-in", True, text, is_warning=True)
+    if login.mode == "oidc":
+        yield _guarded("log-in", lambda: _provider(settings))
+
+
+def _provider(settings: Settings) -> str:
+    try:
+        provider = discover(settings.web.login.oidc)
+    except LogInError as error:
+        raise _Wrong(f"{settings.web.login.oidc.issuer}: {error}") from error
+    return f"{provider.issuer} answers"
+
+
+def _viewer(settings: Settings) -> str:
+    host, port = _reached_at(settings.web.host), settings.viewer.port
+    answer = httpx.get(f"http://{host}:{port}/app-config.js", timeout=5)
+    if not answer.text.startswith(FIRST_LINE):
+        raise _Wrong(
+            f"another program answers on port {port}, which the viewer needs; stop that program, "
+            "or choose another with viewer.port, and start `triage web` again"
+        )
+    return f"answers on port {port}"
+
+
 def _web(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.web.host == "0.0.0.0" else settings.web.host  # noqa: S104
+    host = _reached_at(settings.web.host)
     answer = httpx.get(f"http://{host}:{settings.web.port}/healthz", timeout=5)
     if not answer.is_success:
         raise _Wrong(f"{settings.web_url} answers {answer.status_code}")

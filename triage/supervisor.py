@@ -20,6 +20,7 @@ import structlog
 from triage.core.errors import TriageError
 from triage.prefect_server import prefect_environment, prefect_server_command
 from triage.settings import Settings
+from triage.web.viewer_files import viewer_folder
 
 log = structlog.get_logger()
 
@@ -188,6 +189,10 @@ def _require_free_ports(settings: Settings) -> None:
     taken = [_advice(*entry) for entry in wanted if not _is_free(entry[2], entry[3])]
     if taken:
         raise StartError("\n".join(taken))
+    viewer = ("viewer", "TRIAGE_VIEWER__PORT", settings.web.host, settings.viewer.port)
+    if viewer_folder(settings) and not _is_free(*viewer[2:]):
+        # Studies and the worklist do not wait for a viewer.
+        log.warning("no viewer", reason=_advice(*viewer))
 
 
 def _advice(name: str, variable: str, host: str, port: int) -> str:

@@ -133,11 +133,12 @@ def client_context(peer: TlsPeer) -> ClientContext:
     return context
 
 
-def web_context(authorities: Path | None) -> ssl.SSLContext:
+def web_context(authorities: Path | None, own: TlsSettings | None = None) -> ssl.SSLContext:
     """Return the context of a connection that we open over HTTPS or SMTP.
 
     Args:
         authorities: who signs the certificates that are accepted; None trusts the system's.
+        own: our certificate, to be shown to a server that asks for it.
 
     Raises:
         TlsError: the file is missing, unreadable or not what it should be.
@@ -148,6 +149,8 @@ def web_context(authorities: Path | None) -> ssl.SSLContext:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         _load_authorities(context, authorities)
+    if own is not None:
+        _load_own(context, own)
     return context
 
 
@@ -165,11 +168,13 @@ def _load_own(context: ssl.SSLContext, settings: TlsSettings) -> None:
         # Always with a password, if only an empty one: OpenSSL would else ask the terminal.
         context.load_cert_chain(certificate, key, password=settings.private_key_password)
     except FileNotFoundError:
-        raise TlsError(f"{_first_missing(certificate, key)} does not exist; see [tls]") from None
+        raise TlsError(
+            f"{_first_missing(certificate, key)} does not exist; check certificate and private_key"
+        ) from None
     except (OSError, ValueError) as error:  # SSLError is an OSError
         raise TlsError(
-            f"{certificate} and {key} cannot be used: {_in_words(error)}; check tls.certificate, "
-            "tls.private_key and tls.private_key_password"
+            f"{certificate} and {key} cannot be used: {_in_words(error)}; check certificate, "
+            "private_key and private_key_password"
         ) from error
 
 

@@ -95,7 +95,7 @@ def test_parts_run_as_processes_with_the_same_commands_and_variables(
 ) -> None:
     """PostgreSQL, Redis, Prefect, receiver, worker, web and Orthanc: a study ends flagged."""
     archive = Orthanc(tmp_path / "orthanc", ae_title="ORTHANC")
-    ports = {name: find_free_port() for name in ("redis", "prefect", "receiver", "web")}
+    ports = {name: find_free_port() for name in ("redis", "prefect", "receiver", "hl7", "web")}
     databases = {"triage": postgresql.create_database(), "prefect": postgresql.create_database()}
     with ExitStack() as stack:
         archive.start()
@@ -157,6 +157,7 @@ class _Moved:
                     }
                 ]
             ),
+            "TRIAGE_HL7__PORT": str(ports["hl7"]),
             "PREFECT_API_DATABASE_CONNECTION_URL": prefect,
             "PREFECT_REDIS_MESSAGING_HOST": "127.0.0.1",
             "PREFECT_REDIS_MESSAGING_PORT": str(ports["redis"]),

@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
+from structlog.testing import capture_logs
 
 from tests.tools import find_free_port
 from triage.cli import main
 from triage.demo.hospital import PATIENTS, Kind
 from triage.demo.play import DemoError, Outcome, _hemorrhages_are_first, run_demo
-from triage.settings import PrefectSettings, ReceiverSettings, Settings, WebSettings
+from triage.settings import (
+    PrefectSettings,
+    ReceiverSettings,
+    Settings,
+    ViewerSettings,
+    WebSettings,
+)
 from triage.supervisor import StartError, check_can_start
 
 
@@ -37,6 +44,18 @@ def taken_port() -> Iterator[int]:
         other.bind(("127.0.0.1", 0))
         other.listen()
         yield other.getsockname()[1]
+
+
+def test_a_viewers_port_in_use_is_named_and_keeps_nothing_from_starting(
+    settings: Settings, taken_port: int, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").touch()
+    viewer = ViewerSettings(port=taken_port, path=tmp_path)
+    with capture_logs() as logs:
+        check_can_start(settings.model_copy(update={"viewer": viewer}))
+    assert [entry["event"] for entry in logs] == ["no viewer"]
+    assert f"port {taken_port} on 127.0.0.1, which the viewer needs" in logs[0]["reason"]
+    assert f"TRIAGE_VIEWER__PORT={taken_port + 1}" in logs[0]["reason"]
 
 
 def test_port_in_use_is_named_with_the_part_and_the_way_out(

@@ -16,8 +16,10 @@ from sqlalchemy import select, update
 from flows.analysis import analyse_study
 from flows.steps import Step
 from tests.models.tiny import CRASH_HU, HANG_HU, make_segmentation
+from tests.store.notification_scenes import settings_of
 from tests.tools import ManualClock
 from tests.web.hospital import Hospital
+from triage.core.notifications import NotificationState
 from triage.core.priority import Priority
 from triage.core.runs import RunState
 from triage.models.host import ModelHosts
@@ -31,9 +33,12 @@ from triage.settings import (
     WorkerSettings,
 )
 from triage.store.database import Database
+from triage.store.delivery_decisions import Decision
 from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
+from triage.store.notification_tables import NotificationRow
 from triage.store.runs import recover_expired_leases
+from triage.store.study_actions import cancel_run
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
@@ -48,6 +53,7 @@ from triage.worklist.reading import mark_as_read
 
 Row = TypeVar("Row")
 LESION_HU = 170
+RULES = [{"name": "critical", "priorities": [], "steps": [{"to": ["ada"]}]}]
 ARCHIVE = DicomDestination(name="archive", ae_title="ARCHIVE", host="127.0.0.1", port=104)
 
 
@@ -271,6 +277,27 @@ async def test_model_that_hangs_is_stopped(hospital: Hospital, step: Step, tmp_p
     assert "longer than 1 s" in str(state.message)
 
 
+async def test_run_that_is_cancelled_while_its_model_computes_is_stopped_and_study_stays(
+    hospital: Hospital, step: Step, package: ModelPackage
+) -> None:
+    queued(hospital, package, brightest_hu=HANG_HU)
+    carrying = asyncio.create_task(analyse_study.fn())
+    while rows(hospital, AnalysisRunRow)[0].state is not RunState.RUNNING:
+        await asyncio.sleep(0.05)
+    with hospital.database.transaction() as session:
+        cancel_run(session, 1, Decision("Administrator", hospital.clock(), "it hangs"))
+
+    state = await asyncio.wait_for(carrying, 30)  # its limit is 60 s
+
+    assert state.name == "Superseded"
+    (run,) = rows(hospital, AnalysisRunRow)
+    assert (run.state, run.reason) == (RunState.CANCELLED, "cancelled by Administrator: it hangs")
+    assert (await analyse_study.fn()).name == "Idle"
+    with hospital.database.reading() as session:
+        (entry,) = reading_list(session, hospital.clock())
+    assert "not analysed: cancelled by Administrator: it hangs" in entry.status.text
+
+
 async def test_package_that_changed_after_registration_is_not_run(
     hospital: Hospital, step: Step, tmp_path: Path
 ) -> None:
@@ -305,6 +332,30 @@ async def test_run_done_again_after_a_crash_flags_once_and_leaves_one_set_of_obj
     assert len(texts(hospital, "flagged")) == 1
     assert len(rows(hospital, FindingRow)) == 1
     assert [o.role for o in rows(hospital, ResultObjectRow)] == ["seg", "sr"]
+
+
+async def test_flag_makes_one_notification_also_when_the_run_is_done_again(
+    hospital: Hospital, step: Step, package: ModelPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued(hospital, package)
+    with_rules = {"notifications": settings_of(recipients=[{"name": "ada"}], rules=RULES)}
+    replace(step, settings=step.settings.model_copy(update=with_rules)).become_worker()
+
+    async def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.analysis.build_and_store_results", crash)
+        with pytest.raises(KeyboardInterrupt):
+            await analyse_study.fn()
+    assert len(rows(hospital, NotificationRow)) == 1
+    hospital.clock.advance(step.settings.worker.lease_s + 1)
+    with hospital.database.transaction() as session:
+        recover_expired_leases(session, maximum_attempts=2, now=hospital.clock())
+    await analyse_study.fn()
+    [notification] = rows(hospital, NotificationRow)
+    assert notification.said in rows(hospital, StudyRow)[0].ai_reason
+    assert notification.state is NotificationState.PENDING
 
 
 async def test_flow_that_finds_nothing_to_do_is_idle(step: Step) -> None:

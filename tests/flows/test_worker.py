@@ -13,11 +13,14 @@ from sqlalchemy import select
 from flows.steps import Step
 from flows.worker import Worker
 from tests.results.archive import scripted_archive
+from tests.results.mail_server import mail_server
+from tests.results.notifying import mail_at, settings_with
 from tests.results.outbox_scenes import receive
 from tests.results.outgoing import outgoing
 from tests.results.scenes import write_chest
 from tests.results.web_server import Reply, web_server
 from tests.store.lived import add_runs, add_watched_model, every
+from tests.store.notification_scenes import Ward
 from tests.store.rows import received
 from tests.tools import ManualClock
 from triage.deidentification.pseudonyms import Pseudonyms, site_key
@@ -90,6 +93,35 @@ async def test_destinations_that_do_not_answer_hold_up_nobody_else(
             worker.stop()
             await working
             hosts.close()
+
+
+async def test_a_worker_tells_people_and_escalates_by_itself(
+    sqlite_database: Database, files: InstanceFiles, clock: ManualClock, tmp_path: Path
+) -> None:
+    ward = Ward(sqlite_database, clock)
+    with mail_server() as server:
+        told = settings_with(mail_at(server.port, notices=()))
+        settings = told.model_copy(
+            update={"data_directory": tmp_path, "worker": WorkerSettings(warm_models=False)}
+        )
+        ward.settings = settings.notifications
+        hosts = ModelHosts(settings.worker)
+        worker = Worker(Step("tests", settings, sqlite_database, files, hosts, clock))
+        working = asyncio.create_task(worker.work())
+        try:
+            async with asyncio.timeout(60):
+                ward.flag()
+                while len(server.messages) < 1:
+                    await asyncio.sleep(0.05)
+                clock.advance(600)
+                while len(server.messages) < 2:
+                    await asyncio.sleep(0.05)
+        finally:
+            worker.stop()
+            await working
+            hosts.close()
+    people = ["ada@hospital.example", "grace@hospital.example"]
+    assert [message["To"] for message in server.messages] == people
 
 
 async def test_a_worker_asks_remote_models_and_takes_back_what_they_send(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,10 @@ from tests.models.tiny import (
     make_segmentation,
 )
 from tests.tools import wait_until
-from triage.core.analysis import AnalysisFailedError
+from triage.core.analysis import AnalysisFailedError, NotTheModelsFaultError
 from triage.models.host import ModelHosts
 from triage.models.packages import ModelPackage, PackageError
+from triage.models.stopping import StopSignal
 from triage.models.tensors import ModelInput
 from triage.settings import WorkerSettings
 
@@ -209,3 +211,33 @@ def test_no_host_outlives_a_worker_that_was_killed(busy_worker: subprocess.Popen
     assert is_running(host)
     busy_worker.kill()
     wait_until(lambda: not is_running(host), "the host is gone", timeout_s=5)
+
+
+def test_run_that_is_stopped_ends_at_once_and_the_next_one_has_a_new_host(
+    hosts: ModelHosts, segmentation: ModelPackage
+) -> None:
+    hosts.infer_now(segmentation, volume())
+    before = pid_of(hosts, segmentation)
+    stop = StopSignal()
+    with ThreadPoolExecutor(2) as threads:
+        hanging = threads.submit(hosts.infer_now, segmentation, volume(HANG_HU), 60.0, stop)
+        wait_until(lambda: stop.is_computing, "the model computes")
+        waiting = threads.submit(hosts.infer_now, segmentation, volume())
+        stop.set()
+        with pytest.raises(NotTheModelsFaultError, match="its host was stopped"):
+            hanging.result()
+        assert waiting.result().probabilities is not None
+    assert not is_running(before)
+
+
+def test_run_that_was_stopped_while_it_waited_leaves_the_host_alone(
+    hosts: ModelHosts, segmentation: ModelPackage
+) -> None:
+    hosts.infer_now(segmentation, volume())
+    before = pid_of(hosts, segmentation)
+    stop = StopSignal()
+    stop.set()
+    with pytest.raises(NotTheModelsFaultError, match="before the model began"):
+        hosts.infer_now(segmentation, volume(), None, stop)
+    assert is_running(before)
+    assert pid_of(hosts, segmentation) == before

@@ -26,8 +26,10 @@ from tests.receiver.conftest import (
 from tests.store.rows import add_model, received
 from tests.tools import PROJECT, ManualClock, find_free_port, wait_until
 from triage.core.completeness import QuietPeriods
+from triage.core.visits import Way
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
+from triage.receiver.visits import VisitTally
 from triage.store.clock import system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
@@ -308,7 +310,7 @@ def test_rounds_keep_open_associations_alive_and_release_ended_ones(
     end = threading.Event()
     thread = threading.Thread(target=end.wait)
     thread.start()
-    associations.add("a", thread)
+    associations.add("a", thread, VisitTally(Way.DICOM, "192.0.2.1", clock))
     with sqlite_database.transaction() as session:
         study_id = record_instance(session, received(clock())).study_id
         hold_open(session, study_id, association="a", receiver="r", now=clock())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pydicom
@@ -10,7 +11,8 @@ import pytest
 from highdicom.legacy import LegacyConvertedEnhancedCTImage
 
 from tests.orthanc import Orthanc
-from tests.results.scenes import build, by_position, head_analysis, head_manifest
+from tests.results.modalities import SOURCES, Made, make
+from tests.results.scenes import build, by_position, head_analysis, head_manifest, save
 from triage.core.analysis import Analysis
 from triage.results.build import BuiltObject
 from triage.results.sources import repair
@@ -54,6 +56,20 @@ def head(head_files: tuple[Path, ...]) -> Analysis:
 def head_results(head: Analysis) -> tuple[BuiltObject, ...]:
     """SEG, SR and heat map of the head CT, not to be altered."""
     return build(head, head_manifest())
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    """What is made of each of `SOURCES`, built once and not to be altered."""
+
+    @cache
+    def made_of(name: str) -> Made:
+        folder = tmp_path_factory.mktemp("made")
+        images = SOURCES[name](folder / "source")
+        built = make(images)
+        return Made(images, built, save([each for each in built if not each.variant], folder))
+
+    return made_of
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pydicom
@@ -26,6 +26,7 @@ from tests.results.scenes import (
     FRACTURE,
     HEMORRHAGE,
     PNEUMOTHORAX,
+    PRODUCED_AT,
     finding,
     head_manifest,
     write_chest,
@@ -33,10 +34,14 @@ from tests.results.scenes import (
 from triage.core.analysis import Analysis
 from triage.core.codes import HEMORRHAGE_MORPHOLOGY
 from triage.core.findings import Box
-from triage.core.manifest import ModelManifest
+from triage.core.manifest import ModelManifest, ResultKind
 from triage.core.priority import Priority
+from triage.core.segmentation import SegmentationForm
+from triage.results.build import BuiltObject, build_results
+from triage.settings import ResultSettings
 
-ALL_KINDS = ("seg", "sr", "heat-map", "parametric-map", "secondary-capture", "rtstruct")
+ALL_KINDS: tuple[str, ...] = get_args(ResultKind)
+"""All nine kinds of object that a manifest can ask for."""
 OBLIQUE = rotation(0.3, -1.2, 0.8)
 
 
@@ -196,6 +201,23 @@ def tomogram(folder: Path) -> Images:
     return Images((written(dataset, folder)[0][1],), frames=(1, 2, 3, 4, 5))
 
 
+FORMS = (
+    SegmentationForm("FRACTIONAL", compressed=True),
+    SegmentationForm("LABELMAP", compressed=True),
+    SegmentationForm("BINARY", compressed=True),
+)
+"""In what further forms `make` writes the SEG."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Images, all kinds of objects made of them, and the files of those in their usual form."""
+
+    images: Images
+    built: tuple[BuiltObject, ...]
+    files: dict[str, Path]
+
+
 SOURCES: dict[str, Callable[[Path], Images]] = {
     "CT": pydicom_file("CT_small.dcm"),
     "CT, oblique series": oblique_ct,
@@ -210,6 +232,18 @@ SOURCES: dict[str, Callable[[Path], Images]] = {
     "US, multi-frame": ultrasound_cine,
     "NM": tomogram,
 }
+
+
+def make(images: Images) -> tuple[BuiltObject, ...]:
+    """Build all kinds of objects of `images`, with the SEG in all its forms."""
+    return build_results(
+        analysis_of(images),
+        manifest_of_all_kinds(),
+        study_instance_uid=str(images.header.StudyInstanceUID),
+        settings=ResultSettings(),
+        produced_at=PRODUCED_AT,
+        variants=FORMS,
+    )
 
 
 def manifest_of_all_kinds() -> ModelManifest:

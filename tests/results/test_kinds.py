@@ -30,9 +30,7 @@ ALL = ["seg", "sr", "heat-map", "key-objects", "presentation-state", "pdf"]
 def test_objects_of_any_image_are_valid(name: str, shared_data: Path, tmp_path: Path) -> None:
     source = image_file(name, shared_data)
     saved = saved_detection(source, tmp_path)
-    # A grayscale presentation state is for grayscale images.
-    is_color = name.startswith("US")
-    assert set(saved) == set(KINDS) - ({"presentation-state"} if is_color else set())
+    assert set(saved) == set(KINDS)
     for role, file in saved.items():
         assert errors_beyond(source, file) == [], role
 

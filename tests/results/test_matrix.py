@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,36 +15,24 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from tests.results.modalities import (
     ALL_KINDS,
     SOURCES,
-    Images,
+    Made,
     analysis_of,
+    make,
     manifest_of_all_kinds,
 )
 from tests.results.scenes import PRODUCED_AT, run_tool
-from triage.core.segmentation import SegmentationForm
 from triage.results.build import BuiltObject, build_results
 from triage.results.errors import ResultError
 from triage.settings import ResultSettings
 
-FORMS = (
-    SegmentationForm("FRACTIONAL", compressed=True),
-    SegmentationForm("LABELMAP", compressed=True),
-    SegmentationForm("BINARY", compressed=True),
-)
 # What dciodvfy does not know yet: that a Label Map is a segmentation too.
 NOT_KNOWN_TO_DCIODVFY = "Shall not be present for Referenced SOP Class that is not segmentation"
 # Where no direction in the patient is stated, no map can state one.
 WITHOUT_MAP = {"US", "US, palette", "US, multi-frame"}
 
 
-def _all_kinds(images: Images) -> tuple[BuiltObject, ...]:
-    return build_results(
-        analysis_of(images),
-        manifest_of_all_kinds(),
-        study_instance_uid=str(images.header.StudyInstanceUID),
-        settings=ResultSettings(),
-        produced_at=PRODUCED_AT,
-        variants=FORMS,
-    )
+# The kinds whose pixels or segments are derived from images; the others refer to them.
+DERIVED = {"seg", "heat-map", "parametric-map", "secondary-capture"}
 
 
 def _errors_of(file: Path) -> set[str]:
@@ -54,6 +43,8 @@ def _errors_of(file: Path) -> set[str]:
 def _written(built: BuiltObject, folder: Path) -> Path:
     dataset = built.dataset
     if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+        dataset = copy(dataset)
+        dataset.file_meta = deepcopy(dataset.file_meta)
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian  # dciodvfy inflates nothing
     file = folder / f"{built.role}-{built.variant}-{dataset.InstanceNumber}.dcm"
     dataset.save_as(file, enforce_file_format=True)
@@ -72,9 +63,10 @@ def _references(dataset: Dataset) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_kind_is_valid_and_says_where_it_comes_from(name: str, tmp_path: Path) -> None:
-    images = SOURCES[name](tmp_path / "source")
-    built = _all_kinds(images)
+def test_every_kind_is_valid_and_says_where_it_comes_from(
+    name: str, made: Callable[[str], Made], tmp_path: Path
+) -> None:
+    images, built = made(name).images, made(name).built
     expected = set(ALL_KINDS) - ({"parametric-map"} if name in WITHOUT_MAP else set())
     expected -= set() if images.has_place else {"rtstruct"}
     assert {each.role for each in built if not each.variant} == expected
@@ -97,28 +89,28 @@ def test_every_kind_is_valid_and_says_where_it_comes_from(name: str, tmp_path: P
 
 @pytest.mark.parametrize("name", ["DX", "CT, oblique series"])
 def test_derived_images_name_the_images_that_they_are_derived_from(
-    name: str, tmp_path: Path
+    name: str, made: Callable[[str], Made]
 ) -> None:
-    for each in _all_kinds(SOURCES[name](tmp_path)):
-        if each.role not in ("sr", "rtstruct"):
+    for each in made(name).built:
+        if each.role in DERIVED:
             assert list(_references(each.dataset)), each.role
 
 
-def test_of_a_multi_frame_image_only_analysed_frames_are_named(tmp_path: Path) -> None:
-    images = SOURCES["MR, enhanced multi-frame"](tmp_path)
-    for each in _all_kinds(images):
+def test_of_a_multi_frame_image_only_analysed_frames_are_named(made: Callable[[str], Made]) -> None:
+    for each in made("MR, enhanced multi-frame").built:
         if each.role == "seg":
             named = [frames for _, frames in _references(each.dataset)]
             assert all(frames and set(frames) <= {6, 7, 8, 9, 10} for frames in named)
-    angiogram = SOURCES["XA, multi-frame"](tmp_path)
-    for each in _all_kinds(angiogram):
-        if each.role not in ("sr", "rtstruct"):
+    for each in made("XA, multi-frame").built:
+        if each.role in DERIVED:
             assert {frames for _, frames in _references(each.dataset)} == {(3,)}, each.role
 
 
-def test_what_was_analysed_is_not_changed_by_what_is_made_of_it(tmp_path: Path) -> None:
-    images = SOURCES["MR, enhanced multi-frame"](tmp_path)
-    report = next(e.dataset for e in _all_kinds(images) if e.role == "sr")
+def test_what_was_analysed_is_not_changed_by_what_is_made_of_it(
+    made: Callable[[str], Made],
+) -> None:
+    built = made("MR, enhanced multi-frame").built
+    report = next(e.dataset for e in built if e.role == "sr")
     named = [e.value for e in report.iterall() if e.keyword == "ReferencedFrameNumber"]
     # Five of ten frames were analysed: what is absent is absent on these.
     assert [6, 7, 8, 9, 10] in [list(value) for value in named if not isinstance(value, int)]
@@ -126,7 +118,7 @@ def test_what_was_analysed_is_not_changed_by_what_is_made_of_it(tmp_path: Path) 
 
 def test_all_objects_have_uids_of_their_own_and_the_same_again(tmp_path: Path) -> None:
     images = SOURCES["DX"](tmp_path)
-    first, second = _all_kinds(images), _all_kinds(images)
+    first, second = make(images), make(images)
     uids = [str(each.dataset.SOPInstanceUID) for each in first]
     assert len(set(uids)) == len(uids)
     assert uids == [str(each.dataset.SOPInstanceUID) for each in second]
@@ -136,16 +128,10 @@ def test_all_objects_have_uids_of_their_own_and_the_same_again(tmp_path: Path) -
         assert one.dataset == other.dataset
 
 
-def test_each_kind_has_its_series_number(tmp_path: Path) -> None:
-    built = _all_kinds(SOURCES["DX"](tmp_path))
+def test_each_kind_has_its_series_number(made: Callable[[str], Made]) -> None:
+    built = made("CT").built
     digits = {each.role: int(each.dataset.SeriesNumber) % 10 for each in built}
-    assert digits == {
-        "seg": 1,
-        "sr": 2,
-        "heat-map": 3,
-        "parametric-map": 6,
-        "secondary-capture": 7,
-    }
+    assert digits == {kind: number for number, kind in enumerate(ALL_KINDS, start=1)}
 
 
 def test_an_analysis_of_another_shape_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.orthanc import Orthanc
 from tests.results.archive import scripted_archive
+from tests.results.detections import detection, detector_manifest
 from tests.results.fhir import notices
 from tests.results.fhir.server import fhir_server
 from tests.results.outbox_scenes import (
@@ -22,7 +23,7 @@ from tests.results.outbox_scenes import (
     register,
     states,
 )
-from tests.results.scenes import build, chest_analysis, chest_manifest, write_chest
+from tests.results.scenes import build, chest_analysis, chest_manifest, run_tool, write_chest
 from tests.tools import ManualClock
 from triage.core.runs import DeliveryState
 from triage.core.withdrawals import WithdrawalReason
@@ -42,6 +43,8 @@ from triage.settings import (
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.withdrawals import record_withdrawal
+
+ALL = ["sr", "secondary-capture", "presentation-state", "pdf", "key-objects"]
 
 
 def outside(port: int, **changes: object) -> DicomDestination:
@@ -183,6 +186,36 @@ def test_a_withdrawal_leaves_without_the_words_of_the_person(
     pseudonyms = Pseudonyms(site_key(tmp_path / "data"), "research")
     assert pseudonyms.uid(report) in rejected
     assert pseudonyms.uid(report) in {d.SOPInstanceUID for d in arrived}
+
+
+def test_key_objects_that_leave_name_no_picture_that_stays(
+    sqlite_database: Database, files: InstanceFiles, clock: ManualClock, tmp_path: Path
+) -> None:
+    there = tmp_path / "outside"
+    there.mkdir()
+    folder = FolderDestination(name="research", kind="folder", path=there, deidentify="basic")
+    source = write_chest(tmp_path / "in")
+    manifest, analysis = detector_manifest(results={"objects": ALL}), detection(source)
+    register(sqlite_database, manifest, clock)
+    receive(sqlite_database, source, clock)
+    built = build(analysis, manifest)
+    run = claim(sqlite_database, clock)
+    finish(sqlite_database, files, run, analysis, built, clock=clock, to=(folder,))
+    settings = Settings(data_directory=tmp_path / "data", destinations=(folder,))
+    while deliver_next(sqlite_database, settings, files, clock, lambda: 0.5):
+        pass
+    arrived = {str(d.Modality): d for d in map(pydicom.dcmread, there.rglob("*.dcm"))}
+    assert set(arrived) == {"SR", "PR", "KO"}
+    pseudonyms = Pseudonyms(site_key(tmp_path / "data"), "research")
+    uids = {each.role: pseudonyms.uid(each.dataset.SOPInstanceUID) for each in built}
+    image = pseudonyms.uid(analysis.source_sop_instance_uids[0])
+    selection = arrived["KO"]
+    named = [str(e.value) for e in selection.iterall() if e.keyword == "ReferencedSOPInstanceUID"]
+    assert {image, uids["presentation-state"]} == set(named)
+    assert uids["secondary-capture"] not in named
+    file = next(f for f in there.rglob("*.dcm") if pydicom.dcmread(f).Modality == "KO")
+    assert run_tool("dciodvfy", "-new", file).errors() == []
+    assert run_tool("dsrdump", file).errors() == []
 
 
 def test_notices_to_the_outside_name_nobody(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from pydicom.dataset import Dataset
+from pydicom.uid import ColorSoftcopyPresentationStateStorage
 from pydicom.valuerep import DSfloat
 
 from tests.results.detections import detection, detector_manifest, image_file, saved_detection
@@ -167,6 +169,34 @@ def test_only_the_key_frames_of_a_multi_frame_image_are_drawn_on(multi_frame_fil
         a.ReferencedImageSequence[0].ReferencedFrameNumber for a in state.GraphicAnnotationSequence
     ]
     assert frames == [3, 2]
+
+
+@pytest.mark.parametrize("name", ["US in color", "US in a palette"])
+def test_color_images_are_shown_in_their_colors(name: str, shared_data: Path) -> None:
+    analysis = detection(image_file(name, shared_data))
+    state = _state(analysis, detector_manifest(results=ONLY))
+    assert state.SOPClassUID == ColorSoftcopyPresentationStateStorage
+    assert state.ColorSpace == "SRGB"
+    profile = ImageCms.ImageCmsProfile(BytesIO(state.ICCProfile))
+    assert profile.profile.device_class == "scnr"
+    # Taken by this profile, colors of sRGB stay what they are.
+    colors = Image.new("RGB", (1, 1), (200, 60, 20))
+    same = ImageCms.profileToProfile(colors, profile, ImageCms.createProfile("sRGB"))
+    assert same is not None
+    assert np.abs(np.subtract(same.getpixel((0, 0)), (200, 60, 20))).max() <= 1
+    assert "SoftcopyVOILUTSequence" not in state
+    (annotation,) = state.GraphicAnnotationSequence
+    assert len(_lines(annotation)) == 1
+
+
+def test_the_profile_of_the_images_is_kept(tmp_path: Path) -> None:
+    dataset = pydicom.dcmread(image_file("US in color", tmp_path))
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    dataset.ICCProfile = own[:12] + b"spac" + own[16:]
+    dataset.save_as(tmp_path / "own.dcm")
+    state = _state(detection(tmp_path / "own.dcm"), detector_manifest(results=ONLY))
+    assert state.ICCProfile == dataset.ICCProfile
+    assert "ColorSpace" not in state
 
 
 def test_images_of_another_rescale_are_left_out(tmp_path: Path) -> None:

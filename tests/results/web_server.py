@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from tests.certificates import Identity
@@ -53,13 +54,21 @@ class WebServer:
 
 
 @contextmanager
-def web_server(identity: Identity | None = None, *, port: int = 0) -> Iterator[WebServer]:
-    """Run the server, over TLS where it has an identity."""
+def web_server(
+    identity: Identity | None = None, *, port: int = 0, clients: Path | None = None
+) -> Iterator[WebServer]:
+    """Run the server, over TLS where it has an identity.
+
+    It demands a certificate of its clients where `clients` is the authority that signs theirs.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
     server.daemon_threads = True
     if identity is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(identity.certificate, identity.private_key)
+        if clients is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(clients)
         server.socket = context.wrap_socket(
             server.socket, server_side=True, do_handshake_on_connect=False
         )

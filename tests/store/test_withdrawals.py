@@ -412,14 +412,92 @@ def test_a_result_that_was_never_told_is_not_taken_back_by_a_notice(
     assert claimed_delivery(database, clock) is None
 
 
-def test_of_a_superseded_result_only_the_newer_one_is_told(
+def claimed_notices(database: Database, clock: ManualClock) -> list[tuple[str, int, bool]]:
+    """Deliver the notices that are due: destination, run, and whether it takes the run back."""
+    told = []
+    while sent := claimed_delivery(database, clock):
+        with database.reading() as session:
+            notice = read_notice(session, sent)
+        assert notice.run is not None
+        is_taken_back = notice.withdrawal is not None and notice.withdrawal.is_superseded
+        told.append((sent.destination, notice.run.run_id, is_taken_back))
+        delivered(database, clock, sent)
+    return told
+
+
+def newer_answer(database: Database, clock: ManualClock, *told: WebhookDestination) -> ClaimedRun:
+    """Carry out the run that a late image asked for, on other images than before."""
+    run = held(database, clock)
+    with database.transaction() as session:
+        record_findings(session, run, [FINDING], input_sha256="cd")
+        complete_run(session, run, "done", timings_s={}, now=clock())
+        add_result_objects(
+            session,
+            run_id=run.run_id,
+            study_id=run.study_id,
+            objects=[result_object("sr", "2.25.4")],
+            destinations=told,
+            now=clock(),
+        )
+    return run
+
+
+def test_who_was_told_is_told_once_that_a_newer_result_takes_its_place_and_then_the_newer(
+    database: Database, clock: ManualClock
+) -> None:
+    told, alone = hook("told"), hook("alone", notices=["withdrawal"])
+    first = answered_with_notices(database, clock, told)
+    assert claimed_notices(database, clock) == [("told", first.run_id, False)]
+    late_image(database, clock)
+    with database.transaction() as session:
+        queue_withdrawal_notices(session, (told, alone), now=clock())
+    assert claimed_notices(database, clock) == []  # until the newer run is over, it is the best
+    second = newer_answer(database, clock, told, alone)
+    expected = [("told", first.run_id, True), ("told", second.run_id, False)]
+    assert claimed_notices(database, clock) == expected
+    finished = certainly(due(database, clock))
+    with database.transaction() as session:
+        assert mark_withdrawal_done(session, finished, "done", now=clock())
+        queue_withdrawal_notices(session, (told, alone), now=clock())
+    assert claimed_notices(database, clock) == []
+
+
+def test_the_newer_result_waits_until_the_earlier_one_is_taken_back(
     database: Database, clock: ManualClock
 ) -> None:
     told = hook("told")
-    run = answered_with_notices(database, clock, told)
-    delivered(database, clock, certainly_due(database, clock))
+    first = answered_with_notices(database, clock, told)
+    assert claimed_notices(database, clock) == [("told", first.run_id, False)]
     late_image(database, clock)
-    with database.transaction() as session:
-        assert withdrawals_of(session, [run.study_id])[run.run_id].who == ""
-        queue_withdrawal_notices(session, (told,), now=clock())
+    newer_answer(database, clock, told)
+    sent = certainly_due(database, clock)
+    assert sent.kind is DeliveryKind.WITHDRAWAL
+    not_delivered(database, clock, sent, 60)
     assert claimed_delivery(database, clock) is None
+
+
+def test_a_result_that_nothing_took_the_place_of_is_taken_back_too(
+    database: Database, clock: ManualClock
+) -> None:
+    told = hook("told")
+    first = answered_with_notices(database, clock, told)
+    assert claimed_notices(database, clock) == [("told", first.run_id, False)]
+    late_image(database, clock)
+    second = held(database, clock)
+    with database.transaction() as session:
+        refuse_run(session, second, "out of scope", now=clock())
+    finished = certainly(due(database, clock))
+    with database.transaction() as session:
+        assert mark_withdrawal_done(session, finished, "done", now=clock())
+        queue_withdrawal_notices(session, (told,), now=clock())
+    assert claimed_notices(database, clock) == [("told", first.run_id, True)]
+
+
+def test_a_superseded_result_that_was_never_told_is_not_taken_back_by_a_notice(
+    database: Database, clock: ManualClock
+) -> None:
+    told = hook("told")
+    answered_with_notices(database, clock, told)
+    late_image(database, clock)
+    second = newer_answer(database, clock, told)
+    assert claimed_notices(database, clock) == [("told", second.run_id, False)]

@@ -1,4 +1,4 @@
-"""A hospital on SQLite and its pages, in memory and as a server."""
+"""A hospital on SQLite and its pages, in memory, as a server, and in headless Chromium."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.tools import ManualClock, find_free_port, wait_until
+from tests.tools import ManualClock, find_free_port, require_tool, wait_until
 from tests.web.hospital import Hospital
 from triage.settings import Settings
 from triage.store.database import Database
@@ -53,3 +54,32 @@ def address(app: FastAPI) -> Iterator[str]:
     server.should_exit = True
     server.force_exit = True
     thread.join(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    chromium = require_tool("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page that fails its test for anything that a console would complain about.
+
+    It needs the address only so that it is closed before the server is.
+    """
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    yield page
+    context.close()
+    assert [c for c in complaints if "net::ERR_FAILED" not in c] == []  # cut off by a test

@@ -24,9 +24,12 @@ from triage.core.findings import Finding, Measurement
 from triage.core.policy import ai_priority
 from triage.core.priority import Priority
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
+from triage.settings import NotificationSettings
+from triage.store.claims import claim_study
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
 from triage.store.model_tables import ModelRow
+from triage.store.notifications import raise_notifications
 from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import ClaimedRun, claim_most_urgent, complete_run, record_findings
@@ -89,6 +92,7 @@ class Hospital:
     clock: ManualClock
     patients: int = 0
     models: dict[str, int] = field(default_factory=dict)
+    notifications: NotificationSettings = field(default_factory=NotificationSettings)
 
     def register_model(self, stage: str = "production", **changes: Any) -> int:
         """Register a model with the tests' manifest and return its id."""
@@ -131,6 +135,14 @@ class Hospital:
             ).one()
             complete_study(session, study, "association released", self.clock())
 
+    def claim_study(self, study_uid: str, who: str) -> None:
+        """Let somebody read the study for the next quarter of an hour."""
+        with self.database.transaction() as session:
+            study = session.scalars(
+                select(StudyRow).where(StudyRow.study_instance_uid == study_uid)
+            ).one()
+            claim_study(session, study, who, now=self.clock(), lease=timedelta(minutes=15))
+
     def claim(self) -> ClaimedRun:
         """Claim the most urgent run."""
         with self.database.transaction() as session:
@@ -153,6 +165,10 @@ class Hospital:
                     wanted.reason,
                     at=self.clock(),
                     run_id=run.run_id,
+                )
+            if run.counts:
+                raise_notifications(
+                    session, run.run_id, findings, self.notifications, now=self.clock()
                 )
 
     def finish(self, run: ClaimedRun, *findings: Finding, objects: Sequence[Dataset] = ()) -> None:

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from tests.tools import require_tool
 from tests.web.hospital import Hospital, hemorrhage, segmentation
 from triage.core.jobs import JobState
 from triage.store.model_jobs import find_job
 from triage.store.outbox import claim_due_delivery, mark_not_delivered
 from triage.worklist.reading import mark_as_read
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
-    chromium = require_tool("chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A page that fails its test for anything that a console would complain about.
-
-    It needs the address only so that it is closed before the server is.
-    """
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-    yield page
-    context.close()
-    assert [c for c in complaints if "net::ERR_FAILED" not in c] == []  # cut off by a test
 
 
 def three_studies(hospital: Hospital) -> list[str]:
@@ -119,7 +88,7 @@ def test_filter_keeps_names_out_of_the_address(
     page.goto(address)
     page.get_by_placeholder("Name, ID").fill("ada 2")
     expect(page.locator("#rows > tr:visible")).to_have_count(1)
-    expect(page.locator("#filter-count")).to_have_text("1 of 3 shown")
+    expect(page.locator("#matching")).to_have_text("1 match the filter")
     assert page.url == f"{address}/"
 
 
@@ -329,6 +298,8 @@ def test_nothing_scrolls_sideways_on_a_phone(
         f"/studies/{uid}",
         "/status",
         "/deliveries?state=all",
+        "/find",
+        f"/studies/{uid}/history",
         "/read",
         "/studies/1.2",
     ):
@@ -367,7 +338,7 @@ def test_text_stands_out_from_its_ground(
     three_studies_without_model(hospital)
     context = browser.new_context(color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
-    for path in ("/", f"/studies/{uid}", "/status"):
+    for path in ("/", f"/studies/{uid}", f"/studies/{uid}/history", "/find", "/status"):
         page.goto(address + path)
         page.wait_for_timeout(600)
         assert page.evaluate(_CONTRAST) == [], path
@@ -467,3 +438,34 @@ def test_a_result_is_withdrawn_without_leaving_the_page(
     expect(page.locator("#runs").get_by_text("Withdraw this result")).to_have_count(0)
     assert page.evaluate(_CONTRAST) == []
     assert page.evaluate("window.isSamePage")
+
+
+def test_study_is_found_completed_and_followed_on_its_line_of_time(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    hospital.register_model()
+    hospital.receive(*hospital.head_ct())
+    page.goto(f"{address}/status")
+    page.get_by_role("link", name="Find a study").click()
+    page.get_by_label("Accession number, Patient ID, name or Study Instance UID").fill("a00001")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Synthetic, Ada 1").click()
+    expect(page.locator("#where")).to_contain_text("Images have arrived.")
+    page.get_by_text("Mark complete now").click()
+    page.get_by_label("Why").fill("the scanner was switched off")
+    page.get_by_role("button", name="Mark complete", exact=True).click()
+    expect(page.locator("#where")).to_contain_text("Waiting: head-ct-hemorrhage 1.0.0.")
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    page.evaluate("window.isSamePage = true")
+    hospital.finish(hospital.claim(), hemorrhage())
+    expect(page.locator("#lines")).to_contain_text("Routine to STAT")
+    expect(page.locator("#life svg.life")).to_contain_text("head-ct-hemorrhage 1.0.0")
+    assert page.evaluate("window.isSamePage")
+    page.get_by_text("Run again").first.click()
+    page.get_by_label("Why").fill("another driver")
+    page.get_by_role("button", name="Run again").click()
+    expect(page.locator("#runs")).to_contain_text("superseded")
+    page.locator("#runs").get_by_text("Cancel", exact=True).click()
+    page.locator("#runs").get_by_label("Why").fill("not needed")
+    page.get_by_role("button", name="Cancel run 2").click()
+    expect(page.locator("#where")).to_contain_text("not needed")

@@ -226,7 +226,7 @@ def test_number_of_queries_does_not_grow_with_the_list(hospital: Hospital) -> No
             hospital.complete(hospital.receive(*hospital.head_ct(slices=1, Modality=modality)))
         with hospital.database.reading() as session:
             counts.append(count_queries(hospital.database.engine, session, hospital.clock))
-    assert counts[0] == counts[1] <= 7
+    assert counts[0] == counts[1] <= 9  # BEGIN is one on SQLite
 
 
 def test_pages_continue_the_places(hospital: Hospital) -> None:

@@ -164,6 +164,7 @@ KIND_RULES: tuple[KindRule, ...] = (
                 "1.2.840.10008.5.1.4.1.1.88.34",  # Comprehensive 3D SR
                 "1.2.840.10008.5.1.4.1.1.88.59",  # Key Object Selection
                 "1.2.840.10008.5.1.4.1.1.11.1",  # Grayscale Softcopy Presentation State
+                "1.2.840.10008.5.1.4.1.1.11.2",  # Color Softcopy Presentation State
                 "1.2.840.10008.5.1.4.1.1.104.1",  # Encapsulated PDF
             }
         ),

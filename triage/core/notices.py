@@ -113,10 +113,14 @@ class PriorityChange:
 
 @dataclass(frozen=True, slots=True)
 class NoticeWithdrawal:
-    """A result that is taken back: by whom, and why in words."""
+    """A result that is taken back: by whom, and why in words.
+
+    `is_superseded` says that no person did it: a newer analysis takes its place.
+    """
 
     who: str
     reason: str
+    is_superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

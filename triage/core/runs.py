@@ -10,8 +10,8 @@ class RunState(StrEnum):
 
     PENDING waits for a worker. RUNNING is claimed under a lease. COMPLETED has findings.
     REFUSED is a stated "not analysed, because …" of a gate: the input was out of the model's
-    scope, so no retry can help. FAILED has used up its attempts. SUPERSEDED belongs to an earlier
-    state of a study that has since received more images.
+    scope, so no retry can help. FAILED has used up its attempts. CANCELLED was ended by a person.
+    SUPERSEDED belongs to an earlier state of a study that has since received more images.
     """
 
     PENDING = "pending"
@@ -19,23 +19,28 @@ class RunState(StrEnum):
     COMPLETED = "completed"
     REFUSED = "refused"
     FAILED = "failed"
+    CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
 
 
 _NEXT: dict[RunState, frozenset[RunState]] = {
-    RunState.PENDING: frozenset({RunState.RUNNING, RunState.SUPERSEDED, RunState.FAILED}),
+    RunState.PENDING: frozenset(
+        {RunState.RUNNING, RunState.SUPERSEDED, RunState.FAILED, RunState.CANCELLED}
+    ),
     RunState.RUNNING: frozenset(
         {
             RunState.PENDING,  # the lease ran out, or an attempt failed and another is left
             RunState.COMPLETED,
             RunState.REFUSED,
             RunState.FAILED,
+            RunState.CANCELLED,
             RunState.SUPERSEDED,
         }
     ),
     RunState.COMPLETED: frozenset({RunState.SUPERSEDED}),
     RunState.REFUSED: frozenset({RunState.PENDING, RunState.SUPERSEDED}),
     RunState.FAILED: frozenset({RunState.PENDING, RunState.SUPERSEDED}),
+    RunState.CANCELLED: frozenset({RunState.SUPERSEDED}),
     RunState.SUPERSEDED: frozenset(),
 }
 

@@ -72,6 +72,10 @@ _REJECTIONS: dict[WithdrawalReason, Rejection] = {
     WithdrawalReason.SUPERSEDED: _quality("the study has changed since", "111220", "Other failure"),
 }
 
+BARRED_REASONS = tuple(r for r, said in _REJECTIONS.items() if said.title is not _QUALITY)
+"""Those for which what was rejected is given to nobody (IHE RAD TF-3 4.66.4.1.3): for reasons of
+quality one who names it may still look at it."""
+
 PERSONAL_REASONS = tuple(r for r in WithdrawalReason if r is not WithdrawalReason.SUPERSEDED)
 """Those that a person chooses from."""
 

@@ -32,7 +32,9 @@ class Place:
     number: int = 1
 
     def __str__(self) -> str:
-        return self.segment if self.field is None else f"{self.segment}-{self.field}"
+        which = f"[{self.number}]" if self.number > 1 else ""
+        field = "" if self.field is None else f"-{self.field}"
+        return f"{self.segment}{which}{field}"
 
 
 class Hl7Error(TriageError):

@@ -19,7 +19,13 @@ from triage.store.model_tables import ModelRow
 from triage.store.tables import AnalysisRunRow, FindingRow, SeriesRow, StudyRow
 
 MOST_STUDIES = 1000
-_ENDED = (RunState.COMPLETED, RunState.REFUSED, RunState.FAILED, RunState.SUPERSEDED)
+_ENDED = (
+    RunState.COMPLETED,
+    RunState.REFUSED,
+    RunState.FAILED,
+    RunState.CANCELLED,
+    RunState.SUPERSEDED,
+)
 
 
 class _View(BaseModel):

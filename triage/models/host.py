@@ -26,6 +26,7 @@ from triage.models.last_words import LastWords
 from triage.models.memory import DeviceMemory, HostMemory, full_devices, is_short, resident_bytes
 from triage.models.packages import ModelPackage, PackageError
 from triage.models.starting import HostProcess, start_host
+from triage.models.stopping import RunStoppedError, StopSignal, stop_signal
 from triage.models.tensors import ModelInput, ModelOutput
 from triage.settings import SandboxMode, WorkerSettings
 
@@ -61,54 +62,76 @@ class ModelHosts:
     async def infer(
         self, package: ModelPackage, model_input: ModelInput, time_limit_s: float | None = None
     ) -> ModelOutput:
-        """Run the model without blocking the event loop; otherwise as `infer_now`."""
+        """Run the model without blocking the event loop; otherwise as `infer_now`.
+
+        It ends early where the task's `stop_signal` is set.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
-            self._threads, self.infer_now, package, model_input, time_limit_s
+            self._threads, self.infer_now, package, model_input, time_limit_s, stop_signal.get()
         )
 
     def infer_now(
-        self, package: ModelPackage, model_input: ModelInput, time_limit_s: float | None = None
+        self,
+        package: ModelPackage,
+        model_input: ModelInput,
+        time_limit_s: float | None = None,
+        stop: StopSignal | None = None,
     ) -> ModelOutput:
         """Run the model in its host, which is started if it is not there.
 
         `time_limit_s` bounds the run alone, not the wait for the host; without it the manifest's
         limit holds. A run that is too large for the device's memory is done on the CPU where the
-        manifest lets it (`runner.cpu_fallback`).
+        manifest lets it (`runner.cpu_fallback`). `stop` ends it early.
 
         Raises:
-            AnalysisFailedError: the model crashed, took too long, or raised an error.
+            AnalysisFailedError: the model crashed, took too long, raised an error, or was stopped.
         """
+        stop = stop or StopSignal()
         spec = package.manifest.runner
         limit = spec.time_limit_s if time_limit_s is None else time_limit_s
         device = self._least_loaded(package)
         try:
-            return self._infer_on(device, package, model_input, limit)
+            return self._infer_on(device, package, model_input, limit, stop)
         except _OutOfMemoryError as error:
             if not spec.cpu_fallback or device == CPU:
                 raise
             log.warning("run goes to the CPU", model=package.manifest.identity, reason=str(error))
-        return self._infer_on(CPU, package, model_input, limit)
+        return self._infer_on(CPU, package, model_input, limit, stop)
 
     def _infer_on(
-        self, device: str, package: ModelPackage, model_input: ModelInput, limit: float
+        self,
+        device: str,
+        package: ModelPackage,
+        model_input: ModelInput,
+        limit: float,
+        stop: StopSignal,
     ) -> ModelOutput:
         key = (package.sha256, device)
         with self._lock:
             self._runs[key] += 1
         try:
-            return self._run(key, package, model_input, limit)
+            return self._run(key, package, model_input, limit, stop)
+        except RunStoppedError:
+            raise NotTheModelsFaultError("the run was stopped before the model began") from None
         finally:
             with self._lock:
                 self._runs -= Counter({key: 1})
 
     def _run(
-        self, key: _HostKey, package: ModelPackage, model_input: ModelInput, limit: float
+        self,
+        key: _HostKey,
+        package: ModelPackage,
+        model_input: ModelInput,
+        limit: float,
+        stop: StopSignal,
     ) -> ModelOutput:
         while True:
             host = self._host_of(package, key[1])
             try:
-                output, seconds = host.run(model_input, limit, threads=self._threads_of_a_run())
+                output, seconds = host.run(
+                    model_input, limit, threads=self._threads_of_a_run(), stop=stop
+                )
             except _HostGoneError:
                 continue  # evicted, or ended with the run before this one: there is a new host
             except AnalysisFailedError as error:
@@ -320,7 +343,7 @@ class _Host:
             self._load(threads, warm_up=True)
 
     def run(
-        self, model_input: ModelInput, time_limit_s: float, *, threads: int
+        self, model_input: ModelInput, time_limit_s: float, *, threads: int, stop: StopSignal
     ) -> tuple[ModelOutput, float]:
         """Return what the model says, and the seconds that it took in its process.
 
@@ -329,7 +352,8 @@ class _Host:
         content = {"do": "run", "threads": threads, "device": self.device}
         with self._lock, self._ending_on_failure():
             self._load(threads)
-            answer = self._ask(Message(content, model_input.to_arrays()), time_limit_s)
+            with stop.ending(self.kill):
+                answer = self._ask(Message(content, model_input.to_arrays()), time_limit_s)
             self._on_device = DeviceMemory.of(answer.content)
             if smaller := answer.content.get("remark"):
                 log.warning("device is full", model=self.identity, remark=smaller)

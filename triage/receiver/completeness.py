@@ -6,9 +6,12 @@ import threading
 from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from triage.core.completeness import Bounds, QuietPeriods
+from triage.core.visits import Ending
 from triage.receiver.rounds import Rounds
+from triage.receiver.visits import RefusedCallers, VisitTally
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.early_runs import queue_early_runs, studies_with_enough
@@ -19,6 +22,11 @@ from triage.store.studies import (
     keep_associations_alive,
     release_association,
 )
+from triage.store.visits import (
+    forget_visits_before,
+    record_refused_callers,
+    record_visit_parts,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +34,7 @@ _ROUND_S = 0.25
 _SHARE_OF_TIME = 9  # pauses are this many times as long as the rounds between them
 _HEARTBEAT = timedelta(seconds=10)
 _SIGNALS_ARE_KEPT_FOR = timedelta(days=30)
+_VISITS_OF_NO_STUDY_ARE_KEPT_FOR = timedelta(days=30)
 _TIDIES_EVERY = timedelta(hours=6)
 
 
@@ -39,11 +48,31 @@ class OpenAssociations:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
+        self._tallies: dict[str, VisitTally] = {}
 
-    def add(self, association: str, thread: threading.Thread) -> None:
-        """Note that `association` is about to store an instance."""
+    def add(self, association: str, thread: threading.Thread, tally: VisitTally) -> None:
+        """Note that `association` is about to store an instance; `tally` counts them."""
         with self._lock:
             self._threads[association] = thread
+            self._tallies[association] = tally
+
+    def tally_of(self, association: str) -> VisitTally:
+        """Return what counts the instances of an association that is not yet forgotten."""
+        with self._lock:
+            return self._tallies[association]
+
+    def tallies(self) -> list[VisitTally]:
+        """Return what counts the instances of each association."""
+        with self._lock:
+            return list(self._tallies.values())
+
+    def ending_of(self, association: str) -> Ending:
+        """Return how an association ended, as its thread has left it."""
+        with self._lock:
+            thread = self._threads[association]
+        if getattr(thread, "is_released", False):
+            return Ending.RELEASED
+        return Ending.ABORTED if getattr(thread, "is_aborted", False) else Ending.BROKEN
 
     def ended(self) -> list[str]:
         """Return the associations that are over and not yet forgotten."""
@@ -54,6 +83,7 @@ class OpenAssociations:
         """Drop an association that is over."""
         with self._lock:
             self._threads.pop(association, None)
+            self._tallies.pop(association, None)
 
     def __len__(self) -> int:
         with self._lock:
@@ -75,8 +105,10 @@ class CompletenessRounds:
         clock: Clock,
         *,
         bounds: Bounds | None = None,
+        refused: RefusedCallers | None = None,
     ) -> None:
         self._database = database
+        self._refused = refused or RefusedCallers(clock)
         self._receiver_name = receiver_name
         self._quiet = quiet
         self._bounds = bounds or Bounds()
@@ -99,9 +131,15 @@ class CompletenessRounds:
         self._rounds.start()
 
     def stop(self) -> None:
-        """End the thread after the round that is under way."""
+        """End the thread after the round that is under way, and write who sent what until now."""
         self._rounds.end()
         self._rounds.join()
+        self._heartbeat_at = None
+        try:
+            self._release_ended()
+            self._keep_alive(self._clock())
+        except SQLAlchemyError as error:
+            log.warning("visits not written", error=type(error).__name__)
 
     def go_round(self) -> list[int]:
         """Do what is due now and return the ids of the studies that became complete."""
@@ -137,22 +175,39 @@ class CompletenessRounds:
             return
         with self._database.transaction() as session:
             forget_signals_before(session, now - _SIGNALS_ARE_KEPT_FOR)
+            forget_visits_before(session, now - _VISITS_OF_NO_STUDY_ARE_KEPT_FOR)
         self._tidied_at = now
 
     def _release_ended(self) -> None:
         ended = self._open.ended()
         if not ended:
             return
+        parts = {
+            association: self._open.tally_of(association).unwritten(
+                self._open.ending_of(association)
+            )
+            for association in ended
+        }
         with self._database.transaction() as session:
             for association in ended:
                 release_association(session, association)
+                record_visit_parts(session, parts[association])
         for association in ended:
             self._open.forget(association)
 
     def _keep_alive(self, now: datetime) -> None:
         if self._heartbeat_at is not None and now - self._heartbeat_at < _HEARTBEAT:
             return
-        if len(self._open):
+        going_on = self._open.tallies()
+        refused = self._refused.unwritten()
+        if going_on or refused:
+            parts = [(tally, tally.unwritten()) for tally in going_on]
             with self._database.transaction() as session:
                 keep_associations_alive(session, self._receiver_name, now)
+                for _, unwritten in parts:
+                    record_visit_parts(session, unwritten)
+                record_refused_callers(session, refused)
+            for tally, unwritten in parts:
+                tally.written(unwritten)
+            self._refused.written(refused)
         self._heartbeat_at = now

@@ -15,9 +15,12 @@ from dataclasses import replace
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from triage.core.visits import Ending, Way
 from triage.receiver.encoded import EncodedInstance
 from triage.receiver.indexer import Indexer
 from triage.receiver.intake import IncomingInstance, Intake
+from triage.receiver.refusals import RefusedInstanceError
+from triage.receiver.visits import VisitTally
 from triage.settings import ReceiverSettings
 from triage.store.clock import Clock
 from triage.store.database import Database
@@ -29,6 +32,7 @@ from triage.store.studies import (
     keep_associations_alive,
     release_association,
 )
+from triage.store.visits import record_visit_parts
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +55,9 @@ class PriorsIndexer(Indexer):
 class Visit:
     """One sender's stay: what it stores holds its studies open until the stay ends."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, tally: VisitTally) -> None:
         self.association = uuid.uuid4().hex
+        self.tally = tally
         self._intake = intake
 
     def store(self, instance: EncodedInstance, *, sender: str) -> Recorded:
@@ -65,16 +70,21 @@ class Visit:
         Raises:
             RefusedInstanceError: the instance is not stored; the error says why.
         """
-        return self._intake.store(
-            IncomingInstance(
-                dataset=instance.dataset,
-                transfer_syntax_uid=instance.transfer_syntax_uid,
-                sop_class_uid=instance.header.sop_class_uid,
-                sop_instance_uid=instance.header.sop_instance_uid,
-                calling_ae_title=sender,
-                association=self.association,
-            )
+        incoming = IncomingInstance(
+            dataset=instance.dataset,
+            transfer_syntax_uid=instance.transfer_syntax_uid,
+            sop_class_uid=instance.header.sop_class_uid,
+            sop_instance_uid=instance.header.sop_instance_uid,
+            calling_ae_title=sender,
+            association=self.association,
         )
+        try:
+            recorded = self._intake.store(incoming)
+        except RefusedInstanceError as refusal:
+            self.tally.refused(sender, f"0x{refusal.status:04X} {refusal.comment}")
+            raise
+        self.tally.stored(sender, recorded.study_id, len(instance.dataset))
+        return recorded
 
 
 class Entrance:
@@ -92,12 +102,14 @@ class Entrance:
     ) -> None:
         """Prepare an entrance; `as_priors` lets everything in as a prior.
 
-        `kind` begins the name under which studies are held open. The name is another after each
-        start, so that nobody keeps alive what a process that died has left.
+        `kind` is a `triage.core.visits.Way` and begins the name under which studies are held open.
+        The name is another after each start, so that nobody keeps alive what a process that died
+        has left.
         """
         self._database = database
         self._clock = clock
         self._name = f"{kind} {uuid.uuid4().hex}"[:64]
+        self._way = Way(kind)
         indexer = (PriorsIndexer if as_priors else Indexer)(database, files, self._name, clock)
         self._intake = Intake.configured(
             settings, files, indexer, clock, watermarks_of(files, settings)
@@ -109,9 +121,9 @@ class Entrance:
         )
         self._heartbeat.start()
 
-    def enter(self) -> Visit:
-        """Begin a stay; `leave` ends it."""
-        visit = Visit(self._intake)
+    def enter(self, address: str = "") -> Visit:
+        """Begin a stay; `leave` ends it. `address` is where its sender calls from, if it calls."""
+        visit = Visit(self._intake, VisitTally(self._way, address, self._clock))
         self._staying.add(visit.association)
         return visit
 
@@ -121,6 +133,7 @@ class Entrance:
         try:
             with self._database.transaction() as session:
                 release_association(session, visit.association)
+                record_visit_parts(session, visit.tally.unwritten(Ending.RELEASED))
         except SQLAlchemyError as error:
             # What is stored is stored: the heartbeat of the note runs out by itself.
             log.warning("studies stay held open for a while", error=type(error).__name__)

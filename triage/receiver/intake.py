@@ -160,6 +160,11 @@ class ArrivingInstance:
         self._offset = len(meta)
         self._file = self._open(meta)
 
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes of the data set have come."""
+        return self._received_bytes
+
     def write(self, fragment: memoryview) -> None:
         """Take the next bytes of the data set.
 

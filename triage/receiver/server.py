@@ -22,6 +22,7 @@ from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from triage.core.completeness import Bounds, QuietPeriods
+from triage.core.visits import Way
 from triage.receiver.admission import Admission, Rejection, Request
 from triage.receiver.availability import AvailabilityNotifications
 from triage.receiver.command_set import StoreRequest
@@ -48,6 +49,7 @@ from triage.receiver.storing import StoreSink
 from triage.receiver.tls import ServerTls
 from triage.receiver.transport import StorageServer
 from triage.receiver.ups import ups_services
+from triage.receiver.visits import RefusedCallers, VisitTally
 from triage.settings import ReceiverSettings, Settings
 from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
@@ -97,7 +99,9 @@ class Receiver:
         self._files = files
         self._share = share
         self.name = receiver_name(settings.receiver, share)
+        self._clock = clock
         self._open = OpenAssociations()
+        self._refused = RefusedCallers(clock)
         watermarks = watermarks_of(files, settings.receiver)
         self._journal = Journal(
             settings.data_directory / "journal",
@@ -131,6 +135,7 @@ class Receiver:
             self._open,
             clock,
             bounds=bounds(settings.receiver, listening_since=clock()),
+            refused=self._refused,
         )
         commitment = StorageCommitment(settings, database, files, clock)
         self._services = (
@@ -264,6 +269,8 @@ class Receiver:
         """
         rejection = self._admission.admit(_request_of(event.assoc), event.assoc.is_alive)
         if rejection is not None:
+            caller = _request_of(event.assoc)
+            self._refused.add(caller.calling_ae_title, caller.address, rejection.why)
             _reject(event.assoc, rejection)
             return
         request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)
@@ -276,21 +283,26 @@ class Receiver:
         self, association: Association, request: StoreRequest, transfer_syntax_uid: str
     ) -> StoreSink:
         """Give the place where the data set of a C-STORE request goes."""
+        association_id = self._association_id(association)
         announced = AnnouncedInstance(
             transfer_syntax_uid=transfer_syntax_uid,
             sop_class_uid=request.sop_class_uid,
             sop_instance_uid=request.sop_instance_uid,
             calling_ae_title=association.requestor.ae_title.strip(),
-            association=self._association_id(association),
+            association=association_id,
         )
         is_prior = is_of_priors_move(request, self._settings.ae_title)
-        return StoreSink(self._priors_intake if is_prior else self._intake, announced)
+        intake = self._priors_intake if is_prior else self._intake
+        return StoreSink(intake, announced, self._open.tally_of(association_id))
 
     def _association_id(self, association: Any) -> str:
         name: str | None = getattr(association, "triage_id", None)
         if name is None:
             name = association.triage_id = uuid.uuid4().hex
-            self._open.add(name, association)
+            caller = _request_of(association)
+            way = Way.DICOM_TLS if caller.is_tls else Way.DICOM
+            tally = VisitTally(way, caller.address, self._clock)
+            self._open.add(name, association, tally)
         return name
 
 

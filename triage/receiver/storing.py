@@ -9,6 +9,7 @@ import structlog
 from triage.receiver.intake import ArrivingInstance, Intake
 from triage.receiver.journaled import AnnouncedInstance
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
+from triage.receiver.visits import VisitTally
 
 log = structlog.get_logger(__name__)
 
@@ -20,8 +21,9 @@ class StoreSink:
     told why (DICOM PS3.7 9.1.1.2).
     """
 
-    def __init__(self, intake: Intake, announced: AnnouncedInstance) -> None:
+    def __init__(self, intake: Intake, announced: AnnouncedInstance, tally: VisitTally) -> None:
         self._announced = announced
+        self._tally = tally
         self._instance: ArrivingInstance | None = None
         self._answer: tuple[StorageStatus, str] = (
             StorageStatus.CANNOT_UNDERSTAND,
@@ -41,6 +43,9 @@ class StoreSink:
         if instance is not None:
             self._attempt(lambda: self._finish(instance))
         status, comment = self._answer
+        if status != StorageStatus.SUCCESS:
+            why = f"0x{status:04X} {comment}"
+            self._tally.refused(self._announced.calling_ae_title, why)
         return int(status), comment
 
     def discard(self) -> None:
@@ -53,9 +58,11 @@ class StoreSink:
         self._instance = intake.begin(self._announced)
 
     def _finish(self, instance: ArrivingInstance) -> None:
-        instance.finish()
+        recorded = instance.finish()
         self._instance = None
         self._answer = (StorageStatus.SUCCESS, "")
+        sender = self._announced.calling_ae_title
+        self._tally.stored(sender, recorded.study_id, instance.received_bytes)
 
     def _attempt(self, step: Callable[[], None]) -> None:
         try:

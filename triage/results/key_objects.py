@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
 from pydicom.dataset import Dataset
@@ -55,6 +55,38 @@ def build_key_objects(
     dataset.copy_patient_and_study_information(context.reference)
     stamp(dataset, context.local_time)
     return dataset
+
+
+def without_references(dataset: Dataset, absent: Collection[str]) -> None:
+    """Take the references to objects that are not there, by SOP Instance UID, out of a selection.
+
+    They stand in its content and, by study and series, in the evidence (PS3.3 C.17.6.2), where
+    neither a series nor a study may be left without a reference.
+    """
+    dataset.ContentSequence = [i for i in dataset.ContentSequence if not _names(i, absent)]
+    for item in dataset.ContentSequence:
+        for reference in item.get("ReferencedSOPSequence", ()):
+            if any(_is_of(state, absent) for state in reference.get("ReferencedSOPSequence", ())):
+                del reference.ReferencedSOPSequence
+    for study in dataset.CurrentRequestedProcedureEvidenceSequence:
+        for series in study.ReferencedSeriesSequence:
+            series.ReferencedSOPSequence = [
+                r for r in series.ReferencedSOPSequence if not _is_of(r, absent)
+            ]
+        study.ReferencedSeriesSequence = [
+            s for s in study.ReferencedSeriesSequence if s.ReferencedSOPSequence
+        ]
+    dataset.CurrentRequestedProcedureEvidenceSequence = [
+        s for s in dataset.CurrentRequestedProcedureEvidenceSequence if s.ReferencedSeriesSequence
+    ]
+
+
+def _names(item: Dataset, absent: Collection[str]) -> bool:
+    return any(_is_of(reference, absent) for reference in item.get("ReferencedSOPSequence", ()))
+
+
+def _is_of(reference: Dataset, absent: Collection[str]) -> bool:
+    return str(reference.ReferencedSOPInstanceUID) in absent
 
 
 def _description(context: ResultContext) -> str:

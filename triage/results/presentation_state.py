@@ -1,12 +1,15 @@
 """Presentation states: outlines and labels that a viewer draws over the key images themselves.
 
-Grayscale Softcopy Presentation State Storage (DICOM PS3.3 A.33.1) for grayscale images. Color
-images have none: the picture with what was found burnt in is there for them.
+Grayscale Softcopy Presentation State (DICOM PS3.3 A.33.1) for grayscale images, Color Softcopy
+Presentation State (A.33.2) for color ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from functools import cache
+from typing import Any
 
 from highdicom import (
     ModalityLUTTransformation,
@@ -17,6 +20,7 @@ from highdicom import (
 from highdicom.color import CIELabColor
 from highdicom.pr import (
     AnnotationUnitsValues,
+    ColorSoftcopyPresentationState,
     GraphicAnnotation,
     GraphicLayer,
     GraphicObject,
@@ -26,6 +30,7 @@ from highdicom.pr import (
     TextJustificationValues,
     TextObject,
 )
+from PIL import ImageCms
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -48,43 +53,43 @@ _LABEL_HEIGHT = 0.025  # of the image's rows
 _GRAYSCALE = ("MONOCHROME1", "MONOCHROME2")
 
 
+_INPUT_PROFILES = (b"scnr", b"spac")  # what a presentation state may hold (C.11.15.1.1)
+
+
 def build_presentation_state(context: ResultContext) -> Dataset | None:
     """Return the presentation state of the key images, or None where there is none to draw on.
 
-    A presentation state has one modality transformation for all its images (C.11.1), so that it
-    takes those that share it with the most urgent one; only PET images differ in it. The window is
-    the image's own first one.
+    A presentation state is for grayscale or for color images and has one transformation for all of
+    them (C.11.1, C.11.15), so that it takes those that share it with the most urgent one. The
+    window is the image's own first one; colors are taken by the image's own profile, or as sRGB.
     """
     shown = _drawn_together(key_images(context))
     if not shown:
         return None
-    images = list({image.source.SOPInstanceUID: image.source for image in shown}.values())
     layer = GraphicLayer(
         layer_name=_CONTENT_LABEL,
         order=1,
         description=context.short_notice,
         display_color=CIELabColor.from_rgb(255, 64, 64),
     )
-    dataset = GrayscaleSoftcopyPresentationState(
-        referenced_images=images,
-        series_instance_uid=context.series_uid("presentation-state"),
-        series_number=context.series_number("presentation-state"),
-        sop_instance_uid=context.instance_uid("presentation-state"),
-        instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=context.manifest.name,
-        software_versions=context.software_versions,  # type: ignore[arg-type]  # any number
-        device_serial_number=context.device_uid,
-        content_label=_CONTENT_LABEL,
-        content_description=context.short_notice,
-        graphic_layers=[layer],
-        graphic_annotations=[_annotation(context, image, layer) for image in shown],
-        modality_lut_transformation=_modality_lut(shown[0]),
-        voi_lut_transformations=_windows(context, shown),
-        presentation_lut_transformation=_polarity(shown[0].source),
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        series_description=context.series_description("presentation-state"),
-    )
+    common = {
+        "series_instance_uid": context.series_uid("presentation-state"),
+        "series_number": context.series_number("presentation-state"),
+        "sop_instance_uid": context.instance_uid("presentation-state"),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": context.manifest.name,
+        "software_versions": context.software_versions,
+        "device_serial_number": context.device_uid,
+        "content_label": _CONTENT_LABEL,
+        "content_description": context.short_notice,
+        "graphic_layers": [layer],
+        "graphic_annotations": [_annotation(context, image, layer) for image in shown],
+        "transfer_syntax_uid": ExplicitVRLittleEndian,
+        "series_description": context.series_description("presentation-state"),
+    }
+    make = _in_color if _is_color(shown[0].source) else _in_grayscale
+    dataset = make(context, shown, common)
     _complete(dataset, shown)
     stamp(dataset, context.local_time)
     dataset.PresentationCreationDate = dataset.ContentDate
@@ -93,21 +98,79 @@ def build_presentation_state(context: ResultContext) -> Dataset | None:
     return dataset
 
 
+def _in_grayscale(
+    context: ResultContext, shown: Sequence[KeyImage], common: dict[str, Any]
+) -> Dataset:
+    return GrayscaleSoftcopyPresentationState(
+        referenced_images=_images(shown),
+        modality_lut_transformation=_modality_lut(shown[0]),
+        voi_lut_transformations=_windows(context, shown),
+        presentation_lut_transformation=_polarity(shown[0].source),
+        **common,
+    )
+
+
+def _in_color(_: ResultContext, shown: Sequence[KeyImage], common: dict[str, Any]) -> Dataset:
+    profile = _own_profile(shown[0].source)
+    dataset = ColorSoftcopyPresentationState(
+        referenced_images=[_after_palette(source) for source in _images(shown)],
+        icc_profile=profile or _srgb(),
+        **common,
+    )
+    if not profile:
+        dataset.ColorSpace = "SRGB"
+    return dataset
+
+
+def _images(shown: Sequence[KeyImage]) -> list[Dataset]:
+    return list({image.source.SOPInstanceUID: image.source for image in shown}.values())
+
+
+def _after_palette(source: Dataset) -> Dataset:
+    # The profile is for what the image's own palette gives, of which highdicom knows nothing: it
+    # takes images of three samples only.
+    image = copy(source)
+    image.SamplesPerPixel = 3
+    return image
+
+
+def _own_profile(source: Dataset) -> bytes:
+    profile = bytes(source.get("ICCProfile") or b"")
+    # Class of device and color space stand at fixed places in the header of a profile.
+    return profile if profile[12:16] in _INPUT_PROFILES and profile[16:20] == b"RGB " else b""
+
+
+@cache
+def _srgb() -> bytes:
+    """Return a profile of sRGB as an input device, the same bytes whenever it is asked."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[12:16] = _INPUT_PROFILES[0]
+    profile[24:36] = bytes((7, 234, 0, 1, 0, 1)) + bytes(6)  # made 2026-01-01, not just now
+    return bytes(profile)
+
+
 def _drawn_together(shown: Sequence[KeyImage]) -> list[KeyImage]:
-    gray = [
+    drawable = [
         image
         for image in shown
-        if image.source.get("PhotometricInterpretation") in _GRAYSCALE
-        and image.source.get("SamplesPerPixel") == 1
+        if _is_color(image.source) or image.source.get("PhotometricInterpretation") in _GRAYSCALE
     ]
-    return [image for image in gray if _geometry(image) == _geometry(gray[0])]
+    return [image for image in drawable if _transformation(image) == _transformation(drawable[0])]
 
 
-def _geometry(image: KeyImage) -> tuple[object, ...]:
+def _is_color(source: Dataset) -> bool:
+    is_palette = source.get("PhotometricInterpretation") == "PALETTE COLOR"
+    return is_palette or bool(source.get("SamplesPerPixel") == 3)
+
+
+def _transformation(image: KeyImage) -> tuple[object, ...]:
+    """Return what is said once for all images of a presentation state."""
     source = image.source
+    size = (source.Rows, source.Columns)
+    if _is_color(source):
+        return (*size, _own_profile(source))
     luts = [str(item.get("LUTData")) for item in source.get("ModalityLUTSequence", ())]
-    polarity = source.PhotometricInterpretation
-    return (*_rescale(image), luts, polarity, source.Rows, source.Columns)
+    return (*size, *_rescale(image), luts, source.PhotometricInterpretation)
 
 
 def _rescale(image: KeyImage) -> tuple[float, float, str]:
@@ -226,7 +289,7 @@ def _complete(dataset: Dataset, shown: Sequence[KeyImage]) -> None:
     for image in dataset.ReferencedSeriesSequence[0].ReferencedImageSequence:
         if shown[0].frame is not None:
             image.ReferencedFrameNumber = sorted(i.frame for i in shown if i.frame is not None)
-    if source.get("ModalityLUTSequence"):
+    if source.get("ModalityLUTSequence") and "RescaleSlope" in dataset:
         for keyword in ("RescaleIntercept", "RescaleSlope", "RescaleType"):
             del dataset[keyword]
         dataset.ModalityLUTSequence = source.ModalityLUTSequence

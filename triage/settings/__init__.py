@@ -13,6 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +35,7 @@ from pydantic_settings import (
 
 from triage.core.descriptions import check_template
 from triage.core.segmentation import SegmentationForm, SegmentationType
+from triage.settings.audit import AuditSettings
 from triage.settings.destinations import (
     KINDS,
     Destination,
@@ -49,6 +51,15 @@ from triage.settings.destinations import (
     StowDestination,
     WebhookDestination,
 )
+from triage.settings.login import LoginSettings, OidcSettings, RoleGroups
+from triage.settings.notifications import (
+    GroupSettings,
+    NotificationRuleSettings,
+    NotificationSettings,
+    RecipientSettings,
+    ShiftSettings,
+    StepSettings,
+)
 from triage.settings.parts import (
     AETitle,
     Days,
@@ -61,19 +72,26 @@ from triage.settings.parts import (
     TlsPeer,
     TlsSettings,
 )
+from triage.settings.reading import ReadingSettings
 from triage.settings.remote_models import RemoteModelSettings
 from triage.settings.ups import UpsSettings
+from triage.settings.worklist import WorklistSettings
 
 __all__ = [
     "AETitle",
+    "AuditSettings",
     "Destination",
     "DicomDestination",
     "EmailDestination",
     "FhirDestination",
     "FolderDestination",
     "Hl7Destination",
+    "LoginSettings",
     "NoticeDestination",
+    "NotificationSettings",
     "ObjectDestination",
+    "OidcSettings",
+    "ReadingSettings",
     "RemoteModelSettings",
     "Retained",
     "RouteSettings",
@@ -192,6 +210,9 @@ class PrefectSettings(Section):
     """The address that our own server listens on."""
     port: Port = 4200
     """The port of our own server."""
+    ui_url: str = ""
+    """Where people reach Prefect's pages, for links from runs. Empty: our own server's, where the
+    pages of Triage are served to this machine only, and no links otherwise."""
 
 
 class WorkerSettings(Section):
@@ -269,6 +290,10 @@ class WebSettings(Section):
     links in messages; empty gives no links."""
     allowed_hosts: tuple[str, ...] = ()
     """Names of this server in browsers, beside loopback; other Host headers are refused."""
+    trusted_proxies: tuple[Network, ...] = (ip_network("127.0.0.1/32"), ip_network("::1/128"))
+    """Addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed."""
+    login: LoginSettings = LoginSettings()
+    """Who may use the pages: the section `[web.login]`."""
     user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$")] = ""
     """Header in which the proxy in front names the person who is logged in, such as
     `X-Remote-User`; it must remove what browsers send under that name. Empty: feedback is kept
@@ -663,20 +688,24 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     trust: TrustSettings = TrustSettings()
     web: WebSettings = WebSettings()
+    worklist: WorklistSettings = WorklistSettings()
     results: ResultSettings = ResultSettings()
     tls: TlsSettings = TlsSettings()
     retention: RetentionSettings = RetentionSettings()
     stow: StowSettings = StowSettings()
     dicomweb: DicomwebSettings = DicomwebSettings()
     viewer: ViewerSettings = ViewerSettings()
+    reading: ReadingSettings = ReadingSettings()
     watched_folder: WatchedFolderSettings = WatchedFolderSettings()
     priors: PriorsSettings = PriorsSettings()
     query: QuerySettings = QuerySettings()
     ups: UpsSettings = UpsSettings()
+    audit: AuditSettings = AuditSettings()
     commitment: CommitmentSettings = CommitmentSettings()
     hl7: Hl7Settings = Hl7Settings()
     watch: WatchSettings = WatchSettings()
     jobs: JobSettings = JobSettings()
+    notifications: NotificationSettings = NotificationSettings()
     senders: tuple[SenderSettings, ...] = ()
     destinations: tuple[Destination, ...] = ()
     remotes: tuple[RemoteSettings, ...] = ()
@@ -684,8 +713,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        if self.trust.approvers and not self.web.user_header:
-            raise ValueError("trust.approvers needs web.user_header, which says who somebody is")
+        if self.trust.approvers and not self.names_people:
+            raise ValueError(
+                "trust.approvers needs web.login.mode or web.user_header, which say who somebody is"
+            )
+        if self.web.login.mode == "proxy" and not self.web.user_header:
+            raise ValueError("web.login.mode proxy needs web.user_header, which says who it is")
         if not self.receiver.plain and self.receiver.tls_port is None:
             raise ValueError("receiver.plain is off, so receiver.tls_port must be set")
         if self.viewer.enabled and self.viewer.port == self.web.port:
@@ -706,7 +739,11 @@ class Settings(BaseSettings):
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"destinations: {', '.join(sorted(twice))} is there twice; rename one")
         self._check_remote_models()
-        for peer in (*self.destinations, *self.remotes):
+        self.notifications.check_channels(
+            {one.name: one.kind for one in self.destinations},
+            {one.name for one in self.destinations if one.deidentify != "none"},
+        )
+        for peer in (*self.destinations, *self.remotes, self.audit):
             if isinstance(peer, TlsPeer):
                 peer._own = self.tls
         return self
@@ -726,6 +763,11 @@ class Settings(BaseSettings):
                     f"remote_models: {key} {', '.join(sorted(twice))} is there twice; each needs "
                     "one of its own"
                 )
+
+    @property
+    def names_people(self) -> bool:
+        """Whether it is known who is at a browser: they logged in, or a proxy says so."""
+        return self.web.login.mode != "off" or bool(self.web.user_header)
 
     @property
     def packages_directory(self) -> Path:
@@ -773,6 +815,14 @@ class Settings(BaseSettings):
         return self.prefect.api_url or f"http://{self.prefect.host}:{self.prefect.port}/api"
 
     @property
+    def prefect_ui_url(self) -> str:
+        """The address of Prefect's pages for people, empty where none is known."""
+        if self.prefect.ui_url or self.prefect.api_url:
+            return self.prefect.ui_url.rstrip("/")
+        is_here = self.web.host in ("127.0.0.1", "localhost", "::1") and not self.web.public_url
+        return f"http://{self.prefect.host}:{self.prefect.port}" if is_here else ""
+
+    @property
     def web_url(self) -> str:
         """The address of the worklist."""
         return f"http://{self.web.host}:{self.web.port}"
@@ -781,6 +831,11 @@ class Settings(BaseSettings):
         """Return the address of a study's page, empty where no public one is configured."""
         public = self.web.public_url
         return f"{public}/studies/{study_instance_uid}" if public else ""
+
+    def link_to_notification(self, number: int) -> str:
+        """Return the address of a notification's page, empty where no public one is configured."""
+        public = self.web.public_url
+        return f"{public}/notifications/{number}" if public else ""
 
     @classmethod
     def settings_customise_sources(
@@ -797,11 +852,22 @@ class Settings(BaseSettings):
         return init_settings, env_settings, file
 
 
+_NESTED: dict[str, type[Section]] = {
+    "web.login": LoginSettings,
+    "web.login.groups": RoleGroups,
+    "web.login.oidc": OidcSettings,
+}
+"""The sections inside of others."""
 _TABLES: dict[str, type[Section]] = {
     "senders": SenderSettings,
     "remotes": RemoteSettings,
     "remote_models": RemoteModelSettings,
     "watch.rules": WatchRuleSettings,
+    "notifications.recipients": RecipientSettings,
+    "notifications.groups": GroupSettings,
+    "notifications.groups.shifts": ShiftSettings,
+    "notifications.rules": NotificationRuleSettings,
+    "notifications.rules.steps": StepSettings,
     **{f"destinations.{kind}": section for kind, section in KINDS.items()},
 }
 """The sections that may come many times; of `[[destinations]]` the section of each kind."""
@@ -877,6 +943,11 @@ def settings_reference() -> str:
             for table, rows in _TABLES.items()
             if table.startswith(f"{name}.")
         ]
+        sections += [
+            (f"[{nested}]", rows.model_fields)
+            for nested, rows in _NESTED.items()
+            if nested.startswith(f"{name}.")
+        ]
         if name == "destinations":
             sections.append(("[destinations.route]", RouteSettings.model_fields))
     return "\n\n".join(_section_reference(heading, fields) for heading, fields in sections)
@@ -905,4 +976,4 @@ def _default(field: FieldInfo) -> str:
     default = str(field.default) if isinstance(field.default, Path) else field.default
     if isinstance(default, Section):
         default = default.model_dump(exclude_defaults=True)
-    return f"`{json.dumps(default)}`"
+    return f"`{json.dumps(default, default=str)}`"

@@ -20,7 +20,15 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from triage.core.manifest import ResultKind
 from triage.core.runs import DeliveryKind
 from triage.core.segmentation import SegmentationForm, SegmentationType
-from triage.settings.parts import AETitle, Port, Retained, Seconds, Section, TlsPeer
+from triage.settings.parts import (
+    AETitle,
+    Port,
+    Retained,
+    Seconds,
+    Section,
+    TlsPeer,
+    TlsSettings,
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 StudyStage = Literal["arriving", "unread", "read"]
@@ -150,6 +158,33 @@ class _OverHttp(Section):
     """Value of the Authorization header, such as `Bearer …`; empty sends none."""
     authorities: Path | None = None
     """Who signs its certificate, as PEM, and nobody else; empty trusts the system's."""
+    certificate: Path | None = None
+    """Our certificate with its chain, as PEM, for one that asks for it (mutual TLS)."""
+    private_key: Path | None = None
+    """Its private key, as PEM."""
+    private_key_password: str = ""
+    """The password of the private key, where it has one."""
+
+    @property
+    def own_tls(self) -> TlsSettings | None:
+        """Our side of its TLS; None where we show no certificate."""
+        if self.certificate is None:
+            return None
+        return TlsSettings(
+            certificate=self.certificate,
+            private_key=self.private_key,
+            private_key_password=self.private_key_password,
+        )
+
+    @model_validator(mode="after")
+    def _shows_a_certificate_over_tls(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("destinations: certificate and private_key belong together; set both")
+        if self.certificate is not None and not self.url.lower().startswith("https:"):
+            raise ValueError(
+                "destinations: certificate is shown over TLS only; let url begin with https"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Self:

@@ -122,6 +122,13 @@ def resend_all(session: Session, destination: str, decision: Decision) -> int:
     return len(rows)
 
 
+def resend_everything(session: Session, decision: Decision) -> int:
+    """Send the dead letters of all destinations again, and return how many there were."""
+    named = select(DeliveryRow.destination).where(DeliveryRow.state == DeliveryState.DEAD)
+    destinations = sorted(session.scalars(named.distinct()))
+    return sum(resend_all(session, destination, decision) for destination in destinations)
+
+
 def give_up(session: Session, delivery_id: int, decision: Decision) -> None:
     """Decide that a dead delivery need not arrive; retention no longer waits for it.
 

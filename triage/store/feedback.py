@@ -20,6 +20,8 @@ from triage.core.agreement import (
 )
 from triage.core.errors import TriageError
 from triage.store.history import note
+from triage.store.notifications import take_back_of_finding
+from triage.store.sign_offs import lock_open_answers
 from triage.store.tables import AnalysisRunRow, FeedbackRow, FindingRow
 from triage.store.watch import Scores, Window
 
@@ -43,34 +45,78 @@ class Feedback:
 
 
 def record_feedback(
-    session: Session, finding_id: int, *, who: str, verdict: Verdict, reason: str, now: datetime
+    session: Session,
+    finding_id: int,
+    *,
+    who: str,
+    verdict: Verdict,
+    reason: str,
+    now: datetime,
+    missed_finding_id: int | None = None,
 ) -> Feedback:
     """Keep what `who` says of a finding; it takes the place of what they said of it before.
 
     It stays when the run is superseded or its model retired: it is about what was said, not about
-    what counts today.
+    what counts today. `missed_finding_id` is the report of a missed finding that says it.
 
     Raises:
         UnknownFindingError: there is no such finding.
+        AnswersClosedError: the study is signed off.
     """
-    finding = session.scalars(
-        select(FindingRow).where(FindingRow.id == finding_id).with_for_update()
-    ).first()
-    if finding is None:
-        raise UnknownFindingError(f"there is no finding {finding_id}; open the study anew")
-    row = session.scalars(
-        select(FeedbackRow).where(FeedbackRow.finding_id == finding_id, FeedbackRow.who == who)
-    ).first()
+    finding, run = _locked(session, finding_id)
+    row = _said_by(session, finding_id, who)
     if row is None:
         row = FeedbackRow(finding_id=finding_id, who=who)
         session.add(row)
     row.verdict, row.reason = verdict.value, reason.strip()[:LONGEST_REASON]
-    row.present, row.at = finding.present, now
-    run = session.get_one(AnalysisRunRow, finding.run_id)
+    row.present, row.at, row.missed_finding_id = finding.present, now, missed_finding_id
     statement = finding.key if finding.present else f"no {finding.key}"
     text = f"{run.model.name} {run.model.version}, {statement}: {who} says {verdict.value}"
     note(session, run.study_id, "feedback", text, at=now, run_id=run.id)
+    if verdict is Verdict.DISAGREE and finding.present:
+        take_back_of_finding(session, run, finding.key, f"{who} disagrees", now=now)
     return _feedback(row)
+
+
+def take_back_feedback(session: Session, finding_id: int, *, who: str, now: datetime) -> bool:
+    """Forget what `who` said of a finding; return whether they had said anything.
+
+    Raises:
+        UnknownFindingError: there is no such finding.
+        AnswersClosedError: the study is signed off.
+    """
+    finding, run = _locked(session, finding_id)
+    row = _said_by(session, finding_id, who)
+    if row is None:
+        return False
+    session.delete(row)
+    text = f"{run.model.name} {run.model.version}, {finding.key}: {who} takes the answer back"
+    note(session, run.study_id, "feedback", text, at=now, run_id=run.id)
+    return True
+
+
+def _locked(session: Session, finding_id: int) -> tuple[FindingRow, AnalysisRunRow]:
+    """Return the finding, locked, and its run; the study is locked before it, as everywhere."""
+    found = session.get(FindingRow, finding_id)
+    if found is None:
+        raise UnknownFindingError(f"there is no finding {finding_id}; open the study anew")
+    run = session.get_one(AnalysisRunRow, found.run_id)
+    lock_open_answers(session, run.study_id)
+    finding = session.scalars(
+        select(FindingRow)
+        .where(FindingRow.id == finding_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).first()
+    if finding is None:  # another attempt of the run has taken its place meanwhile
+        raise UnknownFindingError(f"there is no finding {finding_id}; open the study anew")
+    return finding, run
+
+
+def _said_by(session: Session, finding_id: int, who: str) -> FeedbackRow | None:
+    return session.scalars(
+        select(FeedbackRow).where(FeedbackRow.finding_id == finding_id, FeedbackRow.who == who)
+    ).first()
 
 
 def feedback_on(session: Session, finding_ids: Iterable[int]) -> dict[int, tuple[Feedback, ...]]:

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from triage.store.tables import InstanceRow, SeriesRow, StudyRow
+from triage.core.withdrawals import WithdrawalReason
+from triage.store.rejections import rejects
+from triage.store.tables import InstanceRow, ResultObjectRow, SeriesRow, StudyRow, WithdrawalRow
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """An instance that is held, or was until its file was purged."""
+    """An instance that is held, or was until its file was purged.
+
+    `withdrawn_because` says why it was rejected, see `triage.store.rejections`.
+    """
 
     study_instance_uid: str
     series_instance_uid: str
@@ -24,6 +29,7 @@ class Holding:
     size_bytes: int
     is_purged: bool
     is_result: bool
+    withdrawn_because: WithdrawalReason | None = None
 
 
 def holdings(
@@ -48,9 +54,14 @@ def holdings(
             InstanceRow.size_bytes,
             InstanceRow.purged_at.is_not(None).label("is_purged"),
             SeriesRow.is_result,
+            WithdrawalRow.reason.label("withdrawn_because"),
         )
         .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
         .join(StudyRow, StudyRow.id == SeriesRow.study_id)
+        .outerjoin(
+            ResultObjectRow, ResultObjectRow.sop_instance_uid == InstanceRow.sop_instance_uid
+        )
+        .outerjoin(WithdrawalRow, rejects())
         .where(
             StudyRow.study_instance_uid == study_instance_uid,
             InstanceRow.conflicts_with.is_(None),

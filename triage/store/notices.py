@@ -51,10 +51,10 @@ def read_notice(session: Session, due: DueDelivery) -> Notice:
         kind=due.kind,
         occurred_at=occurred_at or row.study.last_instance_at,
         attempt=due.attempt,
-        study=_study(row.study),
+        study=notice_study(row.study),
         run=_run(run) if run else None,
         change=_change(event) if event else None,
-        withdrawal=NoticeWithdrawal(withdrawal.who, withdrawal.why) if withdrawal else None,
+        withdrawal=_taken_back(withdrawal) if withdrawal else None,
         is_correction=due.subject.startswith(CORRECTION),
     )
 
@@ -79,7 +79,7 @@ def previewed_notices(session: Session, study_instance_uid: str, destination: st
         kind=DeliveryKind.RESULT,
         occurred_at=study.last_instance_at,
         attempt=1,
-        study=_study(study),
+        study=notice_study(study),
     )
     found = [
         replace(
@@ -131,11 +131,18 @@ def _withdrawal(session: Session, due: DueDelivery) -> Withdrawal | None:
     return withdrawal_of(session.get_one(WithdrawalRow, number))
 
 
+def _taken_back(withdrawal: Withdrawal) -> NoticeWithdrawal:
+    return NoticeWithdrawal(
+        withdrawal.who, withdrawal.why, is_superseded=not withdrawal.is_by_person
+    )
+
+
 def _change(event: PriorityEventRow) -> PriorityChange:
     return PriorityChange(event.source, event.before, event.after, event.reason)
 
 
-def _study(row: StudyRow) -> NoticeStudy:
+def notice_study(row: StudyRow) -> NoticeStudy:
+    """Return what other systems and people are told of a study."""
     return NoticeStudy(
         study_id=row.id,
         study_instance_uid=row.study_instance_uid,

@@ -14,6 +14,7 @@ from triage.core.query import UNIQUE_KEYS, Level, Query, QueryError
 from triage.core.studies import IMAGE_HEADER_KEYWORDS
 from triage.store.database import Database
 from triage.store.matching import matches
+from triage.store.rejections import is_rejected
 from triage.store.tables import STAND_IN_PREFIX, InstanceRow, PatientRow, SeriesRow, StudyRow
 
 PAGE_SIZE = 200
@@ -91,7 +92,7 @@ def find(
     """Give the matches of `query`, read in pages: each the values of its keys, by keyword.
 
     Keys that are not supported at the level are left out (DICOM PS3.4 C.4.1.1.3.2). Results that
-    Triage made are among the matches; conflicting duplicates are not.
+    Triage made are among the matches; conflicting duplicates and rejected ones are not.
 
     Args:
         database: what is asked.
@@ -132,16 +133,21 @@ def matched_keywords(level: Level) -> frozenset[str]:
 def instances_to_retrieve(session: Session, query: Query) -> list[HeldInstance]:
     """Return the instances that a retrieval names by the unique keys of its identifier.
 
+    What was rejected is given only to one who names it itself, and only if that was for reasons of
+    quality, see `triage.store.rejections`.
+
     Raises:
         TooManyInstancesError: they are more than 65535.
     """
     columns = {key: column for level in Level for key, column in _COLUMNS[level].items()}
-    statement = _joined(Level.IMAGE).with_only_columns(
+    statement = _held_images().with_only_columns(
         InstanceRow.sop_class_uid,
         InstanceRow.sop_instance_uid,
         InstanceRow.transfer_syntax_uid,
         InstanceRow.path,
     )
+    is_named = bool(query.values(UNIQUE_KEYS[Level.IMAGE]))
+    statement = statement.where(~is_rejected(barred_only=is_named))
     for keyword in UNIQUE_KEYS.values():
         values = query.values(keyword)
         if values:
@@ -176,15 +182,25 @@ def _joined(level: Level) -> Select[Any]:
         return statement.join(PatientRow, PatientRow.id == StudyRow.patient_id).where(
             or_(StudyRow.purged_at.is_(None), _has_a_file())
         )
-    if level is Level.SERIES:
-        of_series = select(InstanceRow.id).where(InstanceRow.series_id == SeriesRow.id)
-        statement = statement.where(exists(of_series.where(InstanceRow.purged_at.is_(None))))
     if level is Level.IMAGE:
-        statement = statement.join(SeriesRow, SeriesRow.id == InstanceRow.series_id).where(
-            InstanceRow.conflicts_with.is_(None), InstanceRow.purged_at.is_(None)
-        )
-    return statement.join(StudyRow, StudyRow.id == SeriesRow.study_id).join(
-        PatientRow, PatientRow.id == StudyRow.patient_id
+        return _held_images().where(~is_rejected())
+    of_series = select(InstanceRow.id).where(
+        InstanceRow.series_id == SeriesRow.id, InstanceRow.purged_at.is_(None), ~is_rejected()
+    )
+    return (
+        statement.where(exists(of_series))
+        .join(StudyRow, StudyRow.id == SeriesRow.study_id)
+        .join(PatientRow, PatientRow.id == StudyRow.patient_id)
+    )
+
+
+def _held_images() -> Select[Any]:
+    return (
+        select(InstanceRow.id.label("id"))
+        .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+        .where(InstanceRow.conflicts_with.is_(None), InstanceRow.purged_at.is_(None))
+        .join(StudyRow, StudyRow.id == SeriesRow.study_id)
+        .join(PatientRow, PatientRow.id == StudyRow.patient_id)
     )
 
 
@@ -193,7 +209,7 @@ def _has_a_file() -> ColumnElement[bool]:
     return exists(
         select(InstanceRow.id)
         .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
-        .where(SeriesRow.study_id == StudyRow.id, InstanceRow.purged_at.is_(None))
+        .where(SeriesRow.study_id == StudyRow.id, InstanceRow.purged_at.is_(None), ~is_rejected())
     )
 
 
@@ -256,13 +272,21 @@ def _conditions_on_series(query: Query, is_sqlite: bool) -> Iterator[ColumnEleme
     modalities = query.values("ModalitiesInStudy")
     if modalities:
         is_one = matches(series.modality, "CS", "Modality", modalities, is_sqlite=is_sqlite)
-        yield exists(select(series.id).where(series.study_id == StudyRow.id, is_one))
+        yield exists(
+            select(series.id)
+            .join(instance, instance.series_id == series.id)
+            .where(series.study_id == StudyRow.id, is_one, ~is_rejected(instance))
+        )
     classes = query.values("SOPClassesInStudy")
     if classes:
         yield exists(
             select(instance.id)
             .join(series, series.id == instance.series_id)
-            .where(series.study_id == StudyRow.id, instance.sop_class_uid.in_(classes))
+            .where(
+                series.study_id == StudyRow.id,
+                instance.sop_class_uid.in_(classes),
+                ~is_rejected(instance),
+            )
         )
 
 
@@ -343,6 +367,7 @@ def _add_counts(session: Session, query: Query, page: dict[int, dict[str, Any]])
                 owner.in_(page),
                 InstanceRow.conflicts_with.is_(None),
                 InstanceRow.purged_at.is_(None),
+                ~is_rejected(),
             )
         )
         if keyword.startswith("NumberOf"):

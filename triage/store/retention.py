@@ -14,7 +14,9 @@ from triage.core.runs import DeliveryState, RunState, StudyState
 from triage.settings import RetentionSettings
 from triage.store.commitments import is_committed
 from triage.store.history import note
+from triage.store.missed import forget_words
 from triage.store.orders import forget_order
+from triage.store.sign_offs import forget_reasons
 from triage.store.study_workitems import forget_workitems
 from triage.store.tables import (
     AnalysisRunRow,
@@ -301,6 +303,8 @@ def forget_patient(
     study.forgotten_at = now
     forget_workitems(session, study.id)
     forget_order(session, study)
+    forget_words(session, study.id)
+    forget_reasons(session, study.id)
     _replace_patient(session, study)
     note(session, study.id, "forgotten", "patient data deleted", at=now)
     return True

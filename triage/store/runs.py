@@ -140,6 +140,14 @@ def renew_lease(session: Session, run: ClaimedRun, *, lease: timedelta, now: dat
     _held(session, run).lease_until = now + lease
 
 
+def is_held(session: Session, run: ClaimedRun) -> bool:
+    """Return whether the run is still this worker's: not taken over, superseded or cancelled."""
+    row = session.execute(
+        select(AnalysisRunRow.state, AnalysisRunRow.claim).where(AnalysisRunRow.id == run.run_id)
+    ).one()
+    return row.state is RunState.RUNNING and row.claim == run.claim
+
+
 def record_findings(
     session: Session, run: ClaimedRun, findings: Sequence[Finding], *, input_sha256: str
 ) -> None:

@@ -363,6 +363,8 @@ def _series_id_of(session: Session, study: StudyRow, received: ReceivedInstance)
         body_part=received.body_part[:16],
     )
     session.add(series)
+    body_parts = {*study.body_parts.split("\\"), series.body_part.upper()} - {""}
+    study.body_parts = "\\".join(sorted(body_parts))[:128]
     session.flush()
     return series.id
 

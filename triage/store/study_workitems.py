@@ -29,6 +29,7 @@ from triage.core.workitem_attributes import (
     refreshed,
 )
 from triage.core.workitems import StepState
+from triage.store.claims import end_workitem_claim
 from triage.store.raises import reason_of_priority
 from triage.store.tables import STAND_IN_PREFIX, StudyRow
 from triage.store.workitem_events import tell_all
@@ -141,6 +142,7 @@ def end_forsaken(session: Session, before: datetime, now: datetime) -> int:
         newest = _newest(session, study.id)
         if newest is not None and newest.state is StepState.IN_PROGRESS:
             put_in_state(session, newest, StepState.CANCELED, now, _READ_HERE)
+            end_workitem_claim(session, study.id, now)
             ended += 1
     return ended
 

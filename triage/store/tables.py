@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
+    Connection,
     Float,
     ForeignKey,
     Index,
@@ -15,11 +16,13 @@ from sqlalchemy import (
     Text,
     TextClause,
     UniqueConstraint,
+    event,
     false,
+    inspect,
     text,
     true,
 )
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, Mapper, mapped_column, relationship
 
 from triage.core.commitment import CommitmentState, ReportState
 from triage.core.priority import Priority
@@ -28,15 +31,23 @@ from triage.core.remote import RemoteState, ReturnedState
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
-from triage.store import policy_tables, workitem_tables  # noqa: F401 - of the same schema
+from triage.store import (  # noqa: F401 - they belong to the same schema
+    answer_tables,
+    audit_tables,
+    notification_tables,
+    policy_tables,
+    user_tables,
+    visit_tables,
+    workitem_tables,
+)
 from triage.store.base import Key, Table, state_of
 from triage.store.model_tables import ModelRow
 from triage.store.order_tables import OrderRow
+from triage.store.worklist_tables import write_words
 
 _TO_DELETE = text("purged_at IS NOT NULL AND path <> ''")
 _NOT_QUEUED = text("NOT is_queued")
 # As SQLAlchemy writes the conditions of the list; SQLite uses a partial index only for the same.
-_IS_READ = text("read_at IS NOT NULL")
 _ON_SQLITE_LIST = text("read_at IS NULL AND is_prior IS 0")
 _ON_POSTGRESQL_LIST = text("read_at IS NULL AND is_prior IS false")
 
@@ -78,6 +89,17 @@ class PatientRow(Table):
     sex: Mapped[str] = mapped_column(String(16), default="")
 
 
+@event.listens_for(PatientRow, "after_insert")
+@event.listens_for(PatientRow, "after_update")
+def _write_words(_: Mapper[PatientRow], connection: Connection, patient: PatientRow) -> None:
+    """Keep the words by which the patient is found, whoever writes the row."""
+    state = inspect(patient)
+    if not any(state.attrs[name].history.has_changes() for name in ("name", "patient_id")):
+        return
+    is_stand_in = patient.patient_id.startswith(STAND_IN_PREFIX)
+    write_words(connection, patient.id, patient.name, "" if is_stand_in else patient.patient_id)
+
+
 class StudyRow(Table):
     """A study: what it is, whether it is complete, and how urgent it is.
 
@@ -100,10 +122,14 @@ class StudyRow(Table):
     __tablename__ = "studies"
     __table_args__ = (
         Index("ix_studies_open", "state", "last_instance_at"),
-        Index("ix_studies_read_at", "read_at", sqlite_where=_IS_READ, postgresql_where=_IS_READ),
-        _index_of_list("ix_studies_place", text("priority DESC"), "ranked_at", "id"),
+        Index("ix_studies_read", "read_at", "id"),
         _index_of_list("ix_studies_ranked_by", "ranked_by"),
         _index_of_list("ix_studies_rises_at", "rises_at"),
+        Index(
+            "ix_studies_accession_prefix",
+            "accession_number",
+            postgresql_ops={"accession_number": "text_pattern_ops"},
+        ),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -114,6 +140,7 @@ class StudyRow(Table):
     study_date: Mapped[str] = mapped_column(String(10), default="")
     study_time: Mapped[str] = mapped_column(String(16), default="")
     modalities: Mapped[str] = mapped_column(String(128), default="")
+    body_parts: Mapped[str] = mapped_column(String(128), default="", server_default="")
     calling_ae_title: Mapped[str] = mapped_column(String(16), default="")
     state: Mapped[StudyState] = mapped_column(state_of(StudyState), default=StudyState.RECEIVING)
     generation: Mapped[int] = mapped_column(default=0)
@@ -151,6 +178,23 @@ class StudyRow(Table):
     series: Mapped[list[SeriesRow]] = relationship(
         back_populates="study", order_by="SeriesRow.number, SeriesRow.id"
     )
+
+
+# The worklist in reading order, with what it is filtered and counted by: a page or a count of
+# 100,000 studies looks at no row that it does not show.
+Index(
+    "ix_studies_to_read",
+    StudyRow.priority.desc(),
+    StudyRow.ranked_at,
+    StudyRow.id,
+    StudyRow.modalities,
+    StudyRow.body_parts,
+    StudyRow.patient_class,
+    StudyRow.location,
+    StudyRow.ai_priority,
+    sqlite_where=_ON_SQLITE_LIST,
+    postgresql_where=_ON_POSTGRESQL_LIST,
+)
 
 
 class SeriesRow(Table):
@@ -308,7 +352,8 @@ class FeedbackRow(Table):
     """What a radiologist says of a finding; the newest of each person counts.
 
     `verdict` is a `triage.core.agreement.Verdict`. `present` is what the finding said when it was
-    judged: another attempt of the run may say something else.
+    judged: another attempt of the run may say something else. `missed_finding_id` is the report of
+    a missed finding that said it; it goes with that.
     """
 
     __tablename__ = "feedback"
@@ -321,6 +366,9 @@ class FeedbackRow(Table):
     present: Mapped[bool] = mapped_column(default=True, server_default=true())
     reason: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime] = mapped_column(index=True)
+    missed_finding_id: Mapped[int | None] = mapped_column(
+        ForeignKey("missed_findings.id", ondelete="CASCADE")
+    )
 
 
 class ResultObjectRow(Table):
@@ -500,8 +548,9 @@ class StudyEventRow(Table):
     `kind` is one of: received, complete, reopened, routed, not-routed, analysed, not-analysed,
     failed, superseded, flagged, delivered, undeliverable, resent, given-up, committed,
     not-committed, conflict, read, unread, purged, forgotten, announced, priors, feedback,
-    withdrawn, rejected, shadow, order, patient, withheld, remote, raised, ranked. The newest `id`
-    is what open worklists follow.
+    withdrawn, rejected, shadow, order, patient, withheld, remote, raised, ranked, claimed,
+    released, missed, signed, addendum, cancelled, notified, not-notified, acknowledged. The newest
+    `id` is what open worklists follow.
     """
 
     __tablename__ = "study_events"
@@ -583,7 +632,11 @@ class ArchiveCountRow(Table):
 
 
 class WorkerRow(Table):
-    """A running worker's heartbeat: what it hosts and on which device."""
+    """A running worker's heartbeat: what it hosts and on which device.
+
+    `devices` are `triage.core.devices.DeviceState` as JSON. `clock_ahead_s` is how far its clock is
+    ahead of the database's.
+    """
 
     __tablename__ = "workers"
 
@@ -592,6 +645,9 @@ class WorkerRow(Table):
     device: Mapped[str] = mapped_column(String(32), default="")
     warm_models: Mapped[str] = mapped_column(Text, default="")
     prefect_error: Mapped[str] = mapped_column(Text, default="")
+    version: Mapped[str] = mapped_column(String(32), default="", server_default="")
+    devices: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    clock_ahead_s: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
 
 
 class MaintenanceRow(Table):

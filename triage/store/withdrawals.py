@@ -20,7 +20,8 @@ from triage.core.withdrawals import (
     rejection_for,
 )
 from triage.store.history import note
-from triage.store.outbox import may_have_arrived, withdraw_unsent
+from triage.store.notifications import take_back_of_run
+from triage.store.outbox import may_have_arrived, told_of_result, withdraw_unsent
 from triage.store.policies import policy_in_force
 from triage.store.prioritising import reprioritise, state_ai_anew
 from triage.store.standing_findings import standing_findings
@@ -33,7 +34,12 @@ from triage.store.tables import (
 )
 
 LONGEST_TEXT = 1000
-WITHDRAWABLE = (RunState.COMPLETED, RunState.FAILED, RunState.SUPERSEDED)
+WITHDRAWABLE = (
+    RunState.COMPLETED,
+    RunState.FAILED,
+    RunState.CANCELLED,
+    RunState.SUPERSEDED,
+)
 """The states in which what a run said can be taken back: it says nothing more."""
 _UNFINISHED = (RunState.PENDING, RunState.RUNNING)
 
@@ -107,6 +113,7 @@ def record_withdrawal(
         row = WithdrawalRow(run_id=run_id, next_attempt_at=now)
         session.add(row)
     row.who, row.reason = who[:128], reason
+    row.is_queued = False
     row.text, row.at = text.strip()[:LONGEST_TEXT], now
     withdraw_unsent(session, run_id)
     session.flush()
@@ -115,6 +122,7 @@ def record_withdrawal(
         said = f"{run.model.name} {run.model.version}: {withdrawal.in_words()}"
         note(session, run.study_id, "withdrawn", said, at=now, run_id=run_id)
         _restate_priority(session, run, said, now)
+        take_back_of_run(session, run_id, said, now=now)
     return withdrawal
 
 
@@ -134,11 +142,11 @@ def _check_withdrawable(run: AnalysisRunRow, row: WithdrawalRow | None) -> None:
 def withdraw_superseded(
     session: Session, run: AnalysisRunRow, reason: str, *, now: datetime
 ) -> None:
-    """Take back what a superseded run left, if it left anything and no person did so before."""
+    """Take back what a superseded run left, if it left or told anything; a person may have."""
     withdraw_unsent(session, run.id)
     known = session.scalar(select(WithdrawalRow.id).where(WithdrawalRow.run_id == run.id))
     left = session.scalar(select(ResultObjectRow.id).where(ResultObjectRow.run_id == run.id))
-    if known is None and left is not None:
+    if known is None and (left is not None or told_of_result(session, run.id)):
         record_withdrawal(
             session, run.id, who="", reason=WithdrawalReason.SUPERSEDED, text=reason, now=now
         )

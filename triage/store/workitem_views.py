@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from triage.core.dicom_json import element, has_value
 from triage.core.workitem_attributes import INPUT_INFORMATION, WORKLIST_LABEL
 from triage.settings import Settings
+from triage.store.rejections import is_rejected
 from triage.store.tables import InstanceRow, SeriesRow, StudyRow
 from triage.store.workitem_tables import WorkitemRow
 
@@ -74,6 +75,7 @@ def _inputs(session: Session, study_id: int, presentation: Presentation) -> list
             StudyRow.id == study_id,
             InstanceRow.conflicts_with.is_(None),
             InstanceRow.purged_at.is_(None),
+            ~is_rejected(),
         )
         .order_by(SeriesRow.number, SeriesRow.id, InstanceRow.number, InstanceRow.id)
     ).all()

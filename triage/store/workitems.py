@@ -40,6 +40,7 @@ from triage.core.workitems import (
     status_of_update,
 )
 from triage.store.chunks import chunks
+from triage.store.claims import claim_by_workitem, end_claim, end_workitem_claim
 from triage.store.history import note
 from triage.store.tables import StudyRow
 from triage.store.workitem_events import subscribers_of, tell_all
@@ -167,9 +168,7 @@ def change_state(
     Raises:
         WorkitemError: the state machine does not allow it, or the final state needs more.
     """
-    study = None
-    if wanted is StepState.COMPLETED:
-        study = _locked_study_of(session, sop_instance_uid)
+    study = _locked_study_of(session, sop_instance_uid)
     row = locked_workitem(session, sop_instance_uid)
     status = status_of_change(row.state, row.transaction_uid, wanted, transaction_uid)
     _require(status)
@@ -181,11 +180,26 @@ def change_state(
     if wanted is StepState.IN_PROGRESS:
         row.transaction_uid = transaction_uid
     put_in_state(session, row, wanted, now)
-    if study is not None and study.read_at is None:
+    if study is None:
+        return status
+    _show_who_reads(session, study, wanted, requester, now)
+    if wanted is StepState.COMPLETED and study.read_at is None:
         study.read_at = now
         text = f"read: its workitem was completed by {requester}"
         note(session, study.id, "read", text, at=now)
     return status
+
+
+def _show_who_reads(
+    session: Session, study: StudyRow, state: StepState, requester: str, now: datetime
+) -> None:
+    """Let the worklist show the workitem's performer as the one who reads the study."""
+    if state is StepState.IN_PROGRESS:
+        claim_by_workitem(session, study, requester or "a workstation", now)
+    elif state is StepState.COMPLETED:
+        end_claim(session, study.id)
+    else:
+        end_workitem_claim(session, study.id, now)
 
 
 def request_cancel(

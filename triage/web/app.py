@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from http import HTTPStatus
 from types import FrameType
+from urllib.parse import quote
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -26,35 +27,57 @@ from triage.store.clock import Clock, system_clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web import (
+    account,
+    answers,
     api,
+    audit_pages,
     code_approvals,
     deliveries_api,
     delivery_pages,
     feedback,
+    heat_maps,
     hl7,
     images,
     job_pages,
     jobs_api,
+    login_pages,
+    metrics,
     model_pages,
     models_api,
+    notification_pages,
+    notifications_api,
+    operations_api,
+    operations_pages,
     pages,
     policy_api,
     policy_pages,
     priority_api,
+    simulation,
     stow,
+    studies_api,
+    study_history,
     ups,
     ups_events,
+    users_pages,
     watch,
     withdrawals,
+    worklist_api,
+    worklist_pages,
 )
+from triage.web.access import ChangePasswordFirstError, LogInFirstError
+from triage.web.audited import AuditedRequests
+from triage.web.board import Board
 from triage.web.context import WebContext
 from triage.web.dicomweb.access import READING
 from triage.web.dicomweb.routes import reading_routes
 from triage.web.live import LiveUpdates
+from triage.web.prefect_health import PrefectHealth
 from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import HERE, templates
 from triage.web.security import KnownHost, SecurityHeaders
-from triage.web.viewer import ByPort, create_viewer, viewer_folder
+from triage.web.trail import Trail
+from triage.web.viewer import ByPort, create_viewer
+from triage.web.viewer_files import viewer_folder
 
 log = structlog.get_logger()
 
@@ -70,15 +93,21 @@ def create_app(
 ) -> FastAPI:
     """Return the application; it owns neither the database nor the files."""
     live = LiveUpdates(database)
+    trail = Trail(database, settings.data_directory / "audit", settings.audit, clock)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-    context = WebContext(settings, database, files, clock, live, decoders)
+    board = Board(database, clock, templates.env)
+    prefect = PrefectHealth(settings.prefect_api_url)
+    context = WebContext(settings, database, files, clock, live, decoders, trail, board, prefect)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        trail.start()
         yield
         live.close()
         context.close_entrance()
+        context.simulations.close()
         decoders.shutdown(wait=False, cancel_futures=True)
+        trail.close()
 
     app = FastAPI(
         title="Triage",
@@ -88,36 +117,61 @@ def create_app(
         openapi_url="/api/v1/openapi.json",
     )
     app.state.context = context
-    app.include_router(pages.router)
-    app.include_router(images.router)
-    app.include_router(api.router)
-    app.include_router(models_api.router)
-    app.include_router(model_pages.router)
-    app.include_router(jobs_api.router)
-    app.include_router(job_pages.router)
-    app.include_router(code_approvals.api_router)
-    app.include_router(code_approvals.page_router)
-    app.include_router(stow.router)
-    app.include_router(ups.router)
-    app.include_router(ups_events.router)
-    app.include_router(reading_routes(READING))
-    app.include_router(feedback.router)
-    app.include_router(deliveries_api.router)
-    app.include_router(delivery_pages.router)
-    app.include_router(watch.router)
-    app.include_router(hl7.router)
-    app.include_router(withdrawals.router)
-    app.include_router(priority_api.router)
-    app.include_router(policy_api.router)
-    app.include_router(policy_pages.router)
+    for router in _routers():
+        app.include_router(router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.add_exception_handler(HTTPException, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(SQLAlchemyError, _database_away)
+    app.add_middleware(AuditedRequests, trail=trail)
     app.add_middleware(KnownHost, settings=settings.web)
     app.add_middleware(SecurityHeaders)
     return app
+
+
+def _routers() -> list[APIRouter]:
+    return [
+        worklist_pages.router,
+        pages.router,
+        images.router,
+        heat_maps.router,
+        worklist_api.router,
+        api.router,
+        models_api.router,
+        model_pages.router,
+        jobs_api.router,
+        job_pages.router,
+        code_approvals.api_router,
+        code_approvals.page_router,
+        stow.router,
+        ups.router,
+        ups_events.router,
+        reading_routes(READING),
+        feedback.router,
+        answers.router,
+        deliveries_api.router,
+        delivery_pages.router,
+        watch.router,
+        hl7.router,
+        withdrawals.router,
+        simulation.api_router,
+        simulation.page_router,
+        notifications_api.router,
+        notification_pages.router,
+        studies_api.router,
+        operations_api.router,
+        operations_pages.router,
+        metrics.router,
+        study_history.router,
+        priority_api.router,
+        policy_api.router,
+        policy_pages.router,
+        login_pages.router,
+        account.router,
+        users_pages.router,
+        audit_pages.router,
+    ]
 
 
 def healthz(request: Request) -> Response:
@@ -130,10 +184,26 @@ def healthz(request: Request) -> Response:
 
 def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if (to := _where_to_first(request, error)) is not None:
+        return RedirectResponse(to, status_code=303)
     field = error.field if isinstance(error, RefusedRequestError) else ""
     answer = _say(request, error.status_code, str(error.detail), field)
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _where_to_first(request: Request, error: HTTPException) -> str | None:
+    """Return where a person's browser has to go before it gets what it asked for."""
+    if request.method != "GET" or "text/html" not in request.headers.get("accept", ""):
+        return None
+    context: WebContext = request.app.state.context
+    if isinstance(error, ChangePasswordFirstError):
+        return "/account"
+    has_page = context.settings.web.login.mode in ("local", "oidc")
+    if not isinstance(error, LogInFirstError) or not has_page:
+        return None
+    asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return "/login" if asked == "/" else f"/login?next={quote(asked, safe='/')}"
 
 
 def _invalid(request: Request, error: Exception) -> Response:
@@ -202,11 +272,16 @@ def run_web(settings: Settings) -> None:
             log_level="warning",
             access_log=False,
             server_header=False,
+            forwarded_allow_ips=[str(network) for network in settings.web.trusted_proxies],
             timeout_graceful_shutdown=5,
         )
         viewer = f"port {settings.viewer.port}" if len(sockets) > 1 else ""
         log.info("web.listening", url=settings.web_url, viewer=viewer)
+        trail: Trail = pages.state.context.trail
+        trail.record_application("application-start")
         _Server(config, pages.state.context.live).run(sockets=sockets)
+        trail.record_application("application-stop")
+        trail.close()
 
 
 def with_viewer(pages: FastAPI, settings: Settings) -> ASGIApp:

@@ -7,8 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Path, Request, Response
 from fastapi.responses import RedirectResponse
 
+from triage.core.permissions import Permission
 from triage.models.approvals import ApprovalError, CodeApproval, approve, code_approvals
 from triage.models.stages import Decision
+from triage.web.access import may
+from triage.web.callers import caller_of, is_open
 from triage.web.context import Context, WebContext, web_context
 from triage.web.models_api import Reason, decision_in_form, decision_of
 from triage.web.people import is_named, person_at
@@ -16,14 +19,22 @@ from triage.web.refusals import REFUSALS, Refusal, RefusedRequestError, saying_w
 from triage.web.rendering import templates
 from triage.web.security import is_for_this_machine_only, require_same_origin
 
-api_router = APIRouter(prefix="/api/v1/code-approvals", tags=["models"])
-page_router = APIRouter(prefix="/code-approvals", include_in_schema=False)
+api_router = APIRouter(
+    prefix="/api/v1/code-approvals",
+    tags=["models"],
+    dependencies=[Depends(may(Permission.SEE_MODELS))],
+)
+page_router = APIRouter(
+    prefix="/code-approvals",
+    include_in_schema=False,
+    dependencies=[Depends(may(Permission.SEE_MODELS))],
+)
 
 Digest = Annotated[
     str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of a package, as its version says")
 ]
 _LONGEST_CODE = 200
-_SAME_ORIGIN = [Depends(require_same_origin)]
+_SAME_ORIGIN = [Depends(may(Permission.APPROVE_CODE)), Depends(require_same_origin)]
 _FORBIDDEN = {
     "model": Refusal,
     "description": "Who asks may not approve code; see trust.approvers.",
@@ -33,15 +44,23 @@ _FORBIDDEN = {
 def why_not_an_approver(request: Request) -> str:
     """Return why who asks may not approve code, "" where they may.
 
-    Triage has no log-in, and an approval lets foreign code run: where others than who sits at this
-    machine reach the pages, a proxy has to say who somebody is, and `trust.approvers` who may.
+    An approval lets foreign code run. Where nobody logs in and others than who sits at this machine
+    reach the pages, a proxy has to say who somebody is, and `trust.approvers` who may. Those who
+    are logged in need the permission, and to be one of `trust.approvers` where it names somebody.
     """
     settings = web_context(request).settings
+    caller = caller_of(request)
+    if not is_open(settings) and (
+        caller is None or Permission.APPROVE_CODE not in caller.permissions
+    ):
+        return "only administrators may approve code"
     if settings.trust.approvers:
         person = person_at(request)
         if person in settings.trust.approvers:
             return ""
         return f"{person or 'nobody that is logged in'} may not approve code; trust.approvers does"
+    if not is_open(settings):
+        return ""
     if not is_named(request) and is_for_this_machine_only(settings.web):
         return ""
     return (

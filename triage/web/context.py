@@ -14,13 +14,17 @@ from triage.settings import Settings
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.web.board import Board
 from triage.web.live import LiveUpdates
+from triage.web.prefect_health import PrefectHealth
+from triage.web.simulating import Simulations
+from triage.web.trail import Trail
 from triage.worklist.operations import DiskView, disk_view
 
 
 @dataclass(frozen=True, slots=True)
 class WebContext:
-    """The database, the files, the time, the live updates and the threads that decode images."""
+    """What the routes work with; `decoders` are the threads that decode images."""
 
     settings: Settings
     database: Database
@@ -28,7 +32,11 @@ class WebContext:
     clock: Clock
     live: LiveUpdates
     decoders: ThreadPoolExecutor
+    trail: Trail
+    board: Board
+    prefect: PrefectHealth
     entrances: list[Entrance] = field(default_factory=list)
+    simulations: Simulations = field(default_factory=Simulations)
 
     def entrance(self) -> Entrance:
         """Return the way in for instances; it is opened for the first that comes.

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from triage.core.permissions import Permission
 from triage.core.runs import DeliveryState
 from triage.store import delivery_decisions as decide
 from triage.store.delivery_decisions import Decision, DecisionError
+from triage.web.access import may
 from triage.web.context import UID_PATTERN, Context, WebContext
 from triage.web.people import known_person_at
 from triage.web.security import require_same_origin
@@ -27,12 +29,14 @@ from triage.worklist.deliveries import (
     list_destinations,
 )
 
-router = APIRouter(prefix="/api/v1", tags=["deliveries"])
+router = APIRouter(
+    prefix="/api/v1", tags=["deliveries"], dependencies=[Depends(may(Permission.SEE_OPERATIONS))]
+)
 
 DeliveryNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
 DestinationName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 Person = Annotated[str, Depends(known_person_at)]
-SAME_ORIGIN = [Depends(require_same_origin)]
+SAME_ORIGIN = [Depends(may(Permission.OPERATE)), Depends(require_same_origin)]
 Why = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"\S")]
 _REFUSED: dict[int | str, dict[str, str]] = {
     404: {"description": "No such destination"},
@@ -168,7 +172,7 @@ def give_up_all(name: DestinationName, body: WhoAndWhy, context: Context, person
 
 
 def _decision(context: WebContext, person: str, body: Who, reason: str = "") -> Decision:
-    is_named = bool(context.settings.web.user_header)
+    is_named = context.settings.names_people
     who = person if is_named else body.who.strip() or person
     return Decision(who, context.now(), reason)
 

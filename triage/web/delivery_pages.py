@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import Field
 
+from triage.core.permissions import Permission
 from triage.core.runs import DeliveryState
 from triage.store import delivery_decisions as decide
 from triage.store.delivery_decisions import Decision
+from triage.web.access import may
 from triage.web.context import Context
 from triage.web.deliveries_api import (
     SAME_ORIGIN,
@@ -24,7 +26,7 @@ from triage.web.deliveries_api import (
 from triage.web.rendering import templates
 from triage.worklist.deliveries import PAGE_SIZE, list_deliveries, list_destinations
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(may(Permission.SEE_OPERATIONS))])
 Why = Annotated[str, Form(min_length=1, max_length=1000, pattern=r"\S")]
 
 

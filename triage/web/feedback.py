@@ -11,17 +11,20 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from triage.core.agreement import Verdict
+from triage.core.permissions import Permission
 from triage.store.feedback import (
     LONGEST_REASON,
     Feedback,
     UnknownFindingError,
     record_feedback,
 )
+from triage.store.sign_offs import AnswersClosedError
+from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.people import known_person_at
 from triage.web.security import require_same_origin
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(may(Permission.SEE_PATIENTS))])
 FindingNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Person = Annotated[str, Depends(known_person_at)]
 
@@ -57,7 +60,7 @@ class FeedbackKept(BaseModel):
 @router.post(
     "/findings/{finding_id}/feedback",
     include_in_schema=False,
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), Depends(require_same_origin)],
 )
 def give_feedback(
     request: Request,
@@ -77,13 +80,13 @@ def give_feedback(
 @router.post(
     "/api/v1/findings/{finding_id}/feedback",
     tags=["models"],
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), Depends(require_same_origin)],
 )
 def post_feedback(
     finding_id: FindingNumber, said: SaidThrough, context: Context, who: Person
 ) -> FeedbackKept:
     """Keep what a person says of a finding; it takes the place of what they said of it before."""
-    is_named = bool(context.settings.web.user_header)
+    is_named = context.settings.names_people
     person = who if is_named else said.who.strip() or who
     kept = _record(context, finding_id, person, said)
     return FeedbackKept.model_validate(kept, from_attributes=True)
@@ -102,3 +105,5 @@ def _record(context: WebContext, finding_id: int, who: str, said: Said) -> Feedb
             )
     except UnknownFindingError as error:
         raise HTTPException(404, str(error)) from error
+    except AnswersClosedError as error:
+        raise HTTPException(409, str(error)) from error

@@ -8,14 +8,16 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
+from triage.core.permissions import Permission
 from triage.receiver.hl7 import Hl7Intake, UnknownMessageError
 from triage.store.order_tables import MessageState
+from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.worklist.messages import ReceivedMessages, received_messages
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(may(Permission.SEE_OPERATIONS))])
 
 State = Annotated[MessageState | None, Query()]
 MessageId = Annotated[int, Path(ge=1, le=2**62)]
@@ -44,7 +46,7 @@ def page(request: Request, context: Context, state: State = None) -> Response:
 @router.post(
     "/hl7/{message_id}/again",
     include_in_schema=False,
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.OPERATE)), Depends(require_same_origin)],
 )
 def again_and_back(message_id: MessageId, context: Context) -> Response:
     """Process a refused message again, and go back to the list."""
@@ -62,7 +64,7 @@ def messages(context: Context, state: State = None) -> ReceivedMessages:
 @router.post(
     "/api/v1/hl7/messages/{message_id}/again",
     tags=["hl7"],
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.OPERATE)), Depends(require_same_origin)],
 )
 def again(message_id: MessageId, context: Context) -> ProcessedAgain:
     """Process a message again that was refused, and give what became of it."""

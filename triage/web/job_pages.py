@@ -7,9 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from triage.core.permissions import Permission
 from triage.models.overview import show_model
 from triage.models.stages import version_of
 from triage.web import jobs
+from triage.web.access import may
 from triage.web.context import Context
 from triage.web.jobs import FileName, JobNumber, JobView
 from triage.web.jobs_api import answer_with_file, answer_with_zip
@@ -19,7 +21,7 @@ from triage.web.refusals import saying_what_is_wrong
 from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(may(Permission.MANAGE_MODELS))])
 
 _SAME_ORIGIN = [Depends(require_same_origin)]
 Who = Annotated[str, Form(max_length=100)]

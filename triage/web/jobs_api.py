@@ -11,8 +11,10 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from triage.core.permissions import Permission
 from triage.store.job_files import JobFolder
 from triage.web import jobs
+from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.jobs import FileName, JobNumber, JobView
 from triage.web.models_api import Name, Version
@@ -20,7 +22,9 @@ from triage.web.people import asking_person
 from triage.web.refusals import REFUSALS, UPLOAD_REFUSALS, RefusedRequestError
 from triage.web.security import require_same_origin
 
-router = APIRouter(prefix="/api/v1", tags=["models"])
+router = APIRouter(
+    prefix="/api/v1", tags=["models"], dependencies=[Depends(may(Permission.MANAGE_MODELS))]
+)
 
 _SAME_ORIGIN = [Depends(require_same_origin)]
 _PICTURE = "image/png"

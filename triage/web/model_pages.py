@@ -8,11 +8,13 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
+from triage.core.permissions import Permission
 from triage.core.stages import Stage
 from triage.models.compare import Comparison, recorded_comparison
 from triage.models.overview import Model, leading, list_models, show_model
 from triage.models.stages import promote, resume, retire, rollback, versions_of
 from triage.store.code_approvals import waiting_digests
+from triage.web.access import may
 from triage.web.context import Context
 from triage.web.models_api import Name, Version, decision_in_form, register_upload
 from triage.web.people import is_named
@@ -21,7 +23,9 @@ from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.web.watch import model_watch_block
 
-router = APIRouter(prefix="/models", include_in_schema=False)
+router = APIRouter(
+    prefix="/models", include_in_schema=False, dependencies=[Depends(may(Permission.SEE_MODELS))]
+)
 _CHANGED_SHOWN = 20
 _WATCHED_DAYS = 30
 
@@ -37,7 +41,9 @@ def models(request: Request, context: Context) -> Response:
     return templates.TemplateResponse(request, "models.html", content)
 
 
-@router.post("", dependencies=[Depends(require_same_origin)])
+@router.post(
+    "", dependencies=[Depends(may(Permission.MANAGE_MODELS)), Depends(require_same_origin)]
+)
 async def register(request: Request, context: Context) -> Response:
     """Register an uploaded package as a shadow, and go to its model's page."""
     row = await register_upload(request, context)
@@ -81,7 +87,7 @@ def _against_production(session: Session, model: Model) -> list[Comparison]:
 
 
 Text = Annotated[str, Form()]
-_SAME_ORIGIN = [Depends(require_same_origin)]
+_SAME_ORIGIN = [Depends(may(Permission.MANAGE_MODELS)), Depends(require_same_origin)]
 
 
 @router.post("/{name}/versions/{version}/stage", dependencies=_SAME_ORIGIN)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from triage.core.permissions import Permission
 from triage.core.stages import Stage
 from triage.models.archives import ARCHIVE_ENDINGS
 from triage.models.compare import MOST_STUDIES, Comparison, recorded_comparison
@@ -26,13 +27,16 @@ from triage.models.overview import (
 from triage.models.registration import register_at
 from triage.models.stages import Decision, promote, resume, retire, rollback
 from triage.store.model_tables import ModelRow
+from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.people import deciding_person
 from triage.web.refusals import REFUSALS, UPLOAD_REFUSALS, RefusedRequestError, saying_what_is_wrong
 from triage.web.security import require_same_origin
 from triage.web.uploads import ending_of, required_upload, save, text_in, upload_form
 
-router = APIRouter(prefix="/api/v1/models", tags=["models"])
+router = APIRouter(
+    prefix="/api/v1/models", tags=["models"], dependencies=[Depends(may(Permission.SEE_MODELS))]
+)
 
 Name = Annotated[str, InPath(pattern=r"^[a-z][a-z0-9-]{1,62}$", description="A model's name")]
 Version = Annotated[str, InPath(pattern=r"^\d+\.\d+\.\d+$", description="A version, such as 1.0.0")]
@@ -138,7 +142,7 @@ def comparison(
 
 @router.post(
     "/{name}/versions/{version}/promote",
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.MANAGE_MODELS)), Depends(require_same_origin)],
     responses=REFUSALS,
 )
 def promote_version(
@@ -153,7 +157,7 @@ def promote_version(
 
 @router.post(
     "/{name}/versions/{version}/retire",
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.MANAGE_MODELS)), Depends(require_same_origin)],
     responses=REFUSALS,
 )
 def retire_version(
@@ -166,7 +170,7 @@ def retire_version(
 
 @router.post(
     "/{name}/versions/{version}/resume",
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.MANAGE_MODELS)), Depends(require_same_origin)],
     responses=REFUSALS,
 )
 def resume_version(
@@ -177,7 +181,11 @@ def resume_version(
         return StagedVersion.of(resume(session, name, version, decision_of(request, context, body)))
 
 
-@router.post("/{name}/rollback", dependencies=[Depends(require_same_origin)], responses=REFUSALS)
+@router.post(
+    "/{name}/rollback",
+    dependencies=[Depends(may(Permission.MANAGE_MODELS)), Depends(require_same_origin)],
+    responses=REFUSALS,
+)
 def roll_back(request: Request, name: Name, body: Reason, context: Context) -> StagedVersion:
     """Bring back the version that was in production before the present one."""
     with saying_what_is_wrong(), context.database.transaction() as session:
@@ -210,7 +218,7 @@ _UPLOAD = {
 @router.post(
     "",
     status_code=201,
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.MANAGE_MODELS)), Depends(require_same_origin)],
     responses=UPLOAD_REFUSALS,
     openapi_extra=_UPLOAD,
 )

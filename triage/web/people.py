@@ -4,29 +4,26 @@ from __future__ import annotations
 
 from fastapi import HTTPException, Request
 
+from triage.web.callers import address_of, caller_of
 from triage.web.context import web_context
 from triage.web.refusals import RefusedRequestError
 
-_LONGEST = 128
-
 
 def person_at(request: Request) -> str:
-    """Return the name that the proxy in front gives the person, "" where it gives none.
+    """Return the name of the person who is logged in, "" where nobody is.
 
-    Triage has no log-in of its own. Without `web.user_header` a person is the computer they sit at.
+    Where nobody logs in, a person is whom the proxy in front names (`web.user_header`), or the
+    computer they sit at.
     """
-    header = web_context(request).settings.web.user_header
-    if header:
-        name = "".join(c for c in request.headers.get(header, "") if c.isprintable())
-        return name.strip()[:_LONGEST]
-    return f"reader at {_computer(request)}"
+    caller = caller_of(request)
+    return caller.name if caller else ""
 
 
 def known_person_at(request: Request) -> str:
     """Return the same, or refuse the request.
 
     Raises:
-        HTTPException: 401, the proxy was to name the person and did not.
+        HTTPException: 401, the proxy was to name the person and did not, or nobody is logged in.
     """
     person = person_at(request)
     if not person:
@@ -35,12 +32,12 @@ def known_person_at(request: Request) -> str:
 
 
 def is_named(request: Request) -> bool:
-    """Return whether a proxy says who somebody is, so that nobody has to be asked."""
-    return bool(web_context(request).settings.web.user_header)
+    """Return whether it is known who somebody is, so that nobody has to be asked."""
+    return web_context(request).settings.names_people
 
 
 def asking_person(request: Request, said: str) -> str:
-    """Return who asks for something: whom the proxy names, or else who they say they are.
+    """Return who asks for something: who is logged in, or else who they say they are.
 
     Where neither is known it is the computer. What somebody says of themselves has its address.
 
@@ -49,7 +46,7 @@ def asking_person(request: Request, said: str) -> str:
     """
     if is_named(request) or not said.strip():
         return known_person_at(request)
-    return f"{said.strip()} (from {_computer(request)})"
+    return f"{said.strip()} (from {address_of(request) or 'an unknown computer'})"
 
 
 def deciding_person(request: Request, said: str) -> str:
@@ -61,7 +58,3 @@ def deciding_person(request: Request, said: str) -> str:
     if not is_named(request) and not said.strip():
         raise RefusedRequestError(422, "who: say who decides this", "who")
     return asking_person(request, said)
-
-
-def _computer(request: Request) -> str:
-    return request.client.host if request.client else "an unknown computer"

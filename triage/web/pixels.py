@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Frame:
             row by row; with three `samples` interleaved RGB in uint8.
         photometric: Photometric Interpretation of what `data` holds: MONOCHROME1, MONOCHROME2
             or RGB. MONOCHROME1 is for the viewer to invert; the values are those of the image.
+        frame_rate: frames a second at which a multi-frame image is to be played, 0 where it does
+            not say (DICOM PS3.3 C.7.6.5).
     """
 
     rows: int
@@ -53,6 +55,7 @@ class Frame:
     photometric: str
     window: Window
     data: bytes
+    frame_rate: float = 0.0
 
 
 def read_frame(path: Path, number: int) -> Frame:
@@ -75,8 +78,10 @@ def read_frame(path: Path, number: int) -> Frame:
         source = dcmread(path) if _is_deflated(header) else path
         stored = pixel_array(source, index=number - 1)
         if int(header.get("SamplesPerPixel", 1)) > 1 or _is_palette(header):
-            return _colour(stored, header)
-        return _greyscale(stored, header, number)
+            frame = _colour(stored, header)
+        else:
+            frame = _greyscale(stored, header, number)
+        return replace(frame, frame_rate=_frame_rate(header)) if frames > 1 else frame
     except Exception as error:
         raise PixelError(f"{_name_of_encoding(header)} cannot be decoded: {why(error)}") from error
 
@@ -86,6 +91,16 @@ def _frames(header: Dataset) -> int:
         return int(header.get("NumberOfFrames") or 1)
     except (TypeError, ValueError) as error:
         raise PixelError("the Number of Frames of the image is no number") from error
+
+
+def _frame_rate(header: Dataset) -> float:
+    """Return frames a second: as recommended, as acquired, or by the time between two frames."""
+    for keyword in ("RecommendedDisplayFrameRate", "CineRate"):
+        rate = _first_number(header.get(keyword))
+        if rate:
+            return rate
+    frame_time_ms = _first_number(header.get("FrameTime"))
+    return 1000 / frame_time_ms if frame_time_ms and frame_time_ms > 0 else 0.0
 
 
 def _check_frame(path: Path, header: Dataset, number: int) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from triage.core.permissions import Permission
 from triage.core.priority_policy import (
     PolicyError,
     PriorityPolicy,
@@ -23,6 +24,7 @@ from triage.store.policies import (
     roll_back_to,
 )
 from triage.store.prioritising import rank_all, switch_ai_prioritization
+from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.people import known_person_at
 from triage.web.refusals import Refusal, RefusedRequestError
@@ -30,9 +32,11 @@ from triage.web.security import require_same_origin
 from triage.worklist.policy_preview import DAYS, PolicyPreview, preview_policy
 from triage.worklist.policy_view import PolicyEventView, PolicyView, policy_history, policy_view
 
-router = APIRouter(prefix="/api/v1/policy", tags=["policy"])
+router = APIRouter(
+    prefix="/api/v1/policy", tags=["policy"], dependencies=[Depends(may(Permission.SEE_MODELS))]
+)
 
-SAME_ORIGIN = [Depends(require_same_origin)]
+SAME_ORIGIN = [Depends(may(Permission.CHANGE_POLICY)), Depends(require_same_origin)]
 LONGEST_POLICY = 200_000
 RANKS_FOR_S = 2.0
 """How long a request ranks studies; the receiver's rounds do the rest."""
@@ -108,7 +112,11 @@ def post_check(proposal: Proposal) -> PriorityPolicy:
     return proposal.read()
 
 
-@router.post("/preview", responses=_WRONG, dependencies=SAME_ORIGIN)
+@router.post(
+    "/preview",
+    responses=_WRONG,
+    dependencies=SAME_ORIGIN,
+)
 def post_preview(
     proposal: Proposal, context: Context, days: Annotated[int, Query(ge=1, le=31)] = DAYS
 ) -> PolicyPreview:
@@ -128,7 +136,11 @@ def put_policy(wanted: Activation, context: Context, who: Person) -> PolicyView:
     return _after(context)
 
 
-@router.post("/rollback", responses=_REFUSED, dependencies=SAME_ORIGIN)
+@router.post(
+    "/rollback",
+    responses=_REFUSED,
+    dependencies=SAME_ORIGIN,
+)
 def post_rollback(wanted: Rollback, context: Context, who: Person) -> PolicyView:
     """Let an earlier version hold again."""
     person = person_of(context, who, wanted.who)
@@ -137,7 +149,11 @@ def post_rollback(wanted: Rollback, context: Context, who: Person) -> PolicyView
     return _after(context)
 
 
-@router.post("/switch", responses=_REFUSED, dependencies=SAME_ORIGIN)
+@router.post(
+    "/switch",
+    responses=_REFUSED,
+    dependencies=SAME_ORIGIN,
+)
 def post_switch(wanted: Switch, context: Context, who: Person) -> PolicyView:
     """Let what the AI asks for count, or no longer count; findings are shown all the same."""
     person = person_of(context, who, wanted.who)

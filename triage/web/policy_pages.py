@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, HTTPException, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Request, Response, UploadFile
 from fastapi.responses import RedirectResponse
 
+from triage.core.permissions import Permission
 from triage.core.priority import Priority
 from triage.core.priority_policy import PolicyError, PriorityPolicy, policy_from_toml
 from triage.store.policies import LONGEST_REASON, activate_policy, roll_back_to
 from triage.store.prioritising import rank_all, switch_ai_prioritization
+from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.people import is_named
 from triage.web.policy_api import (
@@ -31,7 +33,7 @@ from triage.worklist.policy_view import (
     policy_view,
 )
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(may(Permission.SEE_MODELS))])
 Reason = Annotated[str, Form(min_length=1, max_length=LONGEST_REASON, pattern=r"\S")]
 Who = Annotated[str, Form(max_length=128)]
 Document = Annotated[str, Form(max_length=LONGEST_POLICY)]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from triage.core.manifest import PriorityName
+from triage.core.permissions import Permission
 from triage.store.prioritising import (
     LONGEST_REASON,
     NoSuchStudyError,
@@ -19,13 +20,18 @@ from triage.store.prioritising import (
     take_raise_back,
 )
 from triage.store.tables import StudyRow
+from triage.web.access import may
 from triage.web.context import Context, Uid, WebContext
 from triage.web.people import known_person_at
 from triage.web.refusals import Refusal, RefusedRequestError
 from triage.web.security import require_same_origin
 from triage.worklist.places import PlaceExplanation, explain_place
 
-router = APIRouter(prefix="/api/v1/studies", tags=["worklist"])
+router = APIRouter(
+    prefix="/api/v1/studies",
+    tags=["worklist"],
+    dependencies=[Depends(may(Permission.SEE_PATIENTS))],
+)
 
 Person = Annotated[str, Depends(known_person_at)]
 Why = Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, pattern=r"\S")]
@@ -63,7 +69,7 @@ def get_priority(study_instance_uid: Uid, context: Context) -> PlaceExplanation:
 @router.put(
     "/{study_instance_uid}/raise",
     responses=_REFUSED,
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
 )
 def put_raise(
     study_instance_uid: Uid, wanted: Raised, context: Context, who: Person
@@ -84,7 +90,7 @@ def put_raise(
 @router.post(
     "/{study_instance_uid}/take-raise-back",
     responses=_REFUSED,
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
 )
 def post_take_raise_back(
     study_instance_uid: Uid, wanted: TakenBack, context: Context, who: Person

@@ -8,11 +8,12 @@ from pathlib import Path
 from markupsafe import Markup, escape
 from starlette.templating import Jinja2Templates
 
+from triage.web.homes import visitor
 from triage.worklist.wording import duration
 
 HERE = Path(__file__).parent
 
-templates = Jinja2Templates(directory=HERE / "templates")
+templates = Jinja2Templates(directory=HERE / "templates", context_processors=[visitor])
 """Jinja2Templates escapes everything in files named .html; no template marks text as safe."""
 
 

@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triage.settings import WebSettings
+from triage.web.callers import Way, caller_of
 
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -35,6 +36,7 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+_ONLY_HTTPS = "max-age=31536000"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_HEADER = "X-Triage-Request"
 
@@ -57,6 +59,8 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
+                if scope["scheme"] == "https":
+                    headers.setdefault("Strict-Transport-Security", _ONLY_HTTPS)
                 if scope["path"].startswith("/static/"):
                     # Revalidated each time, so that a new version is never mixed with an old one.
                     headers["Cache-Control"] = "no-cache"
@@ -127,9 +131,14 @@ def require_same_origin(request: Request) -> None:
     Browsers state the origin of every POST; what states none is no browser and must say so with
     the header X-Triage-Request, which a foreign page cannot set without being asked first.
 
+    What brings a token needs neither: no page can make a browser send one for it.
+
     Raises:
         HTTPException: 403.
     """
+    caller = caller_of(request)
+    if caller is not None and caller.way in (Way.TOKEN, Way.PROGRAM):
+        return
     fetched_from = request.headers.get("sec-fetch-site", "same-origin")
     origin = request.headers.get("origin")
     if origin is None:

@@ -15,19 +15,16 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.utils import iter_pixels, pixel_array
 
 from triage.web.pixels import PixelError, why
+from triage.web.placing import (
+    Position,
+    SourceFrame,
+    first_item,
+    position_of,
+    source_of,
+    sources_named,
+)
 
-_SAME_PLACE_MM = 0.05
 _COLOURS = ((255, 82, 82), (64, 196, 255), (255, 202, 40), (102, 187, 106), (186, 104, 200))
-
-Position = tuple[float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFrame:
-    """A frame of an image that segments are drawn on; `number` is from 1 on."""
-
-    sop_instance_uid: str
-    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +74,10 @@ class Segmentation:
         for frame in self.frames:
             if not frame.outlines:
                 continue
-            source = _source_of(frame, positions)
+            source = source_of(frame.sources, frame.position, positions)
             if source is not None:
                 found.setdefault(source, []).append(frame)
         return found
-
-
-def _source_of(frame: SegmentFrame, positions: Mapping[str, Position]) -> SourceFrame | None:
-    if len(frame.sources) == 1:
-        return frame.sources[0]
-    named = {source.sop_instance_uid: source for source in frame.sources}
-    if frame.position is not None:
-        for uid, position in positions.items():
-            is_candidate = not named or uid in named
-            if is_candidate and _distance_mm(position, frame.position) <= _SAME_PLACE_MM:
-                return named.get(uid, SourceFrame(uid))
-    return frame.sources[0] if frame.sources else None
-
-
-def _distance_mm(a: Position, b: Position) -> float:
-    return float(np.linalg.norm(np.subtract(a, b)))
 
 
 @lru_cache(maxsize=32)
@@ -136,15 +117,14 @@ def _frames(path: Path, header: Dataset) -> Iterator[SegmentFrame]:
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     groups = header.get("PerFrameFunctionalGroupsSequence") or []
     for index, (own, pixels) in enumerate(zip(groups, iter_pixels(path), strict=False)):
-        identification = _item(own, shared, "SegmentIdentificationSequence")
-        plane = _item(own, shared, "PlanePositionSequence")
+        identification = first_item(own, shared, "SegmentIdentificationSequence")
         number = identification.get("ReferencedSegmentNumber") if identification else None
         yield SegmentFrame(
             index=index,
             segment=int(number) if number is not None else None,
             outlines=_outlines(pixels, number),
-            sources=tuple(_sources(own, shared)),
-            position=_position(plane),
+            sources=tuple(sources_named(own, shared)),
+            position=position_of(own, shared),
         )
 
 
@@ -152,30 +132,6 @@ def _outlines(pixels: NDArray[Any], number: Any) -> tuple[int, ...]:
     if number is not None:
         return (int(number),) if pixels.any() else ()
     return tuple(int(value) for value in np.unique(pixels) if value)
-
-
-def _item(own: Dataset, shared: Dataset, keyword: str) -> Dataset | None:
-    for group in (own, shared):
-        for item in group.get(keyword) or ():
-            assert isinstance(item, Dataset)
-            return item
-    return None
-
-
-def _sources(own: Dataset, shared: Dataset) -> Iterator[SourceFrame]:
-    derivation = _item(own, shared, "DerivationImageSequence")
-    for item in (derivation.get("SourceImageSequence") or []) if derivation else []:
-        number = item.get("ReferencedFrameNumber")
-        first = number[0] if isinstance(number, Sequence) and number else number
-        yield SourceFrame(str(item.ReferencedSOPInstanceUID), int(first or 1))
-
-
-def _position(plane: Dataset | None) -> Position | None:
-    value = plane.get("ImagePositionPatient") if plane is not None else None
-    if value is None or len(value) != 3:
-        return None
-    x, y, z = map(float, value)
-    return x, y, z
 
 
 def masks(

@@ -16,6 +16,8 @@ from pydicom.dataset import Dataset
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from triage.core.audit import AuditKind
+from triage.core.permissions import Permission
 from triage.receiver.encoded import EncodedInstance, read_instance
 from triage.receiver.entrance import Visit
 from triage.receiver.headers import Header
@@ -27,6 +29,8 @@ from triage.receiver.multipart import (
     dicom_boundary,
 )
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
+from triage.web.access import may
+from triage.web.callers import note_studies
 from triage.web.context import Context, Uid, WebContext
 from triage.web.dicomweb.access import check_authorization, root_of
 from triage.web.security import refuse_other_sites
@@ -191,6 +195,7 @@ def require_readable_answer(request: Request) -> None:
 
 
 _CHECKS: list[Any] = [
+    Depends(may(Permission.STORE_IMAGES, program="stow", kind=AuditKind.TRANSFERRED)),
     Depends(refuse_other_sites),
     Depends(require_authorization),
     Depends(require_readable_answer),
@@ -214,7 +219,7 @@ async def store_instances_of_study(
 async def _store(request: Request, context: WebContext, study: str | None) -> Response:
     boundary = _boundary_of(request, context)
     entrance = context.entrance()
-    visit = entrance.enter()
+    visit = entrance.enter(request.client.host if request.client else "")
     storing = Storing(visit, study)
     try:
         with _cutter(boundary, context) as cutter:
@@ -229,6 +234,7 @@ async def _store(request: Request, context: WebContext, study: str | None) -> Re
         raise HTTPException(400, str(error)) from error
     finally:
         await run_in_threadpool(entrance.leave, visit)
+    note_studies(request, [header.study_instance_uid for header in storing.outcome.stored])
     root = root_of(request) if context.settings.dicomweb.enabled else ""
     return _answer(storing.outcome, root)
 

@@ -10,11 +10,12 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import structlog
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from triage.core.dicom_json import element
+from triage.core.permissions import Permission
 from triage.core.workitems import UPS_PUSH
 from triage.store.workitem_events import (
     DueEvent,
@@ -23,6 +24,7 @@ from triage.store.workitem_events import (
     mark_not_told,
     mark_told,
 )
+from triage.web.access import may
 from triage.web.context import WebContext
 from triage.web.ups import AETitle, is_authorized
 
@@ -37,7 +39,10 @@ _NO_LIMIT = 2**31 - 1
 _POLICY_VIOLATION = 1008
 
 
-@router.websocket("/subscribers/{ae_title}")
+@router.websocket(
+    "/subscribers/{ae_title}",
+    dependencies=[Depends(may(Permission.CHANGE_WORKLIST, program="ups"))],
+)
 async def event_channel(socket: WebSocket, ae_title: AETitle) -> None:
     """Send a subscriber its events, also those from before, until it goes.
 
@@ -70,7 +75,7 @@ def _may_open(socket: WebSocket, context: WebContext) -> bool:
     origin = socket.headers.get("origin")
     host = socket.headers.get("host", "").lower()
     is_ours = origin is None or urlsplit(origin).netloc.lower() == host
-    is_known = is_authorized(context, socket.headers.get("authorization", ""))
+    is_known = is_authorized(socket, context)
     return context.settings.ups.enabled and is_ours and is_known
 
 

@@ -15,20 +15,26 @@ from pathlib import Path, PurePosixPath
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from triage.core.audit import AuditKind
+from triage.core.permissions import Permission
 from triage.settings import Settings
+from triage.web.access import LogInFirstError, may
+from triage.web.audited import AuditedRequests
 from triage.web.context import WebContext
 from triage.web.dicomweb.access import require_enabled
 from triage.web.dicomweb.routes import reading_routes
 from triage.web.security import KnownHost, SecurityHeaders
+from triage.web.viewer_files import FIRST_LINE
 
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_CONFIGURATION = """\
-// Made by Triage from its settings.
+_CONFIGURATION = (
+    f"{FIRST_LINE}\n"
+    + """\
 window.config = {
   routerBasename: null,
   extensions: [],
@@ -70,6 +76,7 @@ window.config = {
   ],
 };
 """
+)
 # What the system's own table may lack or have wrong; a browser runs nothing else.
 _TYPES = {
     ".css": "text/css",
@@ -80,13 +87,6 @@ _TYPES = {
     ".wasm": "application/wasm",
     ".woff2": "font/woff2",
 }
-
-
-def viewer_folder(settings: Settings) -> Path | None:
-    """Return the folder of the viewer's files, None where it is off or they are not there."""
-    folder = settings.viewer.path.absolute()
-    is_there = settings.viewer.enabled and (folder / "index.html").is_file()
-    return folder if is_there and settings.dicomweb.enabled else None
 
 
 def viewer_address(settings: Settings, request: Request) -> str:
@@ -101,16 +101,24 @@ def viewer_address(settings: Settings, request: Request) -> str:
 def create_viewer(context: WebContext, folder: Path) -> FastAPI:
     """Return the application of the viewer's port.
 
-    Nobody is asked for an Authorization header here: who gets here has the pages, which show the
-    same images. What protects the pages must protect this port.
+    Nobody is asked for the Authorization header of programs here, but everybody for what the pages
+    ask for: a browser sends the cookie of a session to all ports of a host.
     """
     app = FastAPI(title="Viewer", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.context = context
-    app.include_router(reading_routes([Depends(require_enabled)]))
-    app.add_api_route("/app-config.js", _configuration)
-    app.mount("/", ViewerFiles(folder))
+    seeing = [Depends(may(Permission.SEE_PATIENTS, kind=AuditKind.INSTANCES_ACCESSED))]
+    opening = [Depends(may(Permission.SEE_PATIENTS, kind=AuditKind.QUERY, is_background=True))]
+    app.include_router(reading_routes([*seeing, Depends(require_enabled)]))
+    app.add_api_route("/app-config.js", _configuration, dependencies=opening)
+    files = ViewerFiles(folder)
+
+    async def file(request: Request, path: str) -> Response:
+        return await files.get_response(path or "index.html", request.scope)
+
+    app.add_api_route("/{path:path}", file, methods=["GET", "HEAD"], dependencies=opening)
     app.add_exception_handler(HTTPException, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(AuditedRequests, trail=context.trail)
     app.add_middleware(KnownHost, settings=context.settings.web, url=context.settings.viewer.url)
     app.add_middleware(SecurityHeaders, headers=_headers(folder))
     return app
@@ -121,8 +129,11 @@ def _configuration() -> Response:
     return Response(_CONFIGURATION, media_type="text/javascript", headers=headers)
 
 
-def _refusal(_: Request, error: Exception) -> Response:
+def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    is_page = "text/html" in request.headers.get("accept", "")
+    if isinstance(error, LogInFirstError) and is_page:
+        return RedirectResponse(f"{_pages_address(request)}/login", status_code=303)
     return JSONResponse({"detail": str(error.detail)}, error.status_code, error.headers)
 
 
@@ -130,6 +141,16 @@ def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # The value itself is not repeated: it came from outside.
     return PlainTextResponse("This address is not valid.\n", 400)
+
+
+def _pages_address(request: Request) -> str:
+    """Return where the browser that came to the viewer finds the pages."""
+    web = request.app.state.context.settings.web
+    if web.public_url:
+        return str(web.public_url)
+    host = request.url.hostname or web.host
+    named = f"[{host}]" if ":" in host else host
+    return f"{request.url.scheme}://{named}:{web.port}"
 
 
 class ViewerFiles(StaticFiles):

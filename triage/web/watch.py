@@ -9,12 +9,13 @@ from statistics import median
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from triage.core.agreement import Agreement, Judged
 from triage.core.input_characteristics import NUMBERS
+from triage.core.permissions import Permission
 from triage.core.proportions import wilson_interval
 from triage.core.stages import Stage
 from triage.settings import WatchSettings
@@ -31,11 +32,12 @@ from triage.store.watch import (
     watched_model,
 )
 from triage.store.watch_drift import DriftReport, drift_of
+from triage.web.access import may
 from triage.web.charts import Band, Bars, Chart, Line, chart, labels_of
 from triage.web.context import Context
 from triage.web.rendering import templates
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[Depends(may(Permission.SEE_MODELS))])
 ModelName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
 
 _MOST_NAMES = 6

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Resp
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from triage.core.permissions import Permission
 from triage.core.withdrawals import PERSONAL_REASONS, WithdrawalReason
 from triage.store.withdrawals import (
     LONGEST_TEXT,
@@ -18,11 +19,12 @@ from triage.store.withdrawals import (
     WithdrawalRefusedError,
     record_withdrawal,
 )
+from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.people import known_person_at
 from triage.web.security import require_same_origin
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(may(Permission.SEE_PATIENTS))])
 RunNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
 Person = Annotated[str, Depends(known_person_at)]
 
@@ -64,7 +66,7 @@ class WithdrawalKept(BaseModel):
 @router.post(
     "/runs/{run_id}/withdraw",
     include_in_schema=False,
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), Depends(require_same_origin)],
 )
 def withdraw(
     request: Request,
@@ -84,13 +86,13 @@ def withdraw(
 @router.post(
     "/api/v1/runs/{run_id}/withdraw",
     tags=["worklist"],
-    dependencies=[Depends(require_same_origin)],
+    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), Depends(require_same_origin)],
 )
 def post_withdrawal(
     run_id: RunNumber, wanted: WantedThrough, context: Context, who: Person
 ) -> WithdrawalKept:
     """Take the result of a run back: it counts no longer, and every archive that has it is told."""
-    is_named = bool(context.settings.web.user_header)
+    is_named = context.settings.names_people
     person = who if is_named else wanted.who.strip() or who
     kept = _record(context, run_id, person, wanted)
     return WithdrawalKept.model_validate(kept, from_attributes=True)

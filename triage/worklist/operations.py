@@ -33,6 +33,7 @@ from triage.worklist.deliveries import (
     list_deliveries,
     list_destinations,
 )
+from triage.worklist.next_steps import next_step_of
 from triage.worklist.wording import without_series_uids
 
 _SHOWN = 50
@@ -69,6 +70,7 @@ class ProblemRun(_View):
     model: str
     state: str
     reason: str
+    next_step: str
     finished_at: datetime | None
     study_instance_uid: str
 
@@ -233,6 +235,7 @@ def _problems(session: Session, now: datetime) -> tuple[ProblemRun, ...]:
             model=f"{run.model.name} {run.model.version}",
             state=run.state.value,
             reason=run.reason,
+            next_step=next_step_of(run.state.value, run.reason),
             finished_at=run.finished_at,
             study_instance_uid=uid,
         )

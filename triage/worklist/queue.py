@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from triage.core.findings import Finding
@@ -18,22 +18,51 @@ from triage.core.priority import Priority
 from triage.core.runs import RunState, StudyState
 from triage.core.stages import COUNTING_STAGES
 from triage.store.arrivals import awaited_images
+from triage.store.chunks import chunks
+from triage.store.claims import Claim, claims_on, studies_claimed
 from triage.store.model_tables import ModelRow
 from triage.store.raises import raised_by
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyEventRow, StudyRow
 from triage.store.withdrawals import withdrawals_of
+from triage.store.worklist_tables import ReadingClaimRow
+from triage.worklist.filters import (
+    TO_READ,
+    WAS_READ,
+    WorklistFilter,
+    conditions_of,
+)
+from triage.worklist.search import conditions_of_text
 from triage.worklist.status import RunFacts, StudyFacts, StudyStatus, status_of
+from triage.worklist.tally import Tally, WorklistCounts, tally_worklist
+from triage.worklist.viewer import Viewer
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
-PAGE_SIZE = 200
+PAGE_SIZE = 100
+COUNTED_TO = 1000
+"""How far studies are counted that no index can count."""
+EVERYTHING = WorklistFilter()
 READING_ORDER = (StudyRow.priority.desc(), StudyRow.ranked_at, StudyRow.id)
-_READ_IS_SHOWN_FOR = timedelta(days=2)
+_CHANGES_ARE_SHOWN_FOR = timedelta(days=2)
+
+
+class FindingChip(BaseModel):
+    """A finding that is present, as a line of the list shows it; `said` is it in words."""
+
+    model_config = ConfigDict(frozen=True)
+
+    title: str
+    said: str
+    priority: PriorityName
+    model: str
 
 
 class WorklistEntry(BaseModel):
     """A line of the reading list.
 
-    `raised_by` is what puts it above its order: "AI", a person's name, "policy", or "".
+    `raised_by` is what puts it above its order: "AI", a person's name, "policy", or "". `due_at`
+    is when it should be read by, `claimed_until` when a claim runs out, which is None for the
+    performer of its workitem. `key_image_uid` is the SOP Instance UID of the image that shows its
+    most urgent finding best.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -62,78 +91,135 @@ class WorklistEntry(BaseModel):
     location: str = ""
     patient_class: str = ""
     raised_by: str = ""
-
-
-class WorklistCounts(BaseModel):
-    """How many studies are to be read, of each priority, and how many the AI has flagged."""
-
-    model_config = ConfigDict(frozen=True)
-
-    total: int
-    by_priority: dict[str, int]
-    flagged: int
-    changed_after_reading: int
+    due_at: datetime | None = None
+    findings: tuple[FindingChip, ...] = ()
+    key_image_uid: str = ""
+    claimed_by: str = ""
+    claimed_since: datetime | None = None
+    claimed_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StudyAnalyses:
-    """The production runs of a study's present generation, and the notices of their models."""
+    """The production runs of a study's present generation, and the notices of their models.
+
+    `findings` are those that are present and not withdrawn, the most urgent first, each with the
+    model that made it.
+    """
 
     facts: StudyFacts
     notices: tuple[str, ...]
+    findings: tuple[tuple[str, Finding], ...] = ()
 
 
 def reading_list(
-    session: Session, now: datetime, *, limit: int = PAGE_SIZE, offset: int = 0
+    session: Session,
+    now: datetime,
+    *,
+    wanted: WorklistFilter = EVERYTHING,
+    who: str = "",
+    limit: int = PAGE_SIZE,
+    offset: int = 0,
 ) -> list[WorklistEntry]:
     """Return the studies to be read: most urgent class first, and within it by wait and points.
 
     A study is on the list from its first image on, whatever any model does or does not do. Only
     what was fetched for comparison is not: priors were read long ago.
+
+    Args:
+        session: a session.
+        now: the moment, for waiting times and claims.
+        wanted: which of them, all by default; a search for a patient too.
+        who: the person who looks, for what is assigned to "me".
+        limit: how many at most.
+        offset: how many places to leave out.
     """
-    studies = session.scalars(
-        select(StudyRow)
-        .where(StudyRow.read_at.is_(None), StudyRow.is_prior.is_(False))
-        .order_by(*READING_ORDER)
-        .limit(limit)
-        .offset(offset)
+    conditions = _conditions(session, wanted, Viewer(now, who), TO_READ)
+    ids = session.scalars(
+        select(StudyRow.id).where(*conditions).order_by(*READING_ORDER).limit(limit).offset(offset)
     ).all()
-    return _entries(session, studies, now, first_place=offset + 1)
+    return _entries(session, _in_order(session, ids), now, first_place=offset + 1)
+
+
+def next_to_read(session: Session, now: datetime, *, who: str, after: str = "") -> str:
+    """Return the UID of the study that `who` should read next, "" where none is left.
+
+    What others are reading is not offered, nor the study `after`, which was just looked at.
+    """
+    conditions = (
+        TO_READ,
+        StudyRow.study_instance_uid != after,
+        StudyRow.id.not_in(studies_claimed(now, ReadingClaimRow.who != who)),
+    )
+    found = session.scalar(
+        select(StudyRow.study_instance_uid).where(*conditions).order_by(*READING_ORDER).limit(1)
+    )
+    return found or ""
+
+
+def count_filtered(
+    session: Session, tally: Tally, wanted: WorklistFilter, now: datetime, who: str
+) -> int:
+    """Return how many studies a filter leaves; from `COUNTED_TO` on it is not counted further."""
+    if wanted.is_by_list:
+        return tally.number_of(wanted)
+    conditions = _conditions(session, wanted, Viewer(now, who), TO_READ)
+    some = select(StudyRow.id).where(*conditions).limit(COUNTED_TO).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0
 
 
 def recently_read(
-    session: Session, now: datetime, *, limit: int = PAGE_SIZE
+    session: Session,
+    now: datetime,
+    *,
+    wanted: WorklistFilter = EVERYTHING,
+    limit: int = PAGE_SIZE,
+    offset: int = 0,
 ) -> list[WorklistEntry]:
-    """Return the studies that were read lately, newest first, those that changed since on top."""
+    """Return the studies that were read, newest first, those that changed since on top."""
     changed = changes_after_reading(session, now)
-    studies = session.scalars(
-        select(StudyRow)
-        .where(StudyRow.read_at >= now - _READ_IS_SHOWN_FOR, StudyRow.is_prior.is_(False))
-        .order_by(StudyRow.id.in_(list(changed)).desc(), StudyRow.read_at.desc(), StudyRow.id)
-        .limit(limit)
-    ).all()
-    return _entries(session, studies, now, first_place=1, changed=changed)
+    conditions = _conditions(session, wanted, Viewer(now), WAS_READ)
+    newest_first = (StudyRow.read_at.desc(), StudyRow.id.desc())
+    ids: list[int] = []
+    if changed and offset == 0:
+        on_top = select(StudyRow.id).where(*conditions, StudyRow.id.in_(list(changed)))
+        ids += session.scalars(on_top.order_by(*newest_first))
+    if changed:
+        conditions = [*conditions, StudyRow.id.not_in(list(changed))]
+    ids += session.scalars(
+        select(StudyRow.id).where(*conditions).order_by(*newest_first).limit(limit).offset(offset)
+    )
+    studies = _in_order(session, ids)
+    return _entries(session, studies, now, first_place=offset + 1, changed=changed)
+
+
+def take_tally(session: Session, now: datetime) -> Tally:
+    """Count what is to be read, and what changed after it was."""
+    return tally_worklist(session, now, len(changes_after_reading(session, now)))
 
 
 def count_worklist(session: Session, now: datetime) -> WorklistCounts:
     """Return the counts that stand above the list."""
-    flagged = and_(StudyRow.ai_priority.is_not(None), StudyRow.ai_priority > Priority.ROUTINE)
-    rows = session.execute(
-        select(StudyRow.priority, flagged, func.count())
-        .where(StudyRow.read_at.is_(None), StudyRow.is_prior.is_(False))
-        .group_by(StudyRow.priority, flagged)
-    )
-    by_priority = {priority.name.lower(): 0 for priority in reversed(Priority)}
-    flags = 0
-    for priority, is_flagged, count in rows:
-        by_priority[priority.name.lower()] += count
-        flags += count if is_flagged else 0
-    return WorklistCounts(
-        total=sum(by_priority.values()),
-        by_priority=by_priority,
-        flagged=flags,
-        changed_after_reading=len(changes_after_reading(session, now)),
-    )
+    return take_tally(session, now).counts()
+
+
+def _conditions(
+    session: Session, wanted: WorklistFilter, viewer: Viewer, scope: ColumnElement[bool]
+) -> list[ColumnElement[bool]]:
+    conditions = [scope, *conditions_of(wanted, viewer)]
+    if wanted.sought:
+        conditions += conditions_of_text(session, wanted.sought, [scope])
+    return conditions
+
+
+def _in_order(session: Session, ids: Sequence[int]) -> list[StudyRow]:
+    """Return the studies in the order of their ids here: an index gave it, without their rows."""
+    found = {
+        row.id: row
+        for some in chunks(ids)
+        for row in session.scalars(select(StudyRow).where(StudyRow.id.in_(some)))
+    }
+    return [found[key] for key in ids if key in found]
 
 
 def changes_after_reading(session: Session, now: datetime) -> Mapping[int, str]:
@@ -155,7 +241,7 @@ def changes_after_reading(session: Session, now: datetime) -> Mapping[int, str]:
     rows = session.execute(
         select(StudyRow.id, has_images, is_withdrawn_since)
         .where(
-            StudyRow.read_at >= now - _READ_IS_SHOWN_FOR,
+            StudyRow.read_at >= now - _CHANGES_ARE_SHOWN_FOR,
             or_(has_images, is_flagged_since, is_withdrawn_since),
         )
         .order_by(StudyRow.id)
@@ -179,14 +265,17 @@ def _entries(
     changed: Mapping[int, str] | None = None,
 ) -> list[WorklistEntry]:
     analyses = analyses_of(session, studies)
+    claims = claims_on(session, [study.id for study in studies], now)
     return [
-        _entry(study, analyses[study.id], now, place, (changed or {}).get(study.id, ""))
+        _entry(study, analyses[study.id], now, place, claims.get(study.id)).model_copy(
+            update={"changed_after_reading": (changed or {}).get(study.id, "")}
+        )
         for place, study in enumerate(studies, start=first_place)
     ]
 
 
 def _entry(
-    study: StudyRow, analyses: StudyAnalyses, now: datetime, place: int, changed: str
+    study: StudyRow, analyses: StudyAnalyses, now: datetime, place: int, claim: Claim | None
 ) -> WorklistEntry:
     return WorklistEntry(
         place=place,
@@ -208,11 +297,26 @@ def _entry(
         accession_number=study.accession_number,
         status=status_of(analyses.facts),
         read_at=study.read_at,
-        changed_after_reading=changed,
         completion_reason=study.completion_reason if study.state is StudyState.COMPLETE else "",
         location=study.location,
         patient_class=patient_class_in_words(study.patient_class),
         raised_by=raised_by(study),
+        due_at=study.due_at,
+        findings=tuple(
+            FindingChip(
+                title=finding.code.meaning,
+                said=finding.in_words(),
+                priority=finding.priority,
+                model=model,
+            )
+            for model, finding in analyses.findings
+        ),
+        key_image_uid=next(
+            (f.key_image_uids[0] for _, f in analyses.findings if f.key_image_uids), ""
+        ),
+        claimed_by=claim.who if claim else "",
+        claimed_since=claim.since if claim else None,
+        claimed_until=claim.until if claim else None,
     )
 
 
@@ -289,7 +393,7 @@ def _analyses(
     study: StudyRow,
     runs: Sequence[_Run],
     models: Mapping[int, _Model],
-    present: Mapping[int, tuple[str, ...]],
+    present: Mapping[int, tuple[Finding, ...]],
     words: _Words,
 ) -> StudyAnalyses:
     current = [run for run in runs if run.generation == study.generation]
@@ -311,7 +415,7 @@ def _analyses(
                 models[r.model_id].identity,
                 r.state,
                 r.reason,
-                present.get(r.run_id, ()),
+                tuple(finding.in_words() for finding in present.get(r.run_id, ())),
                 models[r.model_id].unavailable,
                 words.withdrawn.get(r.run_id, ""),
             )
@@ -321,7 +425,14 @@ def _analyses(
         awaited=words.awaited,
     )
     notices = dict.fromkeys(models[model].notice for model in sorted(spoke))
-    return StudyAnalyses(facts, tuple(notice for notice in notices if notice))
+    findings = [
+        (models[run.model_id].identity, finding)
+        for run in current
+        if run.state is RunState.COMPLETED and run.run_id not in words.withdrawn
+        for finding in present.get(run.run_id, ())
+    ]
+    findings.sort(key=lambda found: (-found[1].priority, -found[1].confidence))
+    return StudyAnalyses(facts, tuple(filter(None, notices)), tuple(findings))
 
 
 def _models(session: Session, ids: Iterable[int]) -> dict[int, _Model]:
@@ -334,17 +445,17 @@ def _models(session: Session, ids: Iterable[int]) -> dict[int, _Model]:
     }
 
 
-def _present_findings(session: Session, study_ids: Sequence[int]) -> dict[int, tuple[str, ...]]:
+def _present_findings(session: Session, study_ids: Sequence[int]) -> dict[int, tuple[Finding, ...]]:
     rows = session.execute(
         select(FindingRow.run_id, FindingRow.content)
         .join(AnalysisRunRow, AnalysisRunRow.id == FindingRow.run_id)
         .where(AnalysisRunRow.study_id.in_(study_ids), FindingRow.present.is_(True))
         .order_by(FindingRow.id)
     )
-    found: dict[int, list[str]] = defaultdict(list)
+    found: dict[int, list[Finding]] = defaultdict(list)
     for run_id, content in rows:
-        found[run_id].append(Finding.model_validate(content).in_words())
-    return {run_id: tuple(words) for run_id, words in found.items()}
+        found[run_id].append(Finding.model_validate(content))
+    return {run_id: tuple(findings) for run_id, findings in found.items()}
 
 
 def _refusals(session: Session, studies: Sequence[StudyRow]) -> dict[int, list[str]]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from pydicom.uid import UID
 
 from triage.core.runs import RunState
+from triage.core.studies import FRAME_POSITIONS
 from triage.store.tables import AnalysisRunRow, InstanceRow, SeriesRow
 
 SEGMENTATION_SOP_CLASS_UIDS = frozenset(
@@ -17,6 +18,9 @@ SEGMENTATION_SOP_CLASS_UIDS = frozenset(
         "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation Storage
     }
 )
+Normal = tuple[float, float, float]
+
+_PARALLEL = 0.999  # cosine: 2.5 degrees
 _SECONDARY_CAPTURE_ROOT = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -29,6 +33,10 @@ class ImageView(BaseModel):
     number: int | None
     frames: int
     pixel_spacing_mm: tuple[float, float] | None
+    is_spacing_at_detector: bool = False
+    """Whether the spacing is that at the detector of a projection (Imager Pixel Spacing)."""
+    depths_mm: tuple[float, ...] = ()
+    """Where each frame lies along the series' normal, empty where that is not known."""
 
 
 class SeriesView(BaseModel):
@@ -48,6 +56,9 @@ class SeriesView(BaseModel):
     model: str
     instances: int
     purged: int = 0
+    frame_of_reference_uid: str = ""
+    normal: tuple[float, float, float] | None = None
+    """Along which the slices follow one another, in patient coordinates (LPS)."""
     images: tuple[ImageView, ...]
 
 
@@ -61,6 +72,7 @@ def series_view(
     known = [instance for instance in row.instances if instance.conflicts_with is None]
     kept = [instance for instance in known if instance.purged_at is None]
     images = [instance for instance in kept if has_pixels(instance)]
+    normal = _common_normal(images)
     return SeriesView(
         series_instance_uid=row.series_instance_uid,
         number=row.number,
@@ -74,7 +86,9 @@ def series_view(
         model=f"{made_by.model.name} {made_by.model.version}" if made_by is not None else "",
         instances=len(known),
         purged=len(known) - len(kept),
-        images=tuple(_image(instance) for instance in in_spatial_order(images)),
+        frame_of_reference_uid=_common_frame_of_reference(images),
+        normal=normal,
+        images=tuple(_image(instance, normal) for instance in in_spatial_order(images)),
     )
 
 
@@ -100,27 +114,60 @@ def in_spatial_order(images: Sequence[InstanceRow]) -> list[InstanceRow]:
 
 
 def _depth(headers: Mapping[str, Any]) -> float | None:
-    position, orientation = (
-        _floats(headers.get("ImagePositionPatient"), 3),
-        _floats(headers.get("ImageOrientationPatient"), 6),
-    )
-    if position is None or orientation is None:
+    position, normal = _floats(headers.get("ImagePositionPatient"), 3), _normal(headers)
+    return None if position is None or normal is None else _along(position, normal)
+
+
+def _normal(headers: Mapping[str, Any]) -> Normal | None:
+    orientation = _floats(headers.get("ImageOrientationPatient"), 6)
+    if orientation is None:
         return None
     rx, ry, rz, cx, cy, cz = orientation
-    normal = (ry * cz - rz * cy, rz * cx - rx * cz, rx * cy - ry * cx)
+    return ry * cz - rz * cy, rz * cx - rx * cz, rx * cy - ry * cx
+
+
+def _along(position: Sequence[float], normal: Normal) -> float:
     return sum(p * n for p, n in zip(position, normal, strict=True))
 
 
-def _image(instance: InstanceRow) -> ImageView:
-    spacing = _floats(instance.headers.get("PixelSpacing"), 2) or _floats(
-        instance.headers.get("ImagerPixelSpacing"), 2
-    )
+def _common_normal(images: Sequence[InstanceRow]) -> Normal | None:
+    """Return the normal that all images share, None where they lie differently."""
+    normals = [_normal(image.headers) for image in images]
+    first = normals[0] if normals else None
+    if first is None or not any(first):
+        return None
+    for normal in normals:
+        if normal is None or _along(normal, first) < _PARALLEL:
+            return None
+    return first
+
+
+def _common_frame_of_reference(images: Sequence[InstanceRow]) -> str:
+    uids = {str(image.headers.get("FrameOfReferenceUID") or "") for image in images}
+    return uids.pop() if len(uids) == 1 else ""
+
+
+def _image(instance: InstanceRow, normal: Normal | None) -> ImageView:
+    in_patient = _floats(instance.headers.get("PixelSpacing"), 2)
+    spacing = in_patient or _floats(instance.headers.get("ImagerPixelSpacing"), 2)
+    frames = _count(instance.headers.get("NumberOfFrames"))
     return ImageView(
         sop_instance_uid=instance.sop_instance_uid,
         number=instance.number,
-        frames=_count(instance.headers.get("NumberOfFrames")),
+        frames=frames,
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
+        is_spacing_at_detector=in_patient is None and spacing is not None,
+        depths_mm=_depths(instance.headers, frames, normal),
     )
+
+
+def _depths(headers: Mapping[str, Any], frames: int, normal: Normal | None) -> tuple[float, ...]:
+    if normal is None:
+        return ()
+    stated = headers.get(FRAME_POSITIONS) or [headers.get("ImagePositionPatient")]
+    positions = [_floats(position, 3) for position in stated]
+    known = [round(_along(one, normal), 3) for one in positions if one is not None]
+    return tuple(known) if len(known) == frames else ()
 
 
 def _count(value: Any) -> int:

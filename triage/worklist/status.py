@@ -36,7 +36,7 @@ class StudyStatus(BaseModel):
     detail: str = ""
 
 
-_NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED)
+_NOT_ANALYSED = (RunState.REFUSED, RunState.FAILED, RunState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)

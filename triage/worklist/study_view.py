@@ -17,6 +17,7 @@ from triage.core.priors import SearchState
 from triage.core.runs import RunState
 from triage.core.stages import COUNTING_STAGES, Stage
 from triage.core.withdrawals import WITHDRAWAL_ROLES
+from triage.store.claims import claims_on
 from triage.store.feedback import Feedback, feedback_on
 from triage.store.history import is_for_readers
 from triage.store.priors import prior_rows
@@ -35,6 +36,8 @@ from triage.store.tables import (
     StudyRow,
 )
 from triage.store.withdrawals import WITHDRAWABLE, Withdrawal, withdrawals_of
+from triage.worklist.answers import AnswersView, answers_view
+from triage.worklist.comparisons import ComparisonView, comparisons
 from triage.worklist.deliveries import DeliveryView, delivery_view
 from triage.worklist.queue import analyses_of, is_flagged
 from triage.worklist.stacks import SeriesView, series_view
@@ -86,6 +89,8 @@ class FindingView(_View):
     """A finding as the study page states it."""
 
     finding_id: int
+    run_id: int
+    can_be_withdrawn: bool
     key: str
     title: str
     present: bool
@@ -99,6 +104,7 @@ class FindingView(_View):
     segment_number: int | None
     segmentation_uid: str
     key_image_uids: tuple[str, ...]
+    key_image_frames: tuple[int, ...] = ()
     heat_map_series_uid: str
     withdrawn: str = ""
     feedback: tuple[FeedbackView, ...]
@@ -188,6 +194,7 @@ class StudyView(_View):
     purge_reason: str = ""
     priority_notices: tuple[DeliveryView, ...] = ()
     waiting_s: float
+    claimed_by: str = ""
     location: str = ""
     patient_class: str = ""
     order_reason: str = ""
@@ -198,6 +205,8 @@ class StudyView(_View):
     is_prior: bool
     priors: tuple[PriorView, ...]
     priors_search: str
+    comparisons: tuple[ComparisonView, ...] = ()
+    answers: AnswersView
     history: tuple[EventView, ...]
 
 
@@ -213,6 +222,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
     withdrawn = withdrawals_of(session, [study.id])
     analyses = analyses_of(session, [study])[study.id]
     notices = _notices(session, study)
+    claim = claims_on(session, [study.id], now).get(study.id)
     return StudyView(
         study_instance_uid=study.study_instance_uid,
         patient=_patient(study),
@@ -238,6 +248,7 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         purged_at=study.purged_at,
         purge_reason=study.purge_reason,
         waiting_s=max(0.0, ((study.read_at or now) - study.first_instance_at).total_seconds()),
+        claimed_by=claim.who if claim else "",
         location=study.location,
         patient_class=patient_class_in_words(study.patient_class),
         raised_by=raised_by(study),
@@ -251,6 +262,8 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         is_prior=study.is_prior,
         priors=_priors(session, study),
         priors_search=_priors_search(session, study),
+        comparisons=comparisons(session, study),
+        answers=answers_view(session, study),
         history=_history(session, study),
     )
 
@@ -355,6 +368,8 @@ def _finding_view(
     uid_of = {o.role: o.sop_instance_uid for o in usual_first}
     return FindingView(
         finding_id=row.id,
+        run_id=run.id,
+        can_be_withdrawn=_can_be_withdrawn(run, withdrawn),
         key=finding.key,
         title=finding.code.meaning,
         present=finding.present,
@@ -370,6 +385,7 @@ def _finding_view(
         segment_number=finding.segment_number,
         segmentation_uid=uid_of.get("seg", ""),
         key_image_uids=finding.key_image_uids,
+        key_image_frames=finding.key_image_frames,
         heat_map_series_uid=series_of.get("heat-map", "") if finding.present else "",
         withdrawn=withdrawn,
         feedback=tuple(
@@ -417,10 +433,14 @@ def _run_view(
         timings_s=_numbers(run.timings_s),
         withdrawn=by_person,
         withdrawal_error=withdrawal.last_error if withdrawal is not None else "",
-        can_be_withdrawn=not by_person and run.state in WITHDRAWABLE and bool(run.findings),
+        can_be_withdrawn=_can_be_withdrawn(run, by_person),
         results=tuple(_result_view(row) for row in run.result_objects),
         notices=tuple(notices),
     )
+
+
+def _can_be_withdrawn(run: AnalysisRunRow, withdrawn_by: str) -> bool:
+    return not withdrawn_by and run.state in WITHDRAWABLE and bool(run.findings)
 
 
 def _further_series(run: AnalysisRunRow) -> list[SeriesRow]:

@@ -103,6 +103,30 @@ def test_a_merge_moves_studies_and_what_comes_later(database: Database, clock: M
     assert study(database, "1.2.5").patient.patient_id == "P2"
 
 
+def test_several_merges_of_a_message_are_done_in_their_order(
+    database: Database, clock: ManualClock
+) -> None:
+    record(database, clock, patient_name="Row^Jane")
+    record(database, clock, study="1.2.4", patient_id="P3", patient_name="Roe^John")
+    pairs = ("PID|1||P2||Roe^Jane", "MRG|P1", "PV1|1|I|WARD^1^A")
+    more = ("PID|2||P4||Roe^Jack", "MRG|P3", "PV1|1|I|WARD^2^B", "PID|3||P5", "MRG|P4")
+    take(database, clock, message("ADT^A40^ADT_A39", "EVN||20260301", *pairs, *more))
+    first, second = study(database), study(database, "1.2.4")
+    assert (first.patient.patient_id, first.location) == ("P2", "WARD-1-A")
+    assert (second.patient.patient_id, second.patient.name) == ("P5", "Roe^Jack")
+    assert second.location == "WARD-2-B"
+
+
+def test_of_several_merges_none_is_done_if_one_cannot_be(
+    database: Database, clock: ManualClock
+) -> None:
+    record(database, clock)
+    content = message("ADT^A40", "PID|1||P2", "MRG|P1", "PID|2||P4", "MRG|")
+    answer = read_acknowledgement(Hl7Intake(Settings(), database, clock).take(content, "127.0.0.1"))
+    assert answer.code == "AE"
+    assert study(database).patient.patient_id == "P1"
+
+
 def test_a_merge_of_nobody_who_is_here_holds_for_images_that_come(
     database: Database, clock: ManualClock
 ) -> None:
@@ -151,7 +175,10 @@ def test_a_patient_id_that_comes_back_into_use_is_itself_again(
         (a40("P1", "P1"), "MRG-1: "),
         (message("ADT^A40", "PID|1||P2"), "MRG: "),
         (message("ADT^A40", "PID|1||P2", "MRG|"), "MRG-1: "),
-        (message("ADT^A40", "PID|1||P2", "MRG|P1", "PID|1||P4", "MRG|P3"), "MRG: more than one"),
+        (message("ADT^A40", "PID|1||P2", "MRG|P1", "PID|2||P4"), "MRG[2]: "),
+        (message("ADT^A40", "PID|1||P2", "MRG|P1", "MRG|P3"), "MRG[2]: a second one"),
+        (message("ADT^A40", "MRG|P1", "PID|1||P2"), "MRG: no PID"),
+        (message("ADT^A40", "PID|1||P2", "MRG|P1", "PID|2||P4", "MRG|P4"), "MRG[2]-1: "),
         (message("ADT^A08", "PID|1||P2||||1970"), "PID-7: "),
     ],
 )

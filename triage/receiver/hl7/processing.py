@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,10 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from triage.core.errors import TriageError
+from triage.core.orders import PatientMerge
 from triage.hl7.acknowledgement import acknowledge
 from triage.hl7.errors import ErrorCode, Hl7Error, Place
 from triage.hl7.message import Message, parse_message
-from triage.receiver.hl7.reading import read_merge, read_orders, read_update
+from triage.receiver.hl7.reading import read_merges, read_orders, read_update
 from triage.settings import Hl7Destination, Settings
 from triage.store.clock import Clock
 from triage.store.database import Database
@@ -188,14 +189,8 @@ class Hl7Intake:
                 session, update, assigning_authority=authority, now=at
             )
         if kind == _MERGE:
-            merge = read_merge(message)
-            return lambda session, at: merge_patients(
-                session,
-                merge,
-                assigning_authority=authority,
-                corrected_at=self._corrected_at,
-                now=at,
-            )
+            merges = read_merges(message)
+            return lambda session, at: self._merge(session, merges, at)
         if self._settings.other_messages == "ignore":
             return None
         is_event = message.message_type in _KNOWN_TYPES
@@ -205,6 +200,21 @@ class Hl7Intake:
             message.header.place(9),
             ErrorCode.UNSUPPORTED_EVENT if is_event else ErrorCode.UNSUPPORTED_TYPE,
         )
+
+    def _merge(self, session: Session, merges: Sequence[PatientMerge], at: datetime) -> str:
+        """Merge all or, as one transaction with the message, none."""
+        authority = self._settings.assigning_authority
+        said = [
+            merge_patients(
+                session,
+                merge,
+                assigning_authority=authority,
+                corrected_at=self._corrected_at,
+                now=at,
+            )
+            for merge in merges
+        ]
+        return "; ".join(said)
 
     def _keep_orders(self, session: Session, message: Message, at: datetime) -> str:
         orders = read_orders(message, self._settings, received_at=at)

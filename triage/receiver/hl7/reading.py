@@ -55,7 +55,7 @@ def read_orders(message: Message, settings: Hl7Settings, *, received_at: datetim
         source=message.sender,
         stated_at=message.header.moment(7) or received_at,
         identifiers=_identifiers(message.required("PID"), 3, "the Patient ID"),
-        visit=_visit(message),
+        visit=_visit(message.first("PV1")),
     )
     return [_order(general, group, settings) for group in _groups(message)]
 
@@ -156,31 +156,57 @@ def read_update(message: Message) -> PatientUpdate:
     Raises:
         Hl7Error: what must be there is not, or is not what it should be.
     """
-    return _update(message, message.required("PID"))
+    return _update(message, message.required("PID"), message.first("PV1"))
 
 
-def read_merge(message: Message) -> PatientMerge:
-    """Return who became one by an ADT^A40 (HL7 v2.5.1 3.3.40).
+def read_merges(message: Message) -> list[PatientMerge]:
+    """Return who became one by an ADT^A40, which may be several (HL7 v2.5.1 3.3.40, ADT_A39).
 
     Raises:
-        Hl7Error: what must be there is not, or both are the same.
+        Hl7Error: what must be there is not, or both of a merge are the same.
     """
-    if len(message.named("PID")) > 1 or len(message.named("MRG")) > 1:
+    message.required("PID")
+    return [_merge(message, number, group) for number, group in enumerate(_by_pid(message), 1)]
+
+
+def _by_pid(message: Message) -> Iterator[_Group]:
+    """Yield the segments of each patient, from a PID on; an MRG before it is of nobody."""
+    begun: list[Segment] = []
+    for segment in message.segments:
+        if segment.name == "PID" and begun:
+            yield _Group(tuple(begun))
+            begun = []
+        if segment.name == "PID" or begun:
+            begun.append(segment)
+        elif segment.name == "MRG":
+            raise Hl7Error("no PID stands before it", segment.place(), ErrorCode.SEGMENT_SEQUENCE)
+    yield _Group(tuple(begun))
+
+
+def _merge(message: Message, number: int, group: _Group) -> PatientMerge:
+    prior = [segment for segment in group.segments if segment.name == "MRG"]
+    if not prior:
         raise Hl7Error(
-            "more than one merge in a message is not supported; send one for each",
-            Place("MRG", None, 2),
+            "each PID of an ADT^A40 must have this segment after it",
+            Place("MRG", None, number),
             ErrorCode.SEGMENT_SEQUENCE,
         )
-    survivor = read_update(message)
-    retired = _identifiers(message.required("MRG"), 1, "the prior Patient ID")
+    if len(prior) > 1:
+        raise Hl7Error(
+            "a second one after the same PID; repeat the PID before it",
+            prior[1].place(),
+            ErrorCode.SEGMENT_SEQUENCE,
+        )
+    survivor = _update(message, group.segments[0], group.first("PV1"))
+    retired = _identifiers(prior[0], 1, "the prior Patient ID")
     if set(retired) & set(survivor.identifiers):
         raise Hl7Error(
-            "the patient is to be merged with itself", Place("MRG", 1), ErrorCode.DATA_TYPE
+            "the patient is to be merged with itself", prior[0].place(1), ErrorCode.DATA_TYPE
         )
     return PatientMerge(survivor, retired)
 
 
-def _update(message: Message, pid: Segment) -> PatientUpdate:
+def _update(message: Message, pid: Segment, pv1: Segment | None) -> PatientUpdate:
     birth_date = pid.text(7)[:8]
     if birth_date and not _DATE.fullmatch(birth_date):
         raise Hl7Error("this is no date (YYYYMMDD)", pid.place(7), ErrorCode.DATA_TYPE)
@@ -192,7 +218,7 @@ def _update(message: Message, pid: Segment) -> PatientUpdate:
         birth_date="" if pid.is_deleted(7) else birth_date or None,
         # DICOM's Patient's Sex has M, F and O; table 0001 has A (ambiguous), N and U too.
         sex={"M": "M", "F": "F", "": None, "U": ""}.get(sex, "O"),
-        visit=_visit(message),
+        visit=_visit(pv1),
     )
 
 
@@ -219,8 +245,7 @@ def _person_name(pid: Segment) -> str:
     return "^".join(parts).rstrip("^")[:400]
 
 
-def _visit(message: Message) -> Visit:
-    pv1 = message.first("PV1")
+def _visit(pv1: Segment | None) -> Visit:
     if pv1 is None:
         return Visit()
     place: Sequence[str] = [pv1.text(3, n) for n in (1, 2, 3)]  # point of care, room, bed

@@ -70,7 +70,7 @@ class PullCommand:
 
         self._entrances = [
             entrance("pull", as_priors=False),
-            entrance("pull priors", as_priors=True),
+            entrance("priors", as_priors=True),
         ]
         self._puller = Puller(database, self._entrances[0], as_priors=False)
         self._fetcher = PriorsFetcher(

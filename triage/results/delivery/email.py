@@ -32,7 +32,15 @@ def send(
             of the recipients only, another attempt sends it to all again, under the same
             Message-ID.
     """
-    message = message_of(notice, destination, link, clock)
+    submit(message_of(notice, destination, link, clock), destination)
+
+
+def submit(message: EmailMessage, destination: EmailDestination) -> None:
+    """Hand a message to the destination's server and return once it took it for everybody.
+
+    Raises:
+        DeliveryError: the server did not take it; the message says why.
+    """
     with _session(destination) as server:
         refused = server.send_message(message)
     if refused:
@@ -47,15 +55,22 @@ def message_of(
     subject, text = words_of(said, destination, link)
     message = EmailMessage()
     message["Subject"] = subject
-    message["From"] = destination.sender
     message["To"] = ", ".join(destination.recipients)
-    message["Date"] = format_datetime(clock())
-    message["Message-ID"] = f"<{notice.notice_id}@{destination.sender.rpartition('@')[2]}>"
-    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office reply
     if said.study.priority is Priority.STAT:
         message["Importance"] = "high"
     message.set_content(text)
+    address(message, destination, notice.notice_id, clock)
     return message
+
+
+def address(
+    message: EmailMessage, destination: EmailDestination, identity: str, clock: Clock
+) -> None:
+    """Write whom it is from, when it was sent, and the identity by which it is known again."""
+    message["From"] = destination.sender
+    message["Date"] = format_datetime(clock())
+    message["Message-ID"] = f"<{identity}@{destination.sender.rpartition('@')[2]}>"
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office reply
 
 
 def reach(destination: EmailDestination) -> str:

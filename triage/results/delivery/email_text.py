@@ -13,11 +13,16 @@ _LONGEST_SUBJECT = 150
 _OURS = """\
 {% set found = present|map(attribute="code.meaning")|join(", ") %}
 {% set changed = change.before.label ~ " to " ~ change.after.label if change else "" %}
-{% if notice.kind == "withdrawal" %}AI result withdrawn{% elif change %}Priority {{ changed }}
+{% set how = "superseded" if withdrawal and withdrawal.is_superseded else "withdrawn" %}
+{% if notice.kind == "withdrawal" %}AI result {{ how }}{% elif change %}Priority {{ changed }}
 {%- elif found %}{{ study.priority.label }}: {{ found }}{% else %}Analysed, nothing found{% endif %}
  ({{ study.modalities|join(", ") or "study" }})
-{% if withdrawal %}
-{{ withdrawal.who }} has withdrawn the result of this analysis: {{ withdrawal.reason }}
+{% if withdrawal and withdrawal.is_superseded %}
+The result of this analysis no longer holds: \
+{{ withdrawal.reason or "the study has changed since" }}
+{% elif withdrawal %}
+{{ withdrawal.who or "A person" }} has withdrawn the result of this analysis: \
+{{ withdrawal.reason }}
 {% endif %}
 {% if change %}
 The priority was changed from {{ changed }}: {{ change.reason }}

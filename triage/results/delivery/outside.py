@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from triage.core.notices import Notice
 from triage.core.withdrawals import WITHDRAWAL_ROLES
@@ -17,6 +18,7 @@ from triage.deidentification.profile import Method, deidentify
 from triage.deidentification.pseudonyms import DeidentificationError, Pseudonyms, site_key
 from triage.results.context import MANUFACTURER
 from triage.results.errors import DeliveryError
+from triage.results.key_objects import without_references
 from triage.settings import Destination, NoticeDestination, ObjectDestination, Settings
 from triage.store.files import InstanceFiles
 from triage.store.outbox import DueDelivery
@@ -24,12 +26,18 @@ from triage.store.outbox import DueDelivery
 
 @contextmanager
 def leaving(
-    due: DueDelivery, destination: ObjectDestination, files: InstanceFiles, settings: Settings
+    due: DueDelivery,
+    destination: ObjectDestination,
+    files: InstanceFiles,
+    settings: Settings,
+    absent: Collection[str] = (),
 ) -> Iterator[DueDelivery]:
     """Give what is sent to `destination`: the object as it is, or a copy without identity.
 
     The copy is a file of its own, which is gone afterwards; the delivery names it by its path and
-    its pseudonymous SOP Instance UID.
+    its pseudonymous SOP Instance UID. It has UIDs that exist nowhere else, so that it may also
+    leave out what its destination does not get: a key object selection does not name the objects
+    in `absent`.
 
     Raises:
         DeliveryError: the object may not leave, or cannot be read.
@@ -49,6 +57,8 @@ def leaving(
                 str(dataset.get("Manufacturer", "")) == MANUFACTURER
                 and due.role not in WITHDRAWAL_ROLES
             )
+            if due.sop_class_uid == KeyObjectSelectionDocumentStorage:
+                without_references(dataset, absent)
             deidentify(dataset, replace(method, is_own=is_own))
         except FileNotFoundError as error:
             raise DeliveryError("its file is no longer in the store", is_permanent=True) from error

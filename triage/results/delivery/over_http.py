@@ -125,7 +125,7 @@ def _client(destination: HttpDestination) -> httpx.Client:
     if destination.authorization:
         headers["Authorization"] = destination.authorization
     try:
-        context = web_context(destination.authorities)
+        context = web_context(destination.authorities, destination.own_tls)
     except TlsError as error:
         raise DeliveryError(f"{destination.name}: {error}", is_permanent=False) from error
     return httpx.Client(
@@ -169,16 +169,21 @@ def _in_words(error: Exception) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
-            hint = "; set authorities to who signed it" if _is_of_certificate(cause) else ""
-            return f"cannot be called over TLS: {failure_in_words(cause)}{hint}"
+            return f"cannot be called over TLS: {failure_in_words(cause)}{_hint(cause)}"
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.ConnectError):
         return f"cannot be reached: {error}"
     return f"broke off: {error or type(error).__name__}"
 
 
-def _is_of_certificate(error: ssl.SSLError) -> bool:
-    return isinstance(error, ssl.SSLCertVerificationError)
+def _hint(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "; set authorities to who signed it"
+    # Alerts 116, 48, 42 and 46 (RFC 8446 6.2): it wants a certificate of ours, or not this one.
+    alerts = ("CERTIFICATE_REQUIRED", "UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN")
+    if any(alert in str(error.reason) for alert in alerts):
+        return "; set certificate and private_key to what it accepts"
+    return ""
 
 
 def _said(answer: Answer) -> str:

@@ -30,6 +30,7 @@ from triage.store.outbox import (
     is_delivery_due,
     mark_delivered,
     mark_not_delivered,
+    not_sent_with,
     queue_priority_notices,
     queue_withdrawal_notices,
 )
@@ -139,7 +140,11 @@ def _send(
     settings: Settings,
 ) -> None:
     if due.is_object and isinstance(destination, ObjectDestination):
-        send_object(due, destination, files, settings)
+        absent: frozenset[str] = frozenset()
+        if destination.deidentify != "none" and due.run_id is not None:
+            with database.reading() as session:
+                absent = not_sent_with(session, due.run_id, destination.name)
+        send_object(due, destination, files, settings, absent)
         return
     if not due.is_object and isinstance(destination, NoticeDestination):
         with database.reading() as session:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from triage.core.notices import Notice
 from triage.results.delivery import dicom, email, fhir, folder, hl7, stow, webhook
 from triage.results.delivery.outside import leaving, leaving_notice
@@ -22,14 +24,18 @@ from triage.store.outbox import DueDelivery
 
 
 def send_object(
-    due: DueDelivery, destination: ObjectDestination, files: InstanceFiles, settings: Settings
+    due: DueDelivery,
+    destination: ObjectDestination,
+    files: InstanceFiles,
+    settings: Settings,
+    absent: Collection[str] = (),
 ) -> None:
-    """Send one object and return once it was taken.
+    """Send one object and return once it was taken; `absent` are those that are not sent there.
 
     Raises:
         DeliveryError: the destination did not take it; the message says why.
     """
-    with leaving(due, destination, files, settings) as sent:
+    with leaving(due, destination, files, settings, absent) as sent:
         if isinstance(destination, DicomDestination):
             dicom.store(sent, destination, files, calling_ae_title=settings.receiver.ae_title)
         elif isinstance(destination, StowDestination):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from standardwebhooks import Webhook
 
 from triage.core.notices import Notice
-from triage.results.delivery.over_http import ask, refusal
+from triage.results.delivery.over_http import Answer, ask, refusal
 from triage.results.delivery.redaction import without_patient
 from triage.results.delivery.webhook_message import message_of
 from triage.results.errors import DeliveryError
@@ -30,15 +30,26 @@ def post(
     """
     said = notice if destination.patient_data else without_patient(notice)
     body = message_of(said, link).model_dump_json()
+    post_signed(destination, notice.notice_id, body, clock)
+
+
+def post_signed(
+    destination: WebhookDestination, identity: str, body: str, clock: Clock = system_clock
+) -> Answer:
+    """Send JSON, signed, and return the answer once it was taken with a status of 2xx.
+
+    Raises:
+        DeliveryError: the destination did not take it; the message says why.
+    """
     now = clock()
-    signature = Webhook(destination.signing_key).sign(notice.notice_id, now, body)
+    signature = Webhook(destination.signing_key).sign(identity, now, body)
     answer = ask(
         destination,
         "POST",
         destination.url,
         headers={
             "Content-Type": "application/json",
-            "webhook-id": notice.notice_id,
+            "webhook-id": identity,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": signature,
         },
@@ -46,6 +57,7 @@ def post(
     )
     if not answer.is_success:
         raise refusal(destination, answer)
+    return answer
 
 
 def reach(destination: WebhookDestination) -> str:
@@ -62,7 +74,7 @@ def reach(destination: WebhookDestination) -> str:
     try:
         with socket.create_connection((host, port), timeout=destination.timeout_s) as connection:
             if place.scheme == "https":
-                context = web_context(destination.authorities)
+                context = web_context(destination.authorities, destination.own_tls)
                 with context.wrap_socket(connection, server_hostname=host) as secured:
                     return f"{secured.version()} on {host}:{port}; it was not called"
     except (TlsError, OSError) as error:

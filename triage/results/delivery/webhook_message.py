@@ -103,7 +103,10 @@ class WithdrawalMessage(_Part):
     """A result that is taken back."""
 
     who: str
+    """Empty where a newer analysis did it."""
     reason: str
+    is_superseded: bool
+    """Whether a newer analysis takes its place; otherwise a person took it back."""
 
 
 class PatientMessage(_Part):

@@ -103,7 +103,7 @@ def audit_event(notice: Notice, told: list[Reference]) -> AuditEvent:
 
 
 def _who(notice: Notice) -> Reference:
-    if notice.withdrawal is not None:
+    if notice.withdrawal is not None and not notice.withdrawal.is_superseded:
         return Reference(display=notice.withdrawal.who or "A person")
     if notice.run is not None:
         return reference(full_url(device_uid(notice.run)))

@@ -137,7 +137,9 @@ def _notes(notice: Notice, run: NoticeRun) -> list[str]:
     if notice.is_correction:
         notes.append("Corrected: the patient's identity has changed")
     if notice.withdrawal is not None:
-        notes.append(f"Withdrawn by {notice.withdrawal.who}: {notice.withdrawal.reason}")
+        did = "Superseded" if notice.withdrawal.is_superseded else "Withdrawn"
+        by = f" by {notice.withdrawal.who}" if notice.withdrawal.who else ""
+        notes.append(f"{did}{by}: {notice.withdrawal.reason}")
     return [note for note in notes if note]
 
 

@@ -9,7 +9,11 @@ from typing import Any, TypeVar
 
 from fastapi import Depends, HTTPException, Request
 
+from triage.core.permissions import Permission
+from triage.core.withdrawals import BARRED_REASONS
 from triage.store.holdings import Holding, holdings
+from triage.web.access import may
+from triage.web.callers import Way, caller_of
 from triage.web.context import Context, WebContext
 
 T = TypeVar("T")
@@ -40,6 +44,9 @@ def check_authorization(request: Request, wanted: str) -> None:
     Raises:
         HTTPException: 401.
     """
+    caller = caller_of(request)
+    if caller is not None and caller.way is not Way.OPEN:
+        return  # who is logged in, or brings a token, was let in by the route's permission
     given = request.headers.get("authorization", "")
     if wanted and not hmac.compare_digest(given.encode(), wanted.encode()):
         scheme = wanted.split(" ", 1)[0]
@@ -48,7 +55,11 @@ def check_authorization(request: Request, wanted: str) -> None:
         )
 
 
-READING: list[Any] = [Depends(require_enabled), Depends(require_authorization)]
+READING: list[Any] = [
+    Depends(may(Permission.SEE_PATIENTS, program="dicomweb")),
+    Depends(require_enabled),
+    Depends(require_authorization),
+]
 """What a program needs to read from the address of the pages."""
 
 
@@ -62,6 +73,9 @@ async def held(
 ) -> list[Holding]:
     """Return the instances below an address; of those that are purged, too.
 
+    What was rejected is not among them (IHE RAD TF-3 4.66.4.1.3), unless it is named itself and was
+    rejected for its quality only: a report names its predecessor.
+
     Raises:
         HTTPException: 404 where there is none, 410 where retention has deleted them all.
     """
@@ -74,9 +88,17 @@ async def held(
     what = "instance" if instance else "series" if series else "study"
     if not found:
         raise HTTPException(404, f"Triage holds no such {what}")
-    if all(one.is_purged for one in found):
+    standing = [one for one in found if not _is_hidden(one, is_named=instance is not None)]
+    if not standing:
+        raise HTTPException(404, f"the {what} was withdrawn; its rejection note says why")
+    if all(one.is_purged for one in standing):
         raise HTTPException(410, f"the {what} was deleted after the time for which it is kept")
-    return found
+    return standing
+
+
+def _is_hidden(one: Holding, *, is_named: bool) -> bool:
+    because = one.withdrawn_because
+    return because is not None and (not is_named or because in BARRED_REASONS)
 
 
 async def in_decoders(context: WebContext, work: Callable[[], T]) -> T:

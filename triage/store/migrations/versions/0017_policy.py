@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0017_policy"
-down_revision = "0015_destinations"
+down_revision = "0016_access"
 branch_labels = None
 depends_on = None
 
@@ -70,15 +70,6 @@ def _add_places_of_studies() -> None:
     ):
         op.add_column("studies", column)
     op.drop_index("ix_studies_place", "studies")
-    is_read = sa.text("read_at IS NOT NULL")
-    op.create_index(
-        "ix_studies_read_at",
-        "studies",
-        ["read_at"],
-        sqlite_where=is_read,
-        postgresql_where=is_read,
-    )
-    _add_index_of_list("ix_studies_place", sa.text("priority DESC"), "ranked_at", "id")
     _add_index_of_list("ix_studies_ranked_by", "ranked_by")
     _add_index_of_list("ix_studies_rises_at", "rises_at")
 
@@ -117,7 +108,7 @@ def downgrade() -> None:
     op.drop_index("ix_analysis_runs_queue", "analysis_runs")
     op.drop_column("analysis_runs", "ranked_at")
     op.create_index("ix_analysis_runs_queue", "analysis_runs", ["state", "priority", "created_at"])
-    for name in ("place", "read_at", "ranked_by", "rises_at"):
+    for name in ("ranked_by", "rises_at"):
         op.drop_index(f"ix_studies_{name}", "studies")
     for name in (
         "ranked_at",

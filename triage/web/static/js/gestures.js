@@ -4,14 +4,14 @@ import { WINDOWS } from "./viewer.js";
 
 const PIXELS_AN_IMAGE = 8;
 
-export function handleGestures(viewer, place, actions) {
+/** Let wheel, drag and slider move one viewer. `annotations` may take the drag for a tool. */
+export function handlePointer(viewer, place, annotations) {
   handleWheel(viewer, place.viewport);
-  handleDrag(viewer, place.viewport);
+  handleDrag(viewer, place.viewport, annotations);
   showValues(viewer, place);
-  handleKeys(viewer, actions);
   place.slider.addEventListener("input", () => viewer.show(Number(place.slider.value) - 1));
   place.viewport.addEventListener("contextmenu", (event) => event.preventDefault());
-  place.viewport.addEventListener("dblclick", () => viewer.fit());
+  place.viewport.addEventListener("dblclick", () => !annotations.tool && viewer.fit());
 }
 
 function handleWheel(viewer, viewport) {
@@ -38,18 +38,25 @@ function handleWheel(viewer, viewport) {
   );
 }
 
-function handleDrag(viewer, viewport) {
+function handleDrag(viewer, viewport, annotations) {
   let drag = null;
+  const pointOf = (event) => {
+    const box = viewport.getBoundingClientRect();
+    return viewer.imagePoint(event.clientX - box.left, event.clientY - box.top);
+  };
   viewport.addEventListener("pointerdown", (event) => {
     if (event.target.closest(".legend")) return;
     viewport.focus({ preventScroll: true });
     viewport.setPointerCapture(event.pointerId);
-    drag = { kind: kindOf(event), x: event.clientX, y: event.clientY, rest: 0 };
+    const kind = kindOf(event);
+    const isTaken = kind === "scroll" && annotations.begin(viewer, viewer.frame && pointOf(event));
+    drag = { kind: isTaken ? "draw" : kind, x: event.clientX, y: event.clientY, rest: 0 };
   });
   viewport.addEventListener("pointermove", (event) => {
     if (!drag) return;
     const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
     [drag.x, drag.y] = [event.clientX, event.clientY];
+    if (drag.kind === "draw") annotations.move(viewer, pointOf(event));
     if (drag.kind === "pan") viewer.panBy(dx, dy);
     if (drag.kind === "window") changeWindow(viewer, dx, dy);
     if (drag.kind === "scroll") {
@@ -59,7 +66,11 @@ function handleDrag(viewer, viewport) {
       if (steps) viewer.show(viewer.index + steps);
     }
   });
-  for (const end of ["pointerup", "pointercancel"]) viewport.addEventListener(end, () => (drag = null));
+  viewport.addEventListener("pointerup", (event) => {
+    if (drag?.kind === "draw") annotations.end(viewer, pointOf(event));
+    drag = null;
+  });
+  viewport.addEventListener("pointercancel", () => (drag = null));
 }
 
 function showValues(viewer, { viewport, corners }) {
@@ -85,32 +96,31 @@ function setPreset(viewer, name) {
   if (viewer.series?.modality === "CT") viewer.setWindow(WINDOWS[name]); // they are in HU
 }
 
-function handleKeys(viewer, actions) {
+/** Let keys move the viewer in use; `others` are further keys with what they do. */
+export function handleKeys(viewerInUse, others) {
+  const on = (act) => () => act(viewerInUse());
   const keys = {
-    ArrowUp: () => viewer.show(viewer.index - 1),
-    ArrowDown: () => viewer.show(viewer.index + 1),
-    ArrowLeft: () => viewer.show(viewer.index - 1),
-    ArrowRight: () => viewer.show(viewer.index + 1),
-    PageUp: () => viewer.show(viewer.index - 10),
-    PageDown: () => viewer.show(viewer.index + 10),
-    Home: () => viewer.show(0),
-    End: () => viewer.show(Infinity),
-    0: () => viewer.setWindow(null),
-    1: () => setPreset(viewer, "brain"),
-    2: () => setPreset(viewer, "bone"),
-    3: () => setPreset(viewer, "lung"),
-    "+": () => viewer.zoomBy(1.25),
-    "=": () => viewer.zoomBy(1.25),
-    "-": () => viewer.zoomBy(0.8),
-    o: actions.overlay,
-    j: actions.jump,
-    i: actions.invert,
-    f: actions.fit,
+    ArrowUp: on((viewer) => viewer.show(viewer.index - 1)),
+    ArrowDown: on((viewer) => viewer.show(viewer.index + 1)),
+    ArrowLeft: on((viewer) => viewer.show(viewer.index - 1)),
+    ArrowRight: on((viewer) => viewer.show(viewer.index + 1)),
+    PageUp: on((viewer) => viewer.show(viewer.index - 10)),
+    PageDown: on((viewer) => viewer.show(viewer.index + 10)),
+    Home: on((viewer) => viewer.show(0)),
+    End: on((viewer) => viewer.show(Infinity)),
+    0: on((viewer) => viewer.setWindow(null)),
+    1: on((viewer) => setPreset(viewer, "brain")),
+    2: on((viewer) => setPreset(viewer, "bone")),
+    3: on((viewer) => setPreset(viewer, "lung")),
+    "+": on((viewer) => viewer.zoomBy(1.25)),
+    "=": on((viewer) => viewer.zoomBy(1.25)),
+    "-": on((viewer) => viewer.zoomBy(0.8)),
+    ...others,
   };
   document.addEventListener("keydown", (event) => {
-    const isTyping = event.target.closest('select, textarea, input:not([type="range"], [type="checkbox"])');
+    const isTyping = event.target.closest('select, textarea, input:not([type="range"], [type="checkbox"], [type="radio"])');
     // Arrows and page keys belong to the slider or the panel that has the focus; letters do not.
-    const hasOwnScroll = event.target.closest('.panel, .series, input[type="range"]');
+    const hasOwnScroll = event.target.closest('.panel, .series, input[type="range"], input[type="radio"]');
     const scrolls = event.key.length > 1;
     if (isTyping || (hasOwnScroll && scrolls) || event.ctrlKey || event.metaKey || event.altKey) return;
     const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];

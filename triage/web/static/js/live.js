@@ -12,11 +12,19 @@ const WORDS = {
   polling: "updating every few seconds",
 };
 
+const listeners = [];
+
 /**
  * Call `onChange({studies, all})` whenever something changed: `studies` maps the UID of each study
- * to the kinds of what happened; `all` says that anything may have changed.
+ * to the kinds of what happened; `all` says that anything may have changed. All of a page share one
+ * connection.
  */
 export function followChanges(onChange) {
+  listeners.push(onChange);
+  if (listeners.length === 1) follow((change) => listeners.forEach((listener) => listener(change)));
+}
+
+function follow(onChange) {
   let stream = null;
   let poll = null;
   let lateTimer = null;

@@ -2,6 +2,8 @@
 
 import { reason } from "./pixels.js";
 
+const KEPT = 200; // images whose outlines are kept
+
 export class Overlays {
   constructor(studyUid) {
     this.studyUid = studyUid;
@@ -33,6 +35,14 @@ export class Overlays {
     return this.byImage.has(`${image.uid}/${image.frame}`);
   }
 
+  /** Return the image in the middle of those on which a segment shows, `{uid, frame}` or null. */
+  middleOf(segmentationUid, number) {
+    const overlay = this.list.find((one) => one.segmentation_uid === segmentationUid);
+    const shown = overlay?.images.filter((image) => image.segments.includes(number)) ?? [];
+    const middle = shown[Math.floor(shown.length / 2)];
+    return middle ? { uid: middle.sop_instance_uid, frame: middle.frame } : null;
+  }
+
   /** Return the colour that marks this image on the slider, or null. */
   markOf(image) {
     const overlay = this.byImage.get(`${image.uid}/${image.frame}`)?.[0];
@@ -50,6 +60,7 @@ export class Overlays {
       const layers = Promise.all(wanted).then((lists) => lists.flat());
       layers.catch(() => this.masks.delete(key));
       this.masks.set(key, layers);
+      if (this.masks.size > KEPT) this.masks.delete(this.masks.keys().next().value);
     }
     return this.masks.get(key);
   }

@@ -13,6 +13,7 @@ export function duration(seconds) {
   return `${days} d ${hours % 24} h`;
 }
 
+const SOON_S = 600;
 let clockAheadMs = 0;
 
 /** Learn how far this computer's clock is ahead of the server's: waiting times are the server's. */
@@ -32,6 +33,12 @@ export function writeTimes(root = document) {
   }
   for (const time of root.querySelectorAll("time[data-waiting]")) {
     setText(time, duration((now - Date.parse(time.dateTime)) / 1000));
+  }
+  for (const time of root.querySelectorAll("time[data-due]")) {
+    const left = (Date.parse(time.dateTime) - now) / 1000;
+    setText(time, left >= 0 ? `due in ${duration(left)}` : `${duration(-left)} over target`);
+    time.classList.toggle("late", left < 0);
+    time.classList.toggle("soon", left >= 0 && left < SOON_S);
   }
 }
 
@@ -65,7 +72,7 @@ export function toast(text, action = null) {
   toastTimer = setTimeout(() => (place.hidden = true), 9000);
 }
 
-async function post(address, body = null) {
+export async function post(address, body = null) {
   const response = await fetch(address, {
     method: "POST",
     body,
@@ -159,6 +166,7 @@ export function replaceParts(fresh) {
 /** Whether somebody is giving a reason there; it would be lost. */
 function isBeingWrittenIn(part) {
   if (part.querySelector("form[data-withdraw] details[open]")) return true;
+  if (part.contains(document.activeElement?.closest("details.decide[open]"))) return true;
   return [...part.querySelectorAll("details[open] input")].some((input) => input.value !== input.defaultValue);
 }
 

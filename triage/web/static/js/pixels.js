@@ -1,46 +1,64 @@
-/* Frames of a study: fetched once, kept while there is room, and the neighbours fetched ahead. */
+/* Frames of images: fetched once, kept while there is room, the neighbours fetched ahead, and what
+   the reader has scrolled past given up. */
 
 const READERS = { uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array, float32: Float32Array };
 const KEPT_BYTES = 400e6;
 const AT_ONCE = 3;
 
 export class Frames {
-  constructor(studyUid) {
-    this.studyUid = studyUid;
-    this.kept = new Map(); // address -> Promise of a frame, the longest unused first
+  constructor(keptBytes = KEPT_BYTES) {
+    this.keptBytes = keptBytes;
+    this.kept = new Map(); // address -> {frame: a promise, controller, bytes}, the longest unused first
     this.bytes = 0;
+    this.wanted = new Map(); // viewer -> the addresses that it needs now or next
     this.ahead = [];
     this.running = 0;
   }
 
   /** Return a promise of the frame `{rows, columns, samples, kind, values, window, ...}`. */
-  get(seriesUid, image) {
-    const address = `/studies/${this.studyUid}/series/${seriesUid}/instances/${image.uid}/frames/${image.frame}`;
+  get(image) {
+    const address = addressOf(image);
     const known = this.kept.get(address);
     if (known) {
       this.kept.delete(address);
       this.kept.set(address, known);
-      return known;
+      return known.frame;
     }
-    const frame = load(address);
-    this.kept.set(address, frame);
-    frame.then(
-      (loaded) => this.#makeRoom(loaded.values.byteLength),
-      () => this.kept.delete(address), // what failed may be asked for again
+    const controller = new AbortController();
+    const entry = { frame: load(address, controller.signal), controller, bytes: 0 };
+    this.kept.set(address, entry);
+    entry.frame.then(
+      (loaded) => {
+        entry.controller = null;
+        entry.bytes = loaded.values.byteLength;
+        this.#makeRoom(entry.bytes);
+      },
+      () => this.kept.get(address) === entry && this.kept.delete(address), // it may be asked for again
     );
-    return frame;
+    return entry.frame;
   }
 
-  /** Fetch these frames when nothing more urgent is going on; earlier wishes are forgotten. */
-  prefetch(seriesUid, images) {
-    this.ahead = images.map((image) => [seriesUid, image]);
+  /** Say which images `viewer` is about to need; what is on its way for no viewer any more is given up. */
+  want(viewer, images) {
+    this.wanted.set(viewer, new Set(images.map(addressOf)));
+    const isWanted = (address) => [...this.wanted.values()].some((addresses) => addresses.has(address));
+    this.ahead = this.ahead.filter((image) => isWanted(addressOf(image)));
+    for (const [address, entry] of this.kept) {
+      if (!entry.controller || isWanted(address)) continue;
+      this.kept.delete(address);
+      entry.controller.abort();
+    }
+  }
+
+  /** Fetch these of the wanted images, a few at once. */
+  prefetch(images) {
+    this.ahead = [...images, ...this.ahead];
     while (this.running < AT_ONCE && this.ahead.length) this.#fetchNext();
   }
 
   #fetchNext() {
-    const [seriesUid, image] = this.ahead.shift();
     this.running += 1;
-    this.get(seriesUid, image)
+    this.get(this.ahead.shift())
       .catch(() => null)
       .then(() => {
         this.running -= 1;
@@ -50,16 +68,21 @@ export class Frames {
 
   #makeRoom(bytes) {
     this.bytes += bytes;
-    for (const [address, frame] of this.kept) {
-      if (this.bytes <= KEPT_BYTES || this.kept.size < 4) return;
+    for (const [address, entry] of this.kept) {
+      if (this.bytes <= this.keptBytes || this.kept.size < 4) return;
+      if (entry.controller) continue;
       this.kept.delete(address);
-      frame.then((old) => (this.bytes -= old.values.byteLength), () => null);
+      this.bytes -= entry.bytes;
     }
   }
 }
 
-async function load(address) {
-  const response = await fetch(address, { headers: { Accept: "application/octet-stream" } });
+function addressOf({ studyUid, seriesUid, uid, frame }) {
+  return `/studies/${studyUid}/series/${seriesUid}/instances/${uid}/frames/${frame}`;
+}
+
+async function load(address, signal) {
+  const response = await fetch(address, { headers: { Accept: "application/octet-stream" }, signal });
   if (!response.ok) throw new Error(await reason(response));
   const about = (name) => response.headers.get(`X-Image-${name}`);
   const kind = about("Kind");
@@ -69,6 +92,7 @@ async function load(address) {
     samples: Number(about("Samples")),
     isInverted: about("Photometric") === "MONOCHROME1",
     window: { center: Number(about("Window-Center")), width: Number(about("Window-Width")) },
+    frameRate: Number(about("Frame-Rate")) || 0,
     kind,
     values: new READERS[kind](await response.arrayBuffer()),
   };

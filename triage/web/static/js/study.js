@@ -1,53 +1,80 @@
 /* The study page: series, viewer and findings together, kept up to date. */
 
-import { handleGestures } from "./gestures.js";
+import { Annotations } from "./annotations.js";
+import { Answers } from "./answers.js";
+import { Cine } from "./cine.js";
+import { Comparison } from "./comparison.js";
+import { handleKeys, handlePointer } from "./gestures.js";
+import { drawScale, HeatMaps } from "./heat.js";
 import { calmly, followChanges } from "./live.js";
 import { Overlays } from "./overlay.js";
 import { announce, handleFeedback, handleReading, handleWithdrawal, learnServerTime, replaceParts } from "./page.js";
-import { Viewer, WINDOWS } from "./viewer.js";
+import { Frames } from "./pixels.js";
+import { placeOf, Viewer, WINDOWS } from "./viewer.js";
 
 const byId = (id) => document.getElementById(id);
 const uid = byId("study").dataset.uid;
-const place = {
-  viewport: byId("viewport"),
-  canvas: byId("canvas"),
-  marks: byId("marks"),
-  slider: byId("slider"),
-  message: byId("viewer-message"),
-  corners: {
-    image: byId("corner-image"),
-    series: byId("corner-series"),
-    value: byId("corner-value"),
-    window: byId("corner-window"),
-  },
-};
 const overlays = new Overlays(uid);
-const viewer = new Viewer(uid, overlays, place, showState);
-const actions = {
-  overlay: () => viewer.toggleOverlay(),
-  jump: () => viewer.jumpToNext(),
-  invert: () => viewer.toggleInvert(),
-  fit: () => viewer.fit(),
-};
+const heatMaps = new HeatMaps(uid);
+const annotations = new Annotations(uid);
+const frames = new Frames();
+const place = placeOf("");
+const viewer = new Viewer({ frames, overlays, heatMaps, place, annotations, onChange: showState });
+const comparison = new Comparison({ frames, main: viewer, annotations, onChange: showState });
+const cine = new Cine(() => comparison.viewerInUse, byId("rate"), showState);
+const refresh = calmly(bringUpToDate, 300);
+const answers = new Answers({ studyUid: uid, jumpTo, showImage, viewer, annotations, refresh });
 let study = null;
 
+const actions = {
+  overlay: () => viewer.set({ isOverlayOn: !viewer.isOverlayOn }),
+  heat: () => viewer.set({ isHeatOn: !viewer.isHeatOn }),
+  jump: () => viewer.jumpToNext(),
+  invert: () => inUse((one) => one.set({ isInverted: !one.isInverted })),
+  fit: () => inUse((one) => one.fit()),
+  turn: () => inUse((one) => one.turn()),
+  flip: () => inUse((one) => one.flip()),
+  play: () => cine.toggle(),
+  length: toggleLength,
+  clear: () => inUse((one) => (annotations.clear(one.image), one.draw())),
+  whole: toggleWholeScreen,
+  link: () => comparison.toggleLink(),
+  apart: () => comparison.close(),
+};
+
+function inUse(act) {
+  act(comparison.viewerInUse);
+}
+
+function toggleLength() {
+  annotations.tool = annotations.tool === "length" ? "" : "length";
+  showState();
+}
+
+function toggleWholeScreen() {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else byId("viewer").requestFullscreen?.().catch(() => viewer.say("This browser does not fill the screen."));
+}
+
 async function load() {
-  const laidOver = overlays.load().catch((error) => {
+  const laidOver = Promise.all([overlays, heatMaps].map((one) => one.load().catch((error) => {
     console.warn("overlays:", error.message);
     return false;
-  });
+  })));
   const response = await fetch(`/api/v1/studies/${uid}`, { headers: { Accept: "application/json" } });
   if (!response.ok) throw new Error(`the server answered ${response.status}`);
   learnServerTime(response);
   study = await response.json();
+  answers.take(study);
   byId("corner-patient").textContent = [study.patient.name, study.patient.patient_id].filter(Boolean).join("\n");
   if (!viewer.series) openFirst(); // the image does not wait for what is laid over it
-  const overlaysChanged = await laidOver;
+  const overlaysChanged = (await laidOver).some(Boolean);
   if (overlaysChanged) showLegend();
   if (!viewer.series) return;
   const series = seriesOf(viewer.series.series_instance_uid);
   const isSame = series && JSON.stringify(series.images) === JSON.stringify(viewer.series.images);
-  if (series && (!isSame || overlaysChanged)) await viewer.open(series);
+  if (series && (!isSame || overlaysChanged)) await viewer.open(uid, series);
+  else viewer.draw(); // reports may have come or gone
 }
 
 function seriesOf(seriesUid) {
@@ -56,37 +83,56 @@ function seriesOf(seriesUid) {
 
 /** Open at the most urgent finding, or else in the middle of the series with the most images. */
 function openFirst() {
-  for (const finding of study.findings.filter((one) => one.present)) {
-    if (finding.key_image_uids.length && showImage(finding.key_image_uids[0])) return;
+  const present = study.findings.filter((one) => one.present && !one.withdrawn);
+  if (present.length) answers.hold(present[0].finding_id);
+  for (const finding of present) {
+    if (finding.key_image_uids.length && showImage(finding.key_image_uids[0], finding.key_image_frames[0])) return;
   }
-  const frames = (series) => series.images.reduce((sum, image) => sum + image.frames, 0);
+  const count = (series) => series.images.reduce((sum, image) => sum + image.frames, 0);
   const withImages = study.series.filter((series) => series.images.length);
   const received = withImages.filter((series) => !series.is_result);
-  const [largest] = (received.length ? received : withImages).sort((a, b) => frames(b) - frames(a));
-  if (largest) viewer.open(largest);
+  const [largest] = (received.length ? received : withImages).sort((a, b) => count(b) - count(a));
+  if (largest) viewer.open(uid, largest);
   else if (study.purged_at) viewer.say(`The images were deleted on ${study.purged_at.slice(0, 10)}: ${study.purge_reason}.`);
   else viewer.say(study.state === "receiving" ? "No image has arrived yet." : "This study has no images to show.");
 }
 
-function showImage(imageUid) {
+function showImage(imageUid, frame = null) {
   const series = study.series.find((one) => one.images.some((image) => image.sop_instance_uid === imageUid));
-  if (series) viewer.open(series, imageUid);
+  if (series) viewer.open(uid, series, { uid: imageUid, frame });
   return Boolean(series);
+}
+
+/** Show a finding where it is seen best: its key image, or the middle of its outline. */
+function jumpTo(finding) {
+  const [keyImage] = finding.key_image_uids;
+  if (keyImage && showImage(keyImage, finding.key_image_frames[0])) return;
+  const middle = overlays.middleOf(finding.segmentation_uid, finding.segment_number);
+  if (middle) showImage(middle.uid, middle.frame);
 }
 
 function showLegend() {
   const legend = byId("legend");
   legend.replaceChildren();
-  for (const overlay of overlays.list) {
+  for (const overlay of [...overlays.list, ...heatMaps.list]) {
     if (overlay.error) viewer.say(`The AI overlay cannot be shown: ${overlay.error}`);
+  }
+  for (const overlay of overlays.list) {
     for (const segment of overlay.segments) {
-      legend.append(legendItem(`${overlay.segmentation_uid}/${segment.number}`, segment));
+      legend.append(segmentItem(`${overlay.segmentation_uid}/${segment.number}`, segment));
     }
   }
   byId("overlay-tools").hidden = !overlays.byImage.size;
+  byId("heat-tools").hidden = !heatMaps.map;
+  byId("heat-map").replaceChildren(
+    ...heatMaps.list.filter((map) => map.images.length).map((map) =>
+      Object.assign(document.createElement("option"), { value: map.map_uid, textContent: map.label }),
+    ),
+  );
+  byId("heat-map").value = heatMaps.chosen ?? "";
 }
 
-function legendItem(key, segment) {
+function segmentItem(key, segment) {
   const item = document.createElement("li");
   const label = document.createElement("label");
   const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !overlays.hidden.has(key) });
@@ -103,21 +149,35 @@ function legendItem(key, segment) {
 
 /** Let the buttons say what is shown. */
 function showState() {
+  const shown = comparison.viewerInUse;
   const opened = viewer.series?.series_instance_uid;
   for (const button of document.querySelectorAll("button[data-series]")) {
     button.setAttribute("aria-pressed", String(button.dataset.series === opened));
   }
   for (const button of document.querySelectorAll("button[data-window]")) {
     const wanted = WINDOWS[button.dataset.window];
-    const { window } = viewer;
+    const { window } = shown;
     const isOn = wanted ? window?.center === wanted.center && window?.width === wanted.width : window === null;
     button.setAttribute("aria-pressed", String(isOn));
-    button.hidden = Boolean(wanted) && viewer.series?.modality !== "CT"; // they are in HU
+    button.hidden = Boolean(wanted) && shown.series?.modality !== "CT"; // they are in HU
+  }
+  const isPressed = {
+    overlay: viewer.isOverlayOn,
+    heat: viewer.isHeatOn,
+    invert: shown.isInverted,
+    flip: shown.isFlipped,
+    play: cine.isPlaying,
+    length: annotations.tool === "length",
+  };
+  for (const [name, isOn] of Object.entries(isPressed)) {
+    document.querySelector(`[data-do="${name}"]`).setAttribute("aria-pressed", String(isOn));
   }
   byId("stack").hidden = viewer.images.length < 2;
-  document.querySelector('[data-do="overlay"]').setAttribute("aria-pressed", String(viewer.isOverlayOn));
-  document.querySelector('[data-do="invert"]').setAttribute("aria-pressed", String(viewer.isInverted));
+  byId("cine-tools").hidden = shown.images.length < 2;
   byId("legend").hidden = !viewer.isOverlayOn || !viewer.images.some((image) => overlays.isOn(image));
+  byId("scale").hidden = !viewer.isHeatOn || !viewer.heat;
+  byId("scale-low").textContent = String(heatMaps.map?.low ?? "");
+  byId("scale-high").textContent = String(heatMaps.map?.high ?? "");
 }
 
 document.addEventListener("click", (event) => {
@@ -126,15 +186,21 @@ document.addEventListener("click", (event) => {
   const { series, window: preset, do: action, show, open } = button.dataset;
   if (series || open) {
     const found = seriesOf(series ?? open);
-    if (found) viewer.open(found);
+    if (found) viewer.open(uid, found);
   }
-  if (preset) viewer.setWindow(WINDOWS[preset]);
+  if (preset) inUse((one) => one.setWindow(WINDOWS[preset]));
   if (action) actions[action]();
-  if (show) showImage(show);
+  if (show) showImage(show, Number(button.dataset.frame) || null);
 });
-byId("opacity").addEventListener("input", (event) => viewer.setOpacity(Number(event.target.value) / 100));
+byId("opacity").addEventListener("input", (event) => viewer.set({ opacity: Number(event.target.value) / 100 }));
+byId("heat-opacity").addEventListener("input", (event) => viewer.set({ heatOpacity: Number(event.target.value) / 100 }));
+byId("rate").addEventListener("input", (event) => (event.target.dataset.isSet = "yes"));
+byId("heat-map").addEventListener("change", (event) => {
+  heatMaps.chosen = event.target.value;
+  viewer.show(viewer.index);
+});
 
-const refresh = calmly(async () => {
+async function bringUpToDate() {
   const response = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!response.ok) return;
   const wasFlagged = byId("study-head").classList.contains("flagged");
@@ -143,9 +209,29 @@ const refresh = calmly(async () => {
   if (!wasFlagged && byId("study-head").classList.contains("flagged")) announce(`Flagged. ${verdict}`);
   await load();
   showState();
-}, 300);
+}
 
-handleGestures(viewer, place, actions);
+drawScale(byId("scale-colours"));
+handlePointer(viewer, place, annotations);
+handleKeys(() => comparison.viewerInUse, {
+  o: actions.overlay,
+  h: actions.heat,
+  j: actions.jump,
+  i: actions.invert,
+  f: actions.fit,
+  r: actions.turn,
+  x: actions.flip,
+  c: actions.play,
+  m: actions.length,
+  w: actions.whole,
+  l: actions.link,
+  n: () => answers.step(1),
+  p: () => answers.step(-1),
+  a: () => answers.say("agree"),
+  d: () => answers.say("disagree"),
+  u: () => answers.say("unsure"),
+  Delete: actions.clear,
+});
 handleReading(refresh);
 handleFeedback(refresh);
 handleWithdrawal(refresh);

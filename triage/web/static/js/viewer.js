@@ -1,6 +1,8 @@
 /* The image stack: one canvas, scrolled, windowed, zoomed, with what the AI outlines on top. */
 
-import { Frames, paint } from "./pixels.js";
+import { imageToCanvas } from "./geometry.js";
+import { paintHeat } from "./heat.js";
+import { paint } from "./pixels.js";
 
 export const WINDOWS = {
   default: null,
@@ -10,30 +12,50 @@ export const WINDOWS = {
 };
 const PREFETCHED = 8;
 
+/** Return the elements of a pane, whose ids begin with `prefix`. */
+export function placeOf(prefix) {
+  const byId = (id) => document.getElementById(prefix + id);
+  return {
+    viewport: byId("viewport"),
+    canvas: byId("canvas"),
+    marks: byId("marks"),
+    slider: byId("slider"),
+    message: byId("viewer-message"),
+    corners: {
+      image: byId("corner-image"),
+      series: byId("corner-series"),
+      value: byId("corner-value"),
+      window: byId("corner-window"),
+    },
+  };
+}
+
 export class Viewer {
   /**
    * `place` names the elements: viewport, canvas, marks, slider, message, and the corners image,
-   * series and window. `onChange` is called after every change of series, image or setting.
+   * series, value and window. `onChange` is called after every change of series, image or setting,
+   * `annotations` draws over each image.
    */
-  constructor(studyUid, overlays, place, onChange) {
-    this.frames = new Frames(studyUid);
-    this.overlays = overlays;
-    this.place = place;
-    this.onChange = onChange;
+  constructor({ frames, overlays, heatMaps, place, annotations, onChange }) {
+    Object.assign(this, { frames, overlays, heatMaps, place, annotations, onChange });
+    this.followers = new Set(); // called with every new index
     this.series = null;
     this.images = [];
     this.index = 0;
     this.window = null; // null: the image's own
     this.isInverted = false;
-    this.zoom = 1;
-    this.pan = { x: 0, y: 0 };
     this.opacity = 0.35;
     this.isOverlayOn = true;
+    this.heatOpacity = 0.5;
+    this.isHeatOn = true;
     this.frame = null;
     this.layers = [];
+    this.heat = null;
     this.drawn = 0;
     this.picture = document.createElement("canvas");
     this.overlay = document.createElement("canvas");
+    this.heatPicture = document.createElement("canvas");
+    this.#resetView();
     new ResizeObserver(() => this.draw()).observe(place.viewport);
     new ResizeObserver(() => this.drawMarks()).observe(place.marks); // it appears with the slider
   }
@@ -42,26 +64,28 @@ export class Viewer {
     return this.images[this.index];
   }
 
-  /** Show a series, at the image of that UID if it is given, else where it was or in the middle. */
-  open(series, imageUid = null) {
+  #resetView() {
+    this.zoom = 1;
+    this.pan = { x: 0, y: 0 };
+    this.quarters = 0;
+    this.isFlipped = false;
+  }
+
+  /**
+   * Show a series of the study, at `wanted` (`{uid, frame}`, the frame optional) if it is given,
+   * else where it was or in the middle.
+   */
+  open(studyUid, series, wanted = null) {
     const isSame = this.series?.series_instance_uid === series.series_instance_uid;
-    const at = this.image;
+    const target = wanted ?? (isSame ? this.image : null);
     this.series = series;
-    this.images = series.images.flatMap((image) =>
-      Array.from({ length: image.frames }, (_, frame) => ({
-        uid: image.sop_instance_uid,
-        frame: frame + 1,
-        spacing: image.pixel_spacing_mm,
-      })),
-    );
-    const wanted = imageUid ?? (isSame ? at?.uid : null);
+    this.images = imagesOf(studyUid, series);
     const found = this.images.findIndex(
-      (image) => image.uid === wanted && (imageUid !== null || image.frame === at?.frame),
+      (image) => image.uid === target?.uid && (!target.frame || image.frame === target.frame),
     );
     if (!isSame) {
       this.window = null;
-      this.zoom = 1;
-      this.pan = { x: 0, y: 0 };
+      this.#resetView();
     }
     this.place.slider.max = String(this.images.length);
     this.place.slider.disabled = this.images.length < 2;
@@ -73,23 +97,24 @@ export class Viewer {
   async show(index) {
     if (!this.images.length) return;
     this.index = Math.min(this.images.length - 1, Math.max(0, index));
-    const { image, series } = this;
+    const { image } = this;
     this.place.slider.value = String(this.index + 1);
     this.place.slider.setAttribute("aria-valuetext", `image ${this.index + 1} of ${this.images.length}`);
+    for (const follow of this.followers) follow(this);
+    this.frames.want(this, [image, ...this.#neighbours()]);
     const wait = setTimeout(() => this.say("Loading image…"), 250);
     try {
-      const [frame, layers] = await Promise.all([
-        this.frames.get(series.series_instance_uid, image),
-        this.overlays.isOn(image) ? this.overlays.layersOf(image).catch((error) => error) : [],
+      const failed = (error) => error;
+      const [frame, layers, heat] = await Promise.all([
+        this.frames.get(image),
+        this.overlays.isOn(image) ? this.overlays.layersOf(image).catch(failed) : [],
+        this.heatMaps.on(image).catch(failed),
       ]);
       if (image !== this.image) return; // the reader has scrolled on
-      this.frame = frame;
-      this.layers = layers instanceof Error ? [] : layers;
-      this.say(layers instanceof Error ? `The AI overlay cannot be shown: ${layers.message}` : this.#misfit());
-      this.repaint();
+      this.#take(frame, layers, heat);
     } catch (error) {
-      if (image !== this.image) return;
-      this.frame = null;
+      if (image !== this.image || error.name === "AbortError") return;
+      this.frame = this.heat = null;
       this.layers = [];
       this.draw();
       this.say(`This image cannot be shown: ${error.message}`, true);
@@ -99,24 +124,37 @@ export class Viewer {
     if (image === this.image) this.#prefetch();
   }
 
-  #misfit() {
-    const { rows, columns } = this.frame;
-    const wrong = this.layers.filter((layer) => layer.rows !== rows || layer.columns !== columns);
-    this.layers = this.layers.filter((layer) => !wrong.includes(layer));
-    return wrong.length ? `The AI overlay of ${wrong[0].columns} × ${wrong[0].rows} does not fit this image.` : "";
+  #take(frame, layers, heat) {
+    const fits = ({ rows, columns }) => rows === frame.rows && columns === frame.columns;
+    const failed = [layers, heat].find((one) => one instanceof Error);
+    const found = layers instanceof Error ? [] : layers;
+    const wrong = found.find((layer) => !fits(layer));
+    this.frame = frame;
+    this.layers = found.filter(fits);
+    this.heat = heat && !(heat instanceof Error) && fits(heat) ? heat : null;
+    if (failed) this.say(`The AI overlay cannot be shown: ${failed.message}`);
+    else this.say(wrong ? `The AI overlay of ${wrong.columns} × ${wrong.rows} does not fit this image.` : "");
+    this.repaint();
   }
 
-  #prefetch() {
+  /** Return the images around this one, the nearest first. */
+  #neighbours() {
     const order = [];
     for (let step = 1; step <= PREFETCHED; step += 1) {
       for (const index of [this.index + step, this.index - step]) {
         if (this.images[index]) order.push(this.images[index]);
       }
     }
-    this.frames.prefetch(this.series.series_instance_uid, order);
-    order.slice(0, 4).filter((image) => this.overlays.isOn(image)).forEach((image) => {
-      this.overlays.layersOf(image).catch(() => null);
-    });
+    return order;
+  }
+
+  #prefetch() {
+    const order = this.#neighbours();
+    this.frames.prefetch(order);
+    for (const image of order.slice(0, 4)) {
+      if (this.overlays.isOn(image)) this.overlays.layersOf(image).catch(() => null);
+      this.heatMaps.on(image).catch(() => null);
+    }
   }
 
   say(text, isError = false) {
@@ -130,12 +168,13 @@ export class Viewer {
     return this.window ?? this.frame?.window ?? { center: 127.5, width: 255 };
   }
 
-  /** Compute picture and overlay anew, then draw. */
+  /** Compute picture and overlays anew, then draw. */
   repaint() {
     const { frame } = this;
     if (frame) {
       fill(this.picture, frame, (picture) => paint(frame, this.shownWindow, this.isInverted, picture));
       fill(this.overlay, frame, (picture) => this.overlays.paint(this.layers, this.opacity, picture));
+      if (this.heat) fill(this.heatPicture, frame, (picture) => paintHeat(this.heat, picture));
     }
     this.draw();
   }
@@ -153,14 +192,7 @@ export class Viewer {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = "#000";
     context.fillRect(0, 0, width, height);
-    if (this.frame) {
-      const { scaleX, scaleY, left, top } = this.#geometry();
-      context.setTransform(scaleX, 0, 0, scaleY, left, top);
-      context.imageSmoothingEnabled = scaleX < 6; // far in, one wants to see the pixels
-      context.imageSmoothingQuality = "high";
-      context.drawImage(this.picture, 0, 0);
-      if (this.isOverlayOn && this.layers.length) context.drawImage(this.overlay, 0, 0);
-    }
+    if (this.frame) this.#drawImage(context);
     if (this.frame && !this.drawn) performance.mark("first-image");
     if (this.frame) this.drawn += 1;
     canvas.dataset.drawn = this.frame ? String(this.drawn) : "";
@@ -168,21 +200,34 @@ export class Viewer {
     this.onChange();
   }
 
-  #geometry() {
-    const { canvas } = this.place;
-    const [rowMm, columnMm] = this.image?.spacing ?? [1, 1];
-    const aspect = rowMm / columnMm;
-    const { rows, columns } = this.frame;
-    const fit = Math.min(canvas.width / columns, canvas.height / (rows * aspect));
-    const scaleX = fit * this.zoom;
-    const scaleY = scaleX * aspect;
+  #drawImage(context) {
+    const matrix = this.matrix();
+    context.setTransform(matrix);
+    context.imageSmoothingEnabled = Math.hypot(matrix.a, matrix.b) < 6; // far in, one wants to see the pixels
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.picture, 0, 0);
+    if (this.isHeatOn && this.heat) {
+      context.globalAlpha = this.heatOpacity;
+      context.drawImage(this.heatPicture, 0, 0);
+      context.globalAlpha = 1;
+    }
+    if (this.isOverlayOn && this.layers.length) context.drawImage(this.overlay, 0, 0);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    this.annotations?.draw(context, matrix, this.image);
+  }
+
+  /** Return the matrix from pixels of the image to pixels of the canvas. */
+  matrix() {
     const ratio = devicePixelRatio || 1;
-    return {
-      scaleX,
-      scaleY,
-      left: (canvas.width - columns * scaleX) / 2 + this.pan.x * ratio,
-      top: (canvas.height - rows * scaleY) / 2 + this.pan.y * ratio,
-    };
+    const pan = { x: this.pan.x * ratio, y: this.pan.y * ratio };
+    return imageToCanvas(this.place.canvas, this.frame, this.image?.spacing, { ...this, pan });
+  }
+
+  /** Return the point of the image, [column, row], at a point of the viewport in CSS pixels. */
+  imagePoint(x, y) {
+    const ratio = devicePixelRatio || 1;
+    const point = this.matrix().inverse().transformPoint({ x: x * ratio, y: y * ratio });
+    return [point.x, point.y];
   }
 
   #writeCorners() {
@@ -190,11 +235,15 @@ export class Viewer {
     const count = this.images.length;
     const { center, width } = this.shownWindow;
     const name = this.series?.description || "Series";
+    const isGrey = this.frame && this.frame.samples === 1;
+    const turned = [this.quarters ? `Turned ${this.quarters * 90}°` : "", this.isFlipped ? "Mirrored" : ""];
     corners.series.textContent = this.series ? `${this.series.modality} ${name}` : "";
     corners.image.textContent = count ? `Image ${this.index + 1} / ${count}` : "";
-    const isGrey = this.frame && this.frame.samples === 1;
-    const zoom = this.zoom === 1 ? "" : `\nZoom ${Math.round(this.zoom * 100)} %`;
-    corners.window.textContent = isGrey ? `W ${round(width)} L ${round(center)}${zoom}` : zoom.trim();
+    corners.window.textContent = [
+      isGrey ? `W ${round(width)} L ${round(center)}` : "",
+      this.zoom === 1 ? "" : `Zoom ${Math.round(this.zoom * 100)} %`,
+      ...turned,
+    ].filter(Boolean).join("\n");
     viewport.setAttribute("aria-label", count ? `${name}, image ${this.index + 1} of ${count}` : "Image stack");
   }
 
@@ -218,19 +267,22 @@ export class Viewer {
     this.repaint();
   }
 
-  setOpacity(opacity) {
-    this.opacity = opacity;
+  /** Change settings that need new pictures: opacity, isOverlayOn, heatOpacity, isHeatOn, isInverted. */
+  set(settings) {
+    Object.assign(this, settings);
     this.repaint();
   }
 
-  toggleOverlay() {
-    this.isOverlayOn = !this.isOverlayOn;
+  /** Turn a quarter clockwise, as it is seen. */
+  turn() {
+    this.quarters = (this.quarters + (this.isFlipped ? 3 : 1)) % 4;
     this.draw();
   }
 
-  toggleInvert() {
-    this.isInverted = !this.isInverted;
-    this.repaint();
+  /** Mirror left to right, as it is seen. */
+  flip() {
+    this.isFlipped = !this.isFlipped;
+    this.draw();
   }
 
   /** Zoom by `factor` about a point of the viewport in CSS pixels, by default its middle. */
@@ -251,19 +303,20 @@ export class Viewer {
     this.draw();
   }
 
+  /** Show the whole image, upright and as it was stored. */
   fit() {
-    this.zoom = 1;
-    this.pan = { x: 0, y: 0 };
+    this.#resetView();
     this.draw();
   }
 
   /** Go to the next image that has something on it, round the end. */
   jumpToNext() {
     const count = this.images.length;
+    const isOn = (image) => this.overlays.isOn(image) || this.heatMaps.isOn(image);
     for (let step = 1; step <= count; step += 1) {
       const index = (this.index + step) % count;
-      const isStart = !this.overlays.isOn(this.images[(index + count - 1) % count]) || index === 0;
-      if (this.overlays.isOn(this.images[index]) && (isStart || step === 1)) return this.show(index);
+      const isStart = !isOn(this.images[(index + count - 1) % count]) || index === 0;
+      if (isOn(this.images[index]) && (isStart || step === 1)) return this.show(index);
     }
     return Promise.resolve();
   }
@@ -271,15 +324,26 @@ export class Viewer {
   /** Return the value under a point of the viewport, in words, or "". */
   valueAt(x, y) {
     if (!this.frame) return "";
-    const ratio = devicePixelRatio || 1;
-    const { scaleX, scaleY, left, top } = this.#geometry();
-    const column = Math.floor((x * ratio - left) / scaleX);
-    const row = Math.floor((y * ratio - top) / scaleY);
+    const [column, row] = this.imagePoint(x, y).map(Math.floor);
     const { rows, columns, samples, values } = this.frame;
     if (column < 0 || row < 0 || column >= columns || row >= rows || samples !== 1) return "";
     const unit = this.series.modality === "CT" ? " HU" : "";
     return `${round(values[row * columns + column])}${unit} at ${column}, ${row}`;
   }
+}
+
+function imagesOf(studyUid, series) {
+  return series.images.flatMap((image) =>
+    Array.from({ length: image.frames }, (_, frame) => ({
+      studyUid,
+      seriesUid: series.series_instance_uid,
+      uid: image.sop_instance_uid,
+      frame: frame + 1,
+      spacing: image.pixel_spacing_mm,
+      isAtDetector: image.is_spacing_at_detector,
+      depth: image.depths_mm[frame] ?? null,
+    })),
+  );
 }
 
 function fill(canvas, frame, work) {

@@ -1,0 +1,85 @@
+"""The bell and the alerts in headless Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.tools import require_tool
+from tests.web.hospital import Hospital
+from tests.web.notified import flag, notifying_app
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    chromium = require_tool("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def app(hospital: Hospital, tmp_path: Path) -> FastAPI:
+    """The application of a hospital in which people are told."""
+    return notifying_app(hospital, tmp_path / "data")
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """A page that fails its test for anything that a console would complain about."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def test_alert_comes_by_itself_and_is_acknowledged_with_one_click(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    page.goto(address)
+    expect(page.locator("#live")).to_have_attribute("data-state", "live", timeout=60_000)
+    expect(page.locator("#bell-count")).to_be_hidden()
+    flag(hospital)
+    alert = page.locator("#alert")
+    expect(alert).to_contain_text("STAT: Hemorrhage, 12.3 mL, confidence 0.97", timeout=60_000)
+    expect(alert).to_contain_text("CT Synthetic, Ada 1")
+    expect(page.locator("#bell-count")).to_have_text("1")
+    assert page.evaluate("Notification.permission") != "granted"  # nobody was asked
+    alert.get_by_role("button", name="Acknowledge").click()
+    expect(alert).to_have_count(0, timeout=60_000)
+    expect(page.locator("#bell-count")).to_be_hidden()
+    expect(page.locator("#toast")).to_contain_text("Acknowledged.")
+
+
+def test_later_hides_an_alert_and_the_page_still_lists_it(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    flag(hospital)
+    page.goto(address)
+    page.locator("#alert").get_by_role("button", name="Later").click()
+    expect(page.locator("#alert")).to_have_count(0)
+    expect(page.locator("#bell-count")).to_have_text("1")
+    page.locator("#bell").click()
+    expect(page.locator("#notifications tbody tr")).to_have_count(1)
+    expect(page.locator("#alert")).to_have_count(0)
+    sound = page.get_by_role("button", name="Sound")
+    sound.click()
+    expect(sound).to_have_attribute("aria-pressed", "true")
+    page.locator("#notifications").get_by_role("button", name="Acknowledge").click()
+    expect(page.locator("#notifications")).to_contain_text(
+        "Nothing waits for an acknowledgement.", timeout=60_000
+    )

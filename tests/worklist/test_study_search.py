@@ -1,0 +1,118 @@
+"""Finding a study by what a person on the telephone can say of it, on both databases."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+from sqlalchemy import select
+
+from tests.store.rows import add_model, received
+from tests.tools import ManualClock
+from triage.core.runs import RunState
+from triage.store.database import Database
+from triage.store.studies import complete_study, record_instance
+from triage.store.tables import AnalysisRunRow, StudyRow
+from triage.store.workers import Heartbeat, beat
+from triage.worklist.study_search import StudySearch, find_studies
+
+
+@pytest.fixture
+def filled(database: Database, clock: ManualClock) -> Database:
+    """A database with two studies of two patients."""
+    with database.transaction() as session:
+        add_model(session, clock())
+        record_instance(
+            session,
+            received(
+                clock(),
+                study="1.2.1",
+                patient_id="0042",
+                patient_name="Lovelace^Ada",
+                accession_number="A0017",
+                study_date="20260301",
+            ),
+        )
+        record_instance(
+            session,
+            received(
+                clock() + timedelta(minutes=1),
+                study="1.2.2",
+                patient_id="P_2",
+                patient_name="Hopper^Grace=ホッパー",
+                accession_number="17",
+                study_date="2026.03.02",
+                calling_ae_title="MR1",
+            ),
+        )
+    return database
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        (StudySearch(patient_name="ada love"), ["1.2.1"]),
+        (StudySearch(patient_name="Lovelace, A"), ["1.2.1"]),
+        (StudySearch(patient_name="vela"), []),
+        (StudySearch(patient_name="ホッ"), ["1.2.2"]),
+        (StudySearch(patient_name="_"), []),
+        (StudySearch(patient_id="42"), ["1.2.1"]),
+        (StudySearch(patient_id="P%2"), []),
+        (StudySearch(accession_number="a0017"), ["1.2.1"]),
+        (StudySearch(accession_number="0017"), ["1.2.2"]),
+        (StudySearch(study_instance_uid="1.2.2"), ["1.2.2"]),
+        (StudySearch(study_date=date(2026, 3, 2)), ["1.2.2"]),
+        (StudySearch(sender="MR1"), ["1.2.2"]),
+        (StudySearch(text="grace"), ["1.2.2"]),
+        (StudySearch(text="17", sender="CT1"), []),
+        (StudySearch(sender="CT1", patient_name="ada"), ["1.2.1"]),
+        (StudySearch(), []),
+    ],
+)
+def test_study_is_found_by_what_is_said(
+    filled: Database, clock: ManualClock, search: StudySearch, found: list[str]
+) -> None:
+    with filled.reading() as session:
+        answer = find_studies(session, search, clock())
+    assert [study.study_instance_uid for study in answer.studies] == found
+
+
+def test_answer_says_where_the_study_is_and_what_is_to_be_done(
+    filled: Database, clock: ManualClock
+) -> None:
+    search = StudySearch(patient_id="0042")
+
+    def where() -> tuple[str, str, str]:
+        with filled.reading() as session:
+            (study,) = find_studies(session, search, clock()).studies
+        return study.where.stage, study.where.now, study.where.to_do
+
+    assert where()[0] == "receiving"
+    with filled.transaction() as session:
+        study = session.scalars(
+            select(StudyRow).where(StudyRow.study_instance_uid == "1.2.1")
+        ).one()
+        complete_study(session, study, "association released", clock())
+    stage, now, to_do = where()
+    assert (stage, now) == ("analysis", "Waiting: head-ct 1.0.0.")
+    assert "triage work" in to_do
+    with filled.transaction() as session:
+        beat(session, "w", Heartbeat("cpu", ""), now=clock())
+        run = session.scalars(select(AnalysisRunRow)).one()
+        run.state, run.reason = RunState.FAILED, "out of memory"
+    assert where()[:2] == (
+        "reading",
+        "On the worklist; not analysed by head-ct 1.0.0: out of memory.",
+    )
+    with filled.transaction() as session:
+        study = session.scalars(
+            select(StudyRow).where(StudyRow.study_instance_uid == "1.2.1")
+        ).one()
+        study.read_at = clock()
+    assert where()[0] == "read"
+    with filled.transaction() as session:
+        study = session.scalars(
+            select(StudyRow).where(StudyRow.study_instance_uid == "1.2.1")
+        ).one()
+        study.purged_at, study.purge_reason = clock(), "older than 30 days"
+    assert where()[:2] == ("purged", "Its images were deleted: older than 30 days.")

@@ -1,0 +1,1 @@
+"""Messages to people about critical findings: what they say, and how they go."""

@@ -1,0 +1,186 @@
+"""Which studies Triage holds or ever held, by what a person on the telephone can say of them."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session, joinedload
+
+from triage.store.tables import InstanceRow, PatientRow, SeriesRow, StudyRow
+from triage.worklist.whereabouts import Whereabouts, whereabouts_of
+from triage.worklist.wording import calendar_date, patient_identifier, person_name
+
+_MOST = 100
+_Said = Annotated[str, Field(max_length=128)]
+
+
+class StudySearch(BaseModel):
+    """What is known of a study; all that is given must match, and something must be given.
+
+    A name matches by its beginnings, whatever the order ("ada love" finds Lovelace^Ada); an
+    accession number or Patient ID as a whole, without regard to case and leading zeros.
+    """
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, frozen=True)
+
+    accession_number: _Said = ""
+    patient_id: _Said = ""
+    patient_name: _Said = ""
+    study_instance_uid: Annotated[str, Field(max_length=64, pattern=r"^[0-9.]*$")] = ""
+    study_date: date | None = None
+    sender: Annotated[str, Field(max_length=16)] = ""
+    text: _Said = ""
+    """One of the above, when nobody said which."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked for."""
+        return not (self.text or self.is_precise)
+
+    @property
+    def is_precise(self) -> bool:
+        """Whether it was said which of the attributes is meant."""
+        return any(self.model_dump(exclude={"text"}).values())
+
+
+class FoundStudy(BaseModel):
+    """A study in the answer, with where it stands in one sentence."""
+
+    model_config = ConfigDict(frozen=True)
+
+    study_instance_uid: str
+    patient_name: str
+    patient_id: str
+    accession_number: str
+    study_date: str
+    modalities: tuple[str, ...]
+    description: str
+    calling_ae_title: str
+    first_instance_at: datetime
+    images: int
+    where: Whereabouts
+
+
+class FoundStudies(BaseModel):
+    """The newest studies that match, and whether there are more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    studies: tuple[FoundStudy, ...]
+    is_cut_off: bool
+
+
+def find_studies(session: Session, search: StudySearch, now: datetime) -> FoundStudies:
+    """Return the studies that match, the newest first: also those read, purged, or only priors."""
+    if search.is_empty:
+        return FoundStudies(studies=(), is_cut_off=False)
+    rows = session.scalars(
+        select(StudyRow)
+        .join(PatientRow, PatientRow.id == StudyRow.patient_id)
+        .where(*_conditions(search))
+        .options(joinedload(StudyRow.patient))
+        .order_by(StudyRow.last_instance_at.desc(), StudyRow.id.desc())
+        .limit(_MOST + 1)
+    ).all()
+    shown = rows[:_MOST]
+    images = _images(session, [study.id for study in shown])
+    where = whereabouts_of(session, shown, now)
+    return FoundStudies(
+        studies=tuple(_found(study, images.get(study.id, 0), where[study.id]) for study in shown),
+        is_cut_off=len(rows) > _MOST,
+    )
+
+
+def _conditions(search: StudySearch) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if search.accession_number:
+        conditions.append(_is_number(StudyRow.accession_number, search.accession_number))
+    if search.patient_id:
+        conditions.append(_is_number(PatientRow.patient_id, search.patient_id))
+    if search.patient_name:
+        conditions += _is_name(search.patient_name)
+    if search.study_instance_uid:
+        conditions.append(StudyRow.study_instance_uid == search.study_instance_uid)
+    if search.study_date:
+        # Old objects write it as ACR-NEMA did, with full stops (DICOM PS3.5 6.2).
+        said = (search.study_date.strftime("%Y%m%d"), search.study_date.strftime("%Y.%m.%d"))
+        conditions.append(StudyRow.study_date.in_(said))
+    if search.sender:
+        conditions.append(_is_from(search.sender))
+    if search.text:
+        conditions.append(_is_any_of(search.text))
+    return conditions
+
+
+def _is_any_of(text: str) -> ColumnElement[bool]:
+    named = _is_name(text)
+    return or_(
+        _is_number(StudyRow.accession_number, text),
+        _is_number(PatientRow.patient_id, text),
+        StudyRow.study_instance_uid == text,
+        _and(named),
+    )
+
+
+def _and(conditions: list[ColumnElement[bool]]) -> ColumnElement[bool]:
+    first, *others = conditions
+    for one in others:
+        first = first & one
+    return first
+
+
+def _is_number(column: ColumnElement[str] | object, said: str) -> ColumnElement[bool]:
+    """Return the condition that a number is the one that was said, as a person would compare."""
+    stored = func.upper(func.ltrim(column, "0 "))
+    return (stored == said.upper().lstrip("0 ")) | (func.upper(column) == said.upper())
+
+
+def _is_name(said: str) -> list[ColumnElement[bool]]:
+    """Return the conditions that each word begins a part of a Person Name (DICOM PS3.5 6.2.1)."""
+    words = said.replace("^", " ").replace(",", " ").lower().split() or [said.lower()]
+    name = func.lower(PatientRow.name)
+    return [
+        or_(
+            name.startswith(word, autoescape=True),
+            *(name.contains(f"{mark}{word}", autoescape=True) for mark in "^= -"),
+        )
+        for word in words
+    ]
+
+
+def _is_from(sender: str) -> ColumnElement[bool]:
+    sent_any = (
+        select(SeriesRow.study_id)
+        .join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
+        .where(InstanceRow.calling_ae_title == sender)
+    )
+    return (StudyRow.calling_ae_title == sender) | StudyRow.id.in_(sent_any)
+
+
+def _images(session: Session, ids: list[int]) -> dict[int, int]:
+    counted = session.execute(
+        select(SeriesRow.study_id, func.count())
+        .join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
+        .where(SeriesRow.study_id.in_(ids), SeriesRow.is_result.is_(False))
+        .group_by(SeriesRow.study_id)
+    )
+    return {row[0]: row[1] for row in counted}
+
+
+def _found(study: StudyRow, images: int, where: Whereabouts) -> FoundStudy:
+    return FoundStudy(
+        study_instance_uid=study.study_instance_uid,
+        patient_name=person_name(study.patient.name),
+        patient_id=patient_identifier(study.patient.patient_id),
+        accession_number=study.accession_number,
+        study_date=calendar_date(study.study_date),
+        modalities=tuple(filter(None, study.modalities.split("\\"))),
+        description=study.description,
+        calling_ae_title=study.calling_ae_title,
+        first_instance_at=study.first_instance_at,
+        images=images,
+        where=where,
+    )
