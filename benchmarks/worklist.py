@@ -39,7 +39,7 @@ from triage.settings import Settings  # noqa: E402
 from triage.store.database import Database  # noqa: E402
 from triage.store.files import InstanceFiles  # noqa: E402
 from triage.store.history import note  # noqa: E402
-from triage.store.studies import raise_ai_priority  # noqa: E402
+from triage.store.prioritising import raise_ai_priority  # noqa: E402
 from triage.store.tables import StudyRow  # noqa: E402
 from triage.web.app import create_app  # noqa: E402
 from triage.worklist.changes import ChangeToken, change_token, recent_changes  # noqa: E402

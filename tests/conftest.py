@@ -26,8 +26,15 @@ _TOGETHER = (
     ("tests/end_to_end/", "tests/deployment/"),
     ("tests/chaos/", "tests/web/test_browser.py", "tests/fuzz/"),
 )
-# Tests of a file share warm model hosts, whose start takes seconds.
-_BY_FILE = ("tests/flows/", "tests/models/")
+# Tests of a file share warm model hosts or a browser, whose start takes seconds.
+_BY_FILE = (
+    "tests/flows/",
+    "tests/models/",
+    "tests/web/test_notifications_browser.py",
+    "tests/web/test_reading.py",
+    "tests/web/test_viewer.py",
+    "tests/web/test_worklist_browser.py",
+)
 
 
 class _Together(LoadScopeScheduling):

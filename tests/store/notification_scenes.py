@@ -21,7 +21,7 @@ from triage.store.model_tables import ModelRow
 from triage.store.notification_rounds import notify_round
 from triage.store.notification_tables import NotificationMessageRow, NotificationRow
 from triage.store.notifications import raise_notifications
-from triage.store.studies import raise_ai_priority
+from triage.store.prioritising import raise_ai_priority
 from triage.store.tables import AnalysisRunRow, FindingRow, PatientRow, SeriesRow, StudyRow
 
 HEMORRHAGE = Code(value="50960005", scheme="SCT", meaning="Hemorrhage")

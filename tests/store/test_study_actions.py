@@ -13,6 +13,7 @@ from triage.core.priority import Priority
 from triage.core.runs import RunState
 from triage.store.database import Database
 from triage.store.delivery_decisions import Decision, DecisionError
+from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import (
     ClaimedRun,
     LeaseLostError,
@@ -22,7 +23,7 @@ from triage.store.runs import (
     record_findings,
     recover_expired_leases,
 )
-from triage.store.studies import raise_ai_priority, record_instance
+from triage.store.studies import record_instance
 from triage.store.study_actions import (
     ActionError,
     UnknownSubjectError,

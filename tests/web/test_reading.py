@@ -16,9 +16,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from tests.web.hospital import Hospital, hemorrhage
-from tests.web.test_browser import browser, flagged_study, open_viewer, page, red_pixels
-
-__all__ = ["browser", "page"]  # the fixtures
+from tests.web.test_browser import flagged_study, open_viewer, red_pixels
 
 
 def heat_map(image: Dataset, values: np.ndarray[Any, Any]) -> Dataset:

@@ -22,7 +22,6 @@ from triage.core.notifications import (
     telling,
     wait_begins,
 )
-from triage.core.workitems import StepState
 from triage.settings.notifications import (
     BROWSER,
     NotificationRuleSettings,
@@ -30,6 +29,7 @@ from triage.settings.notifications import (
     RecipientSettings,
     StepSettings,
 )
+from triage.store.claims import claims_on
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.feedback import agreement_by_finding
@@ -45,7 +45,6 @@ from triage.store.notifications import (
 )
 from triage.store.tables import AnalysisRunRow, StudyRow
 from triage.store.watch import Window
-from triage.store.workitem_tables import WorkitemRow
 
 log = structlog.get_logger()
 
@@ -169,10 +168,7 @@ class _Decision:
         self._note(kind, f"{row.title}: {said} is told, {reason}")
 
     def _is_being_read(self) -> bool:
-        claimed = select(WorkitemRow.id).where(
-            WorkitemRow.study_id == self.row.study_id, WorkitemRow.state == StepState.IN_PROGRESS
-        )
-        return self.session.scalars(claimed.limit(1)).first() is not None
+        return bool(claims_on(self.session, [self.row.study_id], self.now))
 
     def _wait_for_reader(self) -> None:
         """Tell nobody while somebody reads; who gives the study back has not seen it."""
