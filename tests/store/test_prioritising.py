@@ -400,6 +400,6 @@ def test_reading_list_comes_out_of_the_index_in_its_order(database: Database) ->
             session.execute(text("SET LOCAL enable_seqscan = off"))
             plan = session.execute(text(f"EXPLAIN {sql}")).all()
     said = " ".join(str(line) for line in plan)
-    assert "ix_studies_place" in said
+    assert "ix_studies_to_read" in said
     assert "sort" not in said.lower()
     assert "temp b-tree" not in said.lower()

@@ -80,7 +80,7 @@ def test_study_page_says_why_and_raises(hospital: Hospital, client: TestClient) 
         f"/studies/{uid}#why-place",
     )
     page = client.get(f"/studies/{uid}", headers=HTML).text
-    assert "Raised to high by reader at testclient: the ward called" in page
+    assert "Raised to High by reader at testclient: the ward called" in page
     back = client.post(f"/studies/{uid}/take-raise-back", data={"reason": "x"}, headers=FORM)
     assert back.status_code == 303
     assert client.post(f"/studies/{uid}/raise", data=form).status_code == 403

@@ -145,7 +145,7 @@ def _without_ai(
     if facts.raised is not None:
         raised = facts.raised
         because = f": {raised.reason}" if raised.reason else ""
-        text = f"raised to {raised.priority.name.lower()} by {raised.who}{because}"
+        text = f"raised to {raised.priority.label} by {raised.who}{because}"
         said.append(Contribution(Source.PERSON, text, raised.priority))
     said += [Contribution(Source.LOCATION, r.name, r.at_least, r.points) for r in rules]
     return said

@@ -48,6 +48,7 @@ from triage.store.worklist_tables import write_words
 _TO_DELETE = text("purged_at IS NOT NULL AND path <> ''")
 _NOT_QUEUED = text("NOT is_queued")
 # As SQLAlchemy writes the conditions of the list; SQLite uses a partial index only for the same.
+_IS_READ = text("read_at IS NOT NULL")
 _ON_SQLITE_LIST = text("read_at IS NULL AND is_prior IS 0")
 _ON_POSTGRESQL_LIST = text("read_at IS NULL AND is_prior IS false")
 
@@ -122,7 +123,8 @@ class StudyRow(Table):
     __tablename__ = "studies"
     __table_args__ = (
         Index("ix_studies_open", "state", "last_instance_at"),
-        Index("ix_studies_read", "read_at", "id"),
+        # Not of those to be read: SQLite would look them up here, and then sort them all.
+        Index("ix_studies_read", "read_at", "id", sqlite_where=_IS_READ, postgresql_where=_IS_READ),
         _index_of_list("ix_studies_ranked_by", "ranked_by"),
         _index_of_list("ix_studies_rises_at", "rises_at"),
         Index(
