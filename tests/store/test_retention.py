@@ -16,17 +16,22 @@ from sqlalchemy import select, update
 
 from tests.store.rows import add_model, received
 from tests.tools import ManualClock, archive_named
+from triage.core.agreement import Verdict
+from triage.core.missed import MissedFinding
 from triage.core.priority import Priority
 from triage.core.runs import DeliveryKind, DeliveryState, RunState, StudyState
 from triage.settings import RetentionSettings
 from triage.store import purge
 from triage.store.contents import load_study
 from triage.store.database import Database
+from triage.store.feedback import feedback_on, record_feedback
 from triage.store.files import InstanceFiles
+from triage.store.missed import missed_of, report_missed
 from triage.store.model_tables import ModelRow
 from triage.store.outbox import NewResultObject, add_result_objects
 from triage.store.purge import LeaseTakenError, Purger
 from triage.store.retention import due_by_age
+from triage.store.sign_offs import open_again, sign_off, sign_offs_of
 from triage.store.studies import (
     FileIsGoneError,
     complete_study,
@@ -527,6 +532,31 @@ def test_patient_data_are_forgotten_later_and_come_back_with_the_images(
     hospital.receive("1.2.3", 1)
     assert hospital.row().patient.name == "Doe^Jane"
     assert hospital.row().forgotten_at is None
+
+
+def test_free_words_of_radiologists_go_with_the_patient_data(hospital: Hospital) -> None:
+    hospital.study()
+    with hospital.database.transaction() as session:
+        study = session.get_one(StudyRow, hospital.row().id)
+        now = hospital.clock()
+        finding = session.scalars(select(FindingRow.id)).first()
+        assert finding is not None
+        record_feedback(
+            session, finding, who="ada", verdict=Verdict.DISAGREE, reason="Jane says no", now=now
+        )
+        missed = MissedFinding(words="seen by Doe", laterality="left")
+        report_missed(session, study, missed, who="ada", now=now)
+        sign_off(session, study.id, who="ada", now=now)
+        session.flush()
+        open_again(session, study.id, who="ada", reason="asked by Doe", now=now)
+    hospital.purge(read_days=0, forget_patient_days=0)
+    with hospital.database.reading() as session:
+        study_id = hospital.row().id
+        [said] = feedback_on(session, [finding])[finding]
+        assert (said.verdict, said.reason) == (Verdict.DISAGREE, "")
+        [kept] = missed_of(session, study_id)
+        assert kept.finding.in_words() == "words deleted with the patient's data, left"
+        assert [one.reopen_reason for one in sign_offs_of(session, study_id)] == [""]
 
 
 def test_last_study_of_a_patient_takes_the_patient_along(hospital: Hospital) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_pages_hold_no_inline_script_or_style() -> None:
         assert " on" not in "".join(part for part in text.split() if part.startswith("on"))
         assert "|safe" not in text
         for script in text.split("<script")[1:]:
-            assert 'src="/static/' in script.split(">")[0]
+            assert re.search(r'src="(/static|\{\{ static \}\})/js/', script.split(">")[0])
 
 
 def test_names_and_descriptions_cannot_become_markup(
@@ -333,3 +334,20 @@ def test_page_of_a_study_without_priors_says_nothing_of_them(
 ) -> None:
     uid = hospital.receive(*hospital.head_ct(slices=1))
     assert 'id="priors"' not in client.get(f"/studies/{uid}", headers=HTML).text
+
+
+def test_browsers_keep_scripts_under_the_address_of_their_content(
+    client: TestClient, hospital: Hospital
+) -> None:
+    uid = hospital.receive(*hospital.head_ct(slices=1))
+    page = client.get(f"/studies/{uid}", headers={"Accept": "text/html"}).text
+    kept = re.search(r'src="(/static/[0-9a-f]{16}/js/study\.js)"', page)
+    assert kept is not None
+    answer = client.get(kept[1])
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    plain = client.get("/static/js/study.js")
+    assert plain.content == answer.content
+    assert plain.headers["Cache-Control"] == "no-cache"
+    first = re.search(r'rel="preload" as="fetch" crossorigin href="([^"]+)"', page)
+    assert first is not None
+    assert client.get(first[1]).headers["X-Image-Rows"] == "64"  # the page asks for it at once

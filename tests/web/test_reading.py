@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 from highdicom.content import VOILUTTransformation
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from playwright.sync_api import Browser, Page, Route, expect
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
+from tests.models.images import enhanced
 from tests.web.hospital import Hospital, hemorrhage
 from tests.web.test_browser import flagged_study, open_viewer, red_pixels
 
@@ -240,6 +243,56 @@ def test_image_is_turned_mirrored_and_measured(
     assert float(length[1]) == pytest.approx(60, abs=1)
 
 
+def shown_kind(page: Page) -> dict[str, int]:
+    """Count the pixels of the canvas that are bright, and those that are coloured."""
+    return dict(
+        page.evaluate(
+            """() => {
+              const canvas = document.getElementById('canvas');
+              const context = canvas.getContext('2d');
+              const {data} = context.getImageData(0, 0, canvas.width, canvas.height);
+              const found = {bright: 0, coloured: 0};
+              for (let i = 0; i < data.length; i += 4) {
+                found.bright += data[i + 1] > 60 ? 1 : 0;
+                found.coloured += Math.abs(data[i] - data[i + 2]) > 20 ? 1 : 0;
+              }
+              return found;
+            }"""
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["US1_J2KR", "RG3_JLSL", "XA1_JPLL", "MR1_RLE", "CT1_J2KI"])
+def test_real_images_of_every_kind_are_shown(
+    page: Page, address: str, hospital: Hospital, shared_data: Path, name: str
+) -> None:
+    image = dcmread(shared_data / "dicom" / "transfer-syntaxes" / f"{name}.dcm")
+    open_viewer(page, address, hospital.receive(image))
+    assert shown_kind(page)["bright"] > 5000
+    if name.startswith("US1"):
+        image.decompress()
+        is_coloured = bool((np.ptp(image.pixel_array.astype(int), axis=-1) > 40).any())
+        assert (shown_kind(page)["coloured"] > 0) == is_coloured
+
+
+def test_an_enhanced_multi_frame_image_is_scrolled_and_played_at_its_rate(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    values = np.full((5, 32, 32), 40, np.int16)
+    values += 8 * np.arange(5, dtype=np.int16)[:, np.newaxis, np.newaxis]
+    image = enhanced(values, [(0, 0, 2.0 * number) for number in range(5)])
+    image.RecommendedDisplayFrameRate = 24
+    open_viewer(page, address, hospital.receive(image))
+    expect(page.locator("#corner-image")).to_have_text("Image 3 / 5")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#corner-image")).to_have_text("Image 4 / 5")
+    expect(page.locator("#viewer-message")).to_be_hidden()
+    page.keyboard.press("c")
+    expect(page.locator("#rate")).to_have_value("24")
+    page.keyboard.press("c")
+    expect(page.locator('[data-do="play"]')).to_have_attribute("aria-pressed", "false")
+
+
 def test_stack_is_played_at_the_rate_of_the_image(
     page: Page, address: str, hospital: Hospital
 ) -> None:
@@ -359,9 +412,11 @@ def test_requests_for_images_that_were_scrolled_past_are_given_up(
     failed: list[str] = []
     page.on("requestfailed", lambda request: failed.append(request.url))
     page.goto(f"{address}/studies/{uid}")
-    with page.expect_event("requestfailed"):
-        expect(page.locator("#slider")).to_have_value("31")  # the image in the middle is asked for
+    expect(page.locator("#slider")).to_have_value("31")  # the image in the middle is asked for
+    with page.expect_request("**/frames/1"):
         page.keyboard.press("End")
+    with page.expect_event("requestfailed"):
+        page.keyboard.press("Home")
     assert any("/frames/1" in url for url in failed)
     for route in waiting:
         route.abort()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from triage.core.agreement import (
@@ -117,6 +117,17 @@ def _said_by(session: Session, finding_id: int, who: str) -> FeedbackRow | None:
     return session.scalars(
         select(FeedbackRow).where(FeedbackRow.finding_id == finding_id, FeedbackRow.who == who)
     ).first()
+
+
+def forget_reasons_given(session: Session, study_id: int) -> None:
+    """Delete the free words of the feedback on a study whose patient is forgotten."""
+    findings = (
+        select(FindingRow.id)
+        .join(AnalysisRunRow, AnalysisRunRow.id == FindingRow.run_id)
+        .where(AnalysisRunRow.study_id == study_id)
+    )
+    rows = update(FeedbackRow).where(FeedbackRow.finding_id.in_(findings))
+    session.execute(rows.values(reason=""))
 
 
 def feedback_on(session: Session, finding_ids: Iterable[int]) -> dict[int, tuple[Feedback, ...]]:

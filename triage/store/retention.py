@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, joinedload
 from triage.core.runs import DeliveryState, RunState, StudyState
 from triage.settings import RetentionSettings
 from triage.store.commitments import is_committed
+from triage.store.feedback import forget_reasons_given
 from triage.store.history import note
 from triage.store.missed import forget_words
 from triage.store.orders import forget_order
@@ -303,6 +304,7 @@ def forget_patient(
     study.forgotten_at = now
     forget_workitems(session, study.id)
     forget_order(session, study)
+    forget_reasons_given(session, study.id)
     forget_words(session, study.id)
     forget_reasons(session, study.id)
     _replace_patient(session, study)

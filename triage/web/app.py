@@ -73,8 +73,9 @@ from triage.web.dicomweb.routes import reading_routes
 from triage.web.live import LiveUpdates
 from triage.web.prefect_health import PrefectHealth
 from triage.web.refusals import RefusedRequestError
-from triage.web.rendering import HERE, templates
+from triage.web.rendering import templates
 from triage.web.security import KnownHost, SecurityHeaders
+from triage.web.static_files import STATIC_FOLDER, STATIC_ROOT
 from triage.web.trail import Trail
 from triage.web.viewer import ByPort, create_viewer
 from triage.web.viewer_files import viewer_folder
@@ -120,7 +121,8 @@ def create_app(
     for router in _routers():
         app.include_router(router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
-    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    app.mount(STATIC_ROOT, StaticFiles(directory=STATIC_FOLDER), name="kept")
+    app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
     app.add_exception_handler(HTTPException, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(SQLAlchemyError, _database_away)

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 from starlette.templating import Jinja2Templates
 
 from triage.web.homes import visitor
+from triage.web.static_files import STATIC_ROOT
 from triage.worklist.wording import duration
 
 HERE = Path(__file__).parent
@@ -65,6 +66,6 @@ def capital(value: str) -> str:
 templates.env.filters.update(capital=capital)
 templates.env.filters.update(moment=moment, duration=duration, size=size, mark=mark)
 templates.env.filters.update(finding_and_model=finding_and_model)
-templates.env.globals.update(took=took)
+templates.env.globals.update(took=took, static=STATIC_ROOT)
 templates.env.trim_blocks = True
 templates.env.lstrip_blocks = True

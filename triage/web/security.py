@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triage.settings import WebSettings
 from triage.web.callers import Way, caller_of
+from triage.web.static_files import STATIC_ROOT
 
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -61,7 +62,9 @@ class SecurityHeaders:
                     headers.setdefault(name, value)
                 if scope["scheme"] == "https":
                     headers.setdefault("Strict-Transport-Security", _ONLY_HTTPS)
-                if scope["path"].startswith("/static/"):
+                if scope["path"].startswith(f"{STATIC_ROOT}/"):
+                    headers["Cache-Control"] = "public, max-age=31536000, immutable"
+                elif scope["path"].startswith("/static/"):
                     # Revalidated each time, so that a new version is never mixed with an old one.
                     headers["Cache-Control"] = "no-cache"
                 else:

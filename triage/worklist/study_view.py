@@ -39,6 +39,7 @@ from triage.store.withdrawals import WITHDRAWABLE, Withdrawal, withdrawals_of
 from triage.worklist.answers import AnswersView, answers_view
 from triage.worklist.comparisons import ComparisonView, comparisons
 from triage.worklist.deliveries import DeliveryView, delivery_view
+from triage.worklist.opening import OpeningView, opening_of
 from triage.worklist.queue import analyses_of, is_flagged
 from triage.worklist.stacks import SeriesView, series_view
 from triage.worklist.status import StudyStatus, status_of
@@ -200,6 +201,7 @@ class StudyView(_View):
     order_reason: str = ""
     raised_by: str = ""
     series: tuple[SeriesView, ...]
+    opening: OpeningView | None = None
     findings: tuple[FindingView, ...]
     runs: tuple[RunView, ...]
     is_prior: bool
@@ -223,6 +225,8 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
     analyses = analyses_of(session, [study])[study.id]
     notices = _notices(session, study)
     claim = claims_on(session, [study.id], now).get(study.id)
+    series = _series(session, study, runs, withdrawn)
+    findings = _findings(session, runs, study, withdrawn)
     return StudyView(
         study_instance_uid=study.study_instance_uid,
         patient=_patient(study),
@@ -253,8 +257,9 @@ def study_view(session: Session, study_instance_uid: str, now: datetime) -> Stud
         patient_class=patient_class_in_words(study.patient_class),
         raised_by=raised_by(study),
         order_reason=study.order.reason if study.order else "",
-        series=_series(session, study, runs, withdrawn),
-        findings=_findings(session, runs, study, withdrawn),
+        series=series,
+        opening=opening_of(series, findings),
+        findings=findings,
         runs=tuple(
             _run_view(run, study, withdrawn.get(run.id), notices.get(run.id, ())) for run in runs
         ),

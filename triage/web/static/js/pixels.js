@@ -82,7 +82,7 @@ function addressOf({ studyUid, seriesUid, uid, frame }) {
 }
 
 async function load(address, signal) {
-  const response = await fetch(address, { headers: { Accept: "application/octet-stream" }, signal });
+  const response = await fetch(address, { signal }); // no header of its own: as the page has preloaded it
   if (!response.ok) throw new Error(await reason(response));
   const about = (name) => response.headers.get(`X-Image-${name}`);
   const kind = about("Kind");

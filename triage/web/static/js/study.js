@@ -56,15 +56,13 @@ function toggleWholeScreen() {
   else byId("viewer").requestFullscreen?.().catch(() => viewer.say("This browser does not fill the screen."));
 }
 
-async function load() {
-  const laidOver = Promise.all([overlays, heatMaps].map((one) => one.load().catch((error) => {
+/** Show the study as the page `from` says that it is. */
+async function load(from) {
+  study = JSON.parse(from.getElementById("study").dataset.study);
+  const laidOver = Promise.all([overlays, heatMaps].map((one) => one.load(document).catch((error) => {
     console.warn("overlays:", error.message);
     return false;
   })));
-  const response = await fetch(`/api/v1/studies/${uid}`, { headers: { Accept: "application/json" } });
-  if (!response.ok) throw new Error(`the server answered ${response.status}`);
-  learnServerTime(response);
-  study = await response.json();
   answers.take(study);
   byId("corner-patient").textContent = [study.patient.name, study.patient.patient_id].filter(Boolean).join("\n");
   if (!viewer.series) openFirst(); // the image does not wait for what is laid over it
@@ -81,18 +79,11 @@ function seriesOf(seriesUid) {
   return study.series.find((series) => series.series_instance_uid === seriesUid);
 }
 
-/** Open at the most urgent finding, or else in the middle of the series with the most images. */
+/** Open where the study says: at its most urgent finding, or in the middle of its longest series. */
 function openFirst() {
-  const present = study.findings.filter((one) => one.present && !one.withdrawn);
-  if (present.length) answers.hold(present[0].finding_id);
-  for (const finding of present) {
-    if (finding.key_image_uids.length && showImage(finding.key_image_uids[0], finding.key_image_frames[0])) return;
-  }
-  const count = (series) => series.images.reduce((sum, image) => sum + image.frames, 0);
-  const withImages = study.series.filter((series) => series.images.length);
-  const received = withImages.filter((series) => !series.is_result);
-  const [largest] = (received.length ? received : withImages).sort((a, b) => count(b) - count(a));
-  if (largest) viewer.open(uid, largest);
+  const { opening } = study;
+  if (opening?.finding_id) answers.hold(opening.finding_id);
+  if (opening) viewer.open(uid, seriesOf(opening.series_instance_uid), { uid: opening.sop_instance_uid, frame: opening.frame });
   else if (study.purged_at) viewer.say(`The images were deleted on ${study.purged_at.slice(0, 10)}: ${study.purge_reason}.`);
   else viewer.say(study.state === "receiving" ? "No image has arrived yet." : "This study has no images to show.");
 }
@@ -203,11 +194,13 @@ byId("heat-map").addEventListener("change", (event) => {
 async function bringUpToDate() {
   const response = await fetch(location.href, { headers: { Accept: "text/html" } });
   if (!response.ok) return;
+  learnServerTime(response);
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
   const wasFlagged = byId("study-head").classList.contains("flagged");
-  replaceParts(new DOMParser().parseFromString(await response.text(), "text/html"));
+  replaceParts(fresh);
   const verdict = document.querySelector(".verdict").innerText;
   if (!wasFlagged && byId("study-head").classList.contains("flagged")) announce(`Flagged. ${verdict}`);
-  await load();
+  await load(fresh);
   showState();
 }
 
@@ -235,7 +228,7 @@ handleKeys(() => comparison.viewerInUse, {
 handleReading(refresh);
 handleFeedback(refresh);
 handleWithdrawal(refresh);
-load().catch((error) => viewer.say(`The study cannot be shown: ${error.message}`, true));
+load(document).catch((error) => viewer.say(`The study cannot be shown: ${error.message}`, true));
 followChanges((change) => {
   if (uid in change.studies || change.all) refresh();
 });
