@@ -16,6 +16,7 @@ from tests.store.rows import manifest
 from tests.tools import PROJECT, ManualClock
 from triage.core.expressions import VARIABLES
 from triage.core.manifest import InputSpec, parse_manifest
+from triage.core.priority_policy import PriorityPolicy, policy_from_toml
 from triage.settings import load_settings
 from triage.store.database import Database
 
@@ -102,3 +103,13 @@ def test_template_of_the_guide_can_be_filled_in(
     [message] = server.messages
     assert message["Subject"] == "Routine: Pneumothorax"
     assert "No fracture of bone found" in message.get_content()
+
+
+def test_example_of_a_priority_policy_is_valid() -> None:
+    guide = (PROJECT / "docs" / "policy.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    policy = policy_from_toml(example)
+    assert set(PriorityPolicy.model_fields) - {"name", "description"} <= set(
+        re.findall(r"^\| `(?:\[\[)?(\w+)", guide, re.MULTILINE)
+    )
+    assert policy.locations_of("", "ed-3")[0].points == 30

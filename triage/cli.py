@@ -21,6 +21,7 @@ from triage.commands.deliveries import COMMANDS as DELIVERY_COMMANDS
 from triage.commands.hl7 import hl7
 from triage.commands.models import models
 from triage.commands.notifications import notifications
+from triage.commands.policy import policy
 from triage.commands.results import results
 from triage.commands.simulate import simulate
 from triage.commands.studies import studies
@@ -251,6 +252,7 @@ for command in DELIVERY_COMMANDS:
     results.add_command(command)
 main.add_command(results)
 main.add_command(hl7)
+main.add_command(policy)
 main.add_command(notifications)
 main.add_command(users)
 main.add_command(studies)

@@ -19,6 +19,7 @@ from triage.core.priority_policy import (
     PolicyError,
     PriorityPolicy,
     parse_policy,
+    policy_as_toml,
     policy_from_toml,
 )
 
@@ -261,3 +262,13 @@ def test_wrong_policy_is_refused_with_the_field_and_the_fix(text: str, problem: 
     with pytest.raises(PolicyError) as refused:
         policy_from_toml(text)
     assert problem in str(refused.value)
+
+
+@given(policies)
+def test_policy_written_as_toml_is_the_same_policy_and_can_be_added_to(
+    policy: PriorityPolicy,
+) -> None:
+    written = policy_as_toml(policy)
+    assert policy_from_toml(written) == policy
+    more = policy_from_toml(f'{written}\n[[findings]]\nfinding = "new"\n')
+    assert len(more.findings) == len(policy.findings) + 1

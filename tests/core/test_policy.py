@@ -9,6 +9,7 @@ from triage.core.codes import HEMORRHAGE_MORPHOLOGY, MILLILITRE, VOLUME
 from triage.core.findings import Finding, Measurement
 from triage.core.policy import ai_priority
 from triage.core.priority import Priority
+from triage.core.priority_policy import parse_policy
 
 
 def finding(
@@ -62,6 +63,16 @@ def test_only_findings_of_the_highest_priority_are_in_the_reason_surest_first() 
     )
     assert (
         asked.reason == "Hemorrhage, confidence 0.80, n 1.0.0; Hemorrhage, confidence 0.60, m 1.0.0"
+    )
+
+
+def test_reason_names_the_finding_that_brings_the_points() -> None:
+    policy = parse_policy({"findings": [{"finding": "b", "points": 30}]})
+    found = [("m 1.0.0", finding(key="a")), ("n 1.0.0", finding(key="b", confidence=0.6))]
+    asked = ai_priority(found, policy)
+    assert (asked.priority, asked.points) == (Priority.STAT, 30)
+    assert asked.reason == (
+        "Hemorrhage, confidence 0.97, m 1.0.0; Hemorrhage, confidence 0.60, n 1.0.0"
     )
 
 

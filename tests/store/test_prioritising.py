@@ -24,6 +24,7 @@ from triage.store.policies import (
     policy_in_force,
     roll_back_to,
 )
+from triage.store.policy_tables import PolicyVersionRow
 from triage.store.prioritising import (
     NoSuchStudyError,
     RaiseRefusedError,
@@ -265,6 +266,18 @@ def test_policy_is_refused_where_nobody_says_why_or_nothing_changes(
             roll_back_to(session, 7, who="A", reason="B", now=now)
 
 
+def test_policy_that_this_version_does_not_understand_holds_up_no_study(
+    database: Database, clock: ManualClock
+) -> None:
+    activate(database, clock, HIGH_IN_EMERGENCY)
+    with database.transaction() as session:
+        row = session.scalars(select(PolicyVersionRow)).one()
+        row.document = {**row.document, "of_a_later_version": True}
+    arrive(database, clock, "1.1", "HIGH")
+    flag(database, clock, "1.1")
+    assert study(database, "1.1").priority is Priority.STAT
+
+
 def test_person_raises_a_study_as_an_order_would_and_takes_it_back(
     database: Database, clock: ManualClock
 ) -> None:
@@ -387,6 +400,6 @@ def test_reading_list_comes_out_of_the_index_in_its_order(database: Database) ->
             session.execute(text("SET LOCAL enable_seqscan = off"))
             plan = session.execute(text(f"EXPLAIN {sql}")).all()
     said = " ".join(str(line) for line in plan)
-    assert "ix_studies_place" in said
+    assert "ix_studies_to_read" in said
     assert "sort" not in said.lower()
     assert "temp b-tree" not in said.lower()

@@ -57,8 +57,11 @@ def test_policy_is_shown_checked_activated_and_rolled_back(
     assert (previewed.status_code, previewed.json()["lower"]) == (200, 1)
     assert classes(client) == ["stat", "routine"]
     now = client.put("/api/v1/policy", json={"policy": CALM, **SAID}, headers=OURS)
-    assert (now.status_code, now.json()["version"], now.json()["who"]) == (200, 1, "Dr. Haus")
+    assert (now.status_code, now.json()["version"]) == (200, 1)
+    assert now.json()["who"] == "Dr. Haus (from testclient)"
     assert classes(client) == ["high", "routine"]
+    nobody = client.put("/api/v1/policy", json={"policy": {}, "reason": "x"}, headers=OURS)
+    assert (nobody.status_code, nobody.json()["field"]) == (422, "who")
     same = client.put("/api/v1/policy", json={"policy": CALM, **SAID}, headers=OURS)
     assert (same.status_code, same.json()["field"]) == (409, "policy")
     back = client.post("/api/v1/policy/rollback", json={"version": 0, **SAID}, headers=OURS)
@@ -100,7 +103,7 @@ def test_ai_is_switched_off_with_a_banner_and_on_again(client: TestClient, flagg
     assert "many false alarms" in page
     assert "Hemorrhage" in page  # findings are still shown
     assert client.post("/api/v1/policy/switch", json=off, headers=OURS).status_code == 409
-    form = {"is_on": "true", "reason": "mended"}
+    form = {"is_on": "true", "reason": "mended", "said": "Dr. Haus"}
     answer = client.post("/policy/switch", data=form, headers=FORM)
     assert (answer.status_code, answer.headers["location"]) == (303, "/policy")
     assert classes(client) == ["stat", "routine"]

@@ -7,6 +7,8 @@ from fastapi.testclient import TestClient
 from tests.web.hospital import Hospital, hemorrhage
 from triage.store.prioritising import switch_ai_prioritization
 
+HTML = {"accept": "text/html"}
+FORM = {**HTML, "Origin": "http://127.0.0.1"}
 TAKE = {"X-Triage-Request": "1"}
 
 
@@ -51,12 +53,12 @@ def test_person_raises_and_takes_back(hospital: Hospital, client: TestClient) ->
     wanted = {"priority": "high", "reason": "the ward called", "who": "Dr. Haus"}
     answer = client.put(f"/api/v1/studies/{uid}/raise", json=wanted, headers=TAKE)
     assert answer.status_code == 200
-    assert answer.json()["raised"]["who"] == "Dr. Haus"
+    assert answer.json()["raised"]["who"] == "Dr. Haus (from testclient)"
     entry = client.get("/api/v1/worklist").json()["entries"][0]
     assert (entry["priority"], entry["order_priority"], entry["raised_by"]) == (
         "high",
         "routine",
-        "Dr. Haus",
+        "Dr. Haus (from testclient)",
     )
     assert "Dr. Haus" in client.get("/").text
     back = {"reason": "wrong patient"}
@@ -64,6 +66,24 @@ def test_person_raises_and_takes_back(hospital: Hospital, client: TestClient) ->
     assert (answer.json()["priority"], answer.json()["raised"]) == ("routine", None)
     answer = client.post(f"/api/v1/studies/{uid}/take-raise-back", json=back, headers=TAKE)
     assert answer.status_code == 409
+
+
+def test_study_page_says_why_and_raises(hospital: Hospital, client: TestClient) -> None:
+    uid = flagged(hospital)
+    page = client.get(f"/studies/{uid}", headers=HTML).text
+    assert "STAT, place 1 of the worklist" in page
+    assert "Without the AI: routine, place 2" in page
+    form = {"priority": "high", "reason": "the ward called"}
+    answer = client.post(f"/studies/{uid}/raise", data=form, headers=FORM)
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        f"/studies/{uid}#why-place",
+    )
+    page = client.get(f"/studies/{uid}", headers=HTML).text
+    assert "Raised to High by reader at testclient: the ward called" in page
+    back = client.post(f"/studies/{uid}/take-raise-back", data={"reason": "x"}, headers=FORM)
+    assert back.status_code == 303
+    assert client.post(f"/studies/{uid}/raise", data=form).status_code == 403
 
 
 def test_raise_is_refused_with_the_field(hospital: Hospital, client: TestClient) -> None:

@@ -78,6 +78,7 @@ class Place:
         ranked_at: when it came, less these minutes: its place within the class.
         due_at: when it should be read, None where the policy has no target for it.
         rises_at: when its wait alone puts it into the next class, None where it does not.
+        priority_without_ai: the class that it would have if the AI said nothing of it.
         contributions: what it comes from.
     """
 
@@ -86,6 +87,7 @@ class Place:
     ranked_at: datetime
     due_at: datetime | None
     rises_at: datetime | None
+    priority_without_ai: Priority
     contributions: tuple[Contribution, ...]
 
     @property
@@ -108,9 +110,13 @@ def place_of(
 ) -> Place:
     """Return where a study stands at `now`; `ai_counts` is False while the AI is switched off."""
     rules = policy.locations_of(facts.patient_class, facts.location)
-    said = [*_without_ai(facts, policy, rules), *(_by_ai(facts.ai) if ai_counts else [])]
-    asked = max(one.priority for one in said if one.priority is not None)
-    priority = _risen(asked, policy, now - facts.arrived_at)
+    said = _without_ai(facts, policy, rules)
+    waited = now - facts.arrived_at
+    without_ai = _risen(_most_urgent(said), policy, waited)
+    if ai_counts:
+        said += _by_ai(facts.ai)
+    asked = _most_urgent(said)
+    priority = _risen(asked, policy, waited)
     if priority is not asked:
         said.append(Contribution(Source.WAITING, "waits for long", priority))
     points = min(policy.most_points, sum(one.points for one in said))
@@ -122,6 +128,7 @@ def place_of(
         ranked_at=facts.arrived_at - timedelta(minutes=points),
         due_at=None if target is None else facts.arrived_at + timedelta(minutes=target),
         rises_at=None if rises_after is None else facts.arrived_at + timedelta(minutes=rises_after),
+        priority_without_ai=without_ai,
         contributions=tuple(said),
     )
 
@@ -138,10 +145,14 @@ def _without_ai(
     if facts.raised is not None:
         raised = facts.raised
         because = f": {raised.reason}" if raised.reason else ""
-        text = f"raised to {raised.priority.name.lower()} by {raised.who}{because}"
+        text = f"raised to {raised.priority.label} by {raised.who}{because}"
         said.append(Contribution(Source.PERSON, text, raised.priority))
     said += [Contribution(Source.LOCATION, r.name, r.at_least, r.points) for r in rules]
     return said
+
+
+def _most_urgent(said: list[Contribution]) -> Priority:
+    return max(one.priority for one in said if one.priority is not None)
 
 
 def _by_ai(ai: AiPriority) -> list[Contribution]:

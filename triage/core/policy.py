@@ -36,7 +36,7 @@ def ai_priority(
         policy: what findings are worth.
 
     The reason reads "Hemorrhage, 12 mL, confidence 0.97, head-ct-hemorrhage 1.0.0"; further
-    findings of the same priority follow it.
+    findings of the same priority follow it, and that which brings the points if none of them does.
     """
     asked = [
         (*policy.asked_by(model.rpartition(" ")[0] or model, finding), model, finding)
@@ -47,10 +47,9 @@ def ai_priority(
     if not asked:
         return NOTHING_ASKED
     asked.sort(key=lambda one: (-one[0], -one[3].confidence, one[3].key))
-    top = asked[0][0]
-    reasons = [f"{f.in_words()}, {model}" for p, _, model, f in asked if p == top]
-    return AiPriority(
-        top if top > Priority.ROUTINE else None,
-        "; ".join(reasons),
-        max(points for _, points, _, _ in asked),
-    )
+    top, most = asked[0][0], max(points for _, points, _, _ in asked)
+    named = [one for one in asked if one[0] == top]
+    if all(one[1] < most for one in named):  # then another finding brings the points
+        named.append(next(one for one in asked if one[1] == most))
+    reasons = [f"{finding.in_words()}, {model}" for _, _, model, finding in named]
+    return AiPriority(top if top > Priority.ROUTINE else None, "; ".join(reasons), most)

@@ -300,12 +300,19 @@ def policy_from_toml(text: str) -> PriorityPolicy:
 
 
 def policy_as_toml(policy: PriorityPolicy) -> str:
-    """Return the policy as a TOML document that `policy_from_toml` reads, with every field of it.
+    """Return the policy as a TOML document that `policy_from_toml` reads, with all that it says.
 
     >>> print(policy_as_toml(PriorityPolicy(name="Ours")).splitlines()[0])
     name = "Ours"
     """
-    return tomli_w.dumps(policy.model_dump(mode="json", exclude_none=True))
+    rules = {"locations", "findings"}
+    parts = [tomli_w.dumps(policy.model_dump(mode="json", exclude_none=True, exclude=rules))]
+    for name in sorted(rules):
+        for rule in getattr(policy, name):
+            # Of a rule only what it says, and never in a line: [[...]] can be added to by hand.
+            said = tomli_w.dumps({name: rule.model_dump(mode="json", exclude_defaults=True)})
+            parts.append(said.replace(f"[{name}]", f"[[{name}]]", 1))
+    return "\n".join(parts)
 
 
 def parse_policy(content: Mapping[str, Any]) -> PriorityPolicy:

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
+import structlog
+from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from triage.core.errors import TriageError
 from triage.core.priority_policy import SHIPPED_POLICY, PriorityPolicy
 from triage.store.policy_tables import PolicyAction, PolicyEventRow, PolicyVersionRow
+
+log = structlog.get_logger()
 
 SHIPPED_VERSION = 0
 LONGEST_REASON = 1000
@@ -72,7 +76,14 @@ def policy_in_force(session: Session) -> PolicyInForce:
 
 
 def _policy_of(row: PolicyVersionRow | None) -> PriorityPolicy:
-    return SHIPPED_POLICY if row is None else _parsed(json.dumps(row.document))
+    if row is None:
+        return SHIPPED_POLICY
+    try:
+        return _parsed(json.dumps(row.document))
+    except ValidationError:
+        # Written by another version of Triage: no study waits or is lost for that.
+        log.error("policy not understood, the shipped one holds", version=row.id)
+        return SHIPPED_POLICY
 
 
 @lru_cache(maxsize=64)

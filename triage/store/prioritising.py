@@ -8,7 +8,8 @@ transaction. What raises a study by a person's decision counts as the order does
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, or_, select
@@ -89,7 +90,6 @@ def reprioritise(
     now: datetime,
     run_id: int | None = None,
     is_told: bool = False,
-    in_force: PolicyInForce | None = None,
 ) -> bool:
     """Put a study to the place that is right now, and return whether it moved.
 
@@ -101,37 +101,67 @@ def reprioritise(
         now: the moment.
         run_id: the run that says so.
         is_told: whether what changed is an event even if the study stays where it is.
-        in_force: the policy, where the caller knows it.
     """
-    before, ranked_at = study.priority, study.ranked_at
-    in_force = in_force or policy_in_force(session)
+    in_force = policy_in_force(session)
     if _is_asked_by_older_policy(study, in_force):
         standing = standing_findings(session, [study.id])[study.id]
         state_ai_anew(study, ai_priority(standing, in_force.policy))
-    place = place_now(study, in_force, now)
+    said = _Said(source, reason, now, run_id)
+    move = _put(session, study, in_force, said, is_told=is_told)
+    if move.is_moved:
+        _move_waiting_runs(session, [study])
+    if source in _STARTS_READING and (move.is_moved or study.state is StudyState.RECEIVING):
+        # A flag may come while the study still arrives, and then its workitem is made here.
+        schedule_reading(session, study, now)
+    elif move.is_of_class or is_told:
+        follow_study(session, study, now)
+    return move.is_moved
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    source: Source
+    reason: str
+    at: datetime
+    run_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    is_moved: bool
+    is_of_class: bool
+
+
+def _put(
+    session: Session,
+    study: StudyRow,
+    in_force: PolicyInForce,
+    said: _Said,
+    *,
+    is_told: bool = False,
+) -> _Move:
+    """Write the place that is right now, and the event if there is one."""
+    before, ranked_at = study.priority, study.ranked_at
+    place = place_now(study, in_force, said.at)
     _write(study, in_force, place)
-    is_moved = (study.priority, study.ranked_at) != (before, ranked_at)
-    if is_moved or is_told:
+    move = _Move(
+        is_moved=(study.priority, study.ranked_at) != (before, ranked_at),
+        is_of_class=study.priority is not before,
+    )
+    if move.is_moved or is_told:
         session.add(
             PriorityEventRow(
                 study_id=study.id,
-                run_id=run_id,
-                at=now,
-                source=source.value,
+                run_id=said.run_id,
+                at=said.at,
+                source=said.source.value,
                 before=before,
                 after=place.priority,
-                reason=reason,
+                reason=said.reason,
                 place=place.in_words(),
             )
         )
-    if is_moved:
-        _move_waiting_runs(session, study)
-    if source in _STARTS_READING and (is_moved or study.state is StudyState.RECEIVING):
-        # A flag may come while the study still arrives, and then its workitem is made here.
-        schedule_reading(session, study, now)
-    elif is_moved or is_told:
-        follow_study(session, study, now)
-    return is_moved
+    return move
 
 
 def _is_asked_by_older_policy(study: StudyRow, in_force: PolicyInForce) -> bool:
@@ -140,6 +170,7 @@ def _is_asked_by_older_policy(study: StudyRow, in_force: PolicyInForce) -> bool:
 
 def _write(study: StudyRow, in_force: PolicyInForce, place: Place) -> None:
     study.priority = place.priority
+    study.priority_without_ai = place.priority_without_ai
     study.points = place.points
     study.ranked_at = place.ranked_at
     study.due_at = place.due_at
@@ -147,14 +178,16 @@ def _write(study: StudyRow, in_force: PolicyInForce, place: Place) -> None:
     study.ranked_by = in_force.epoch
 
 
-def _move_waiting_runs(session: Session, study: StudyRow) -> None:
+def _move_waiting_runs(session: Session, studies: Sequence[StudyRow]) -> None:
     # Not waited for: a worker that holds its run waits for the study, which is held here.
+    by_id = {study.id: study for study in studies}
     waiting = session.scalars(
         select(AnalysisRunRow)
-        .where(AnalysisRunRow.study_id == study.id, AnalysisRunRow.state == RunState.PENDING)
+        .where(AnalysisRunRow.study_id.in_(by_id), AnalysisRunRow.state == RunState.PENDING)
         .with_for_update(skip_locked=True, of=AnalysisRunRow)
     )
     for run in waiting:
+        study = by_id[run.study_id]
         run.priority, run.ranked_at = study.priority, study.ranked_at
 
 
@@ -206,8 +239,8 @@ def _raise(
         return False
     if is_higher:
         study.ai_priority, study.ai_reason = asked.priority, asked.reason
-    elif study.ai_priority is None:
-        study.ai_reason = asked.reason
+    elif asked.reason not in study.ai_reason:  # it brings more points than what was said before
+        study.ai_reason = "; ".join(filter(None, (study.ai_reason, asked.reason)))
     study.ai_points = max(study.ai_points, asked.points)
     if is_higher:
         note(session, study_id, "flagged", asked.reason, at=at, run_id=run_id)
@@ -359,8 +392,13 @@ def _rank_those(
         .with_for_update(skip_locked=True, key_share=True, of=StudyRow)
         .execution_options(populate_existing=True)
     ).all()
-    for study in studies:
-        _rank(session, study, in_force, now)
+    outdated = [study for study in studies if _is_asked_by_older_policy(study, in_force)]
+    standing = standing_findings(session, [study.id for study in outdated])
+    for study in outdated:
+        state_ai_anew(study, ai_priority(standing[study.id], in_force.policy))
+    moved = [study for study in studies if _rank(session, study, in_force, now)]
+    if moved:
+        _move_waiting_runs(session, moved)
     session.flush()
     return len(studies)
 
@@ -371,11 +409,15 @@ def _not_in_place(
     return StudyRow.ranked_by < in_force.epoch, StudyRow.rises_at <= now
 
 
-def _rank(session: Session, study: StudyRow, in_force: PolicyInForce, now: datetime) -> None:
+def _rank(session: Session, study: StudyRow, in_force: PolicyInForce, now: datetime) -> bool:
     is_by_policy = study.ranked_by < in_force.epoch
     source, reason = _why(in_force) if is_by_policy else (Source.WAITING, "it waits for long")
-    if reprioritise(session, study, source, reason, now=now, in_force=in_force):
+    move = _put(session, study, in_force, _Said(source, reason, now))
+    if move.is_moved:
         note(session, study.id, "ranked", reason, at=now)
+    if move.is_of_class:
+        follow_study(session, study, now)
+    return move.is_moved
 
 
 def _why(in_force: PolicyInForce) -> tuple[Source, str]:

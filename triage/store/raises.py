@@ -9,9 +9,9 @@ POLICY = "policy"
 
 
 def is_raised_by_ai(study: StudyRow) -> bool:
-    """Return whether the AI asks for the class that a study has, which is above its order's."""
-    is_raised = study.priority > study.order_priority
-    return is_raised and study.ai_priority is not None and study.ai_priority >= study.priority
+    """Return whether a study is in a more urgent class than without the AI."""
+    without = study.priority_without_ai
+    return study.priority > (study.order_priority if without is None else without)
 
 
 def raised_by(study: StudyRow) -> str:

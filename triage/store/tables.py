@@ -48,6 +48,7 @@ from triage.store.worklist_tables import write_words
 _TO_DELETE = text("purged_at IS NOT NULL AND path <> ''")
 _NOT_QUEUED = text("NOT is_queued")
 # As SQLAlchemy writes the conditions of the list; SQLite uses a partial index only for the same.
+_IS_READ = text("read_at IS NOT NULL")
 _ON_SQLITE_LIST = text("read_at IS NULL AND is_prior IS 0")
 _ON_POSTGRESQL_LIST = text("read_at IS NULL AND is_prior IS false")
 
@@ -112,16 +113,18 @@ class StudyRow(Table):
     0004) where they say that the patient is.
 
     Its place on the list is `priority` and, within it, `ranked_at`: when it came, less the minutes
-    that its `points` are worth. `ai_points` are those that the AI asks for. `due_at` is when it
-    should be read, `rises_at` when its wait alone moves it up, `ranked_by` the number of the event
-    of the policy by which all that was computed (`triage.store.prioritising`). `raised_to` is set
-    while a person's raise counts.
+    that its `points` are worth; `priority_without_ai` is what its class would be if the AI said
+    nothing (None until it is ranked for the first time). `ai_points` are those that the AI asks
+    for. `due_at` is when it should be read, `rises_at` when its wait alone moves it up, `ranked_by`
+    the number of the event of the policy by which all that was computed
+    (`triage.store.prioritising`). `raised_to` is set while a person's raise counts.
     """
 
     __tablename__ = "studies"
     __table_args__ = (
         Index("ix_studies_open", "state", "last_instance_at"),
-        Index("ix_studies_read", "read_at", "id"),
+        # Not of those to be read: SQLite would look them up here, and then sort them all.
+        Index("ix_studies_read", "read_at", "id", sqlite_where=_IS_READ, postgresql_where=_IS_READ),
         _index_of_list("ix_studies_ranked_by", "ranked_by"),
         _index_of_list("ix_studies_rises_at", "rises_at"),
         Index(
@@ -149,6 +152,7 @@ class StudyRow(Table):
     ai_reason: Mapped[str] = mapped_column(Text, default="")
     ai_points: Mapped[int] = mapped_column(default=0, server_default="0")
     priority: Mapped[Priority] = mapped_column(default=Priority.ROUTINE)
+    priority_without_ai: Mapped[Priority | None] = mapped_column(default=None)
     points: Mapped[int] = mapped_column(default=0, server_default="0")
     ranked_at: Mapped[datetime] = mapped_column(default=_same_as("first_instance_at"))
     ranked_by: Mapped[int] = mapped_column(default=-1, server_default="-1")

@@ -167,6 +167,7 @@ def _routers() -> list[APIRouter]:
         metrics.router,
         study_history.router,
         priority_api.router,
+        priority_api.page_router,
         policy_api.router,
         policy_pages.router,
         login_pages.router,

@@ -20,6 +20,7 @@ from triage.web.rendering import templates
 from triage.web.security import require_same_origin
 from triage.web.viewer import viewer_address
 from triage.web.viewer_files import viewer_folder
+from triage.worklist.places import explain_place_of
 from triage.worklist.reading import UnknownStudyError, mark_as_read, mark_as_unread
 from triage.worklist.study_view import study_view
 
@@ -45,11 +46,13 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
     with context.database.reading() as session:
         view = study_view(session, study_instance_uid, now)
         codes = known_codes(session) if view is not None else []
+        place = explain_place_of(session, study_instance_uid, now)
     if view is None:
         raise HTTPException(404, "Triage holds no such study.")
     is_there = viewer_folder(context.settings) is not None
     content = {
         "study": view,
+        "place": place,
         "now": now,
         "who": person_at(request),
         # Three times in the life of a claim, so that a request or two may be lost.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from triage.core.permissions import Permission
@@ -26,7 +26,7 @@ from triage.store.policies import (
 from triage.store.prioritising import rank_all, switch_ai_prioritization
 from triage.web.access import may
 from triage.web.context import Context, WebContext
-from triage.web.people import known_person_at
+from triage.web.people import deciding_person
 from triage.web.refusals import Refusal, RefusedRequestError
 from triage.web.security import require_same_origin
 from triage.worklist.policy_preview import DAYS, PolicyPreview, preview_policy
@@ -40,7 +40,6 @@ SAME_ORIGIN = [Depends(may(Permission.CHANGE_POLICY)), Depends(require_same_orig
 LONGEST_POLICY = 200_000
 RANKS_FOR_S = 2.0
 """How long a request ranks studies; the receiver's rounds do the rest."""
-Person = Annotated[str, Depends(known_person_at)]
 Why = Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, pattern=r"\S")]
 _WRONG: dict[int | str, dict[str, Any]] = {
     422: {"model": Refusal, "description": "A field is wrong; `field` names the first of them."}
@@ -127,10 +126,10 @@ def post_preview(
 
 
 @router.put("", responses=_REFUSED, dependencies=SAME_ORIGIN)
-def put_policy(wanted: Activation, context: Context, who: Person) -> PolicyView:
+def put_policy(wanted: Activation, request: Request, context: Context) -> PolicyView:
     """Let a policy hold from now on; the studies on the list follow."""
     policy = wanted.read()
-    person = person_of(context, who, wanted.who)
+    person = deciding_person(request, wanted.who)
     with deciding(), context.database.transaction() as session:
         activate_policy(session, policy, who=person, reason=wanted.reason, now=context.now())
     return _after(context)
@@ -141,9 +140,9 @@ def put_policy(wanted: Activation, context: Context, who: Person) -> PolicyView:
     responses=_REFUSED,
     dependencies=SAME_ORIGIN,
 )
-def post_rollback(wanted: Rollback, context: Context, who: Person) -> PolicyView:
+def post_rollback(wanted: Rollback, request: Request, context: Context) -> PolicyView:
     """Let an earlier version hold again."""
-    person = person_of(context, who, wanted.who)
+    person = deciding_person(request, wanted.who)
     with deciding(), context.database.transaction() as session:
         roll_back_to(session, wanted.version, who=person, reason=wanted.reason, now=context.now())
     return _after(context)
@@ -154,9 +153,9 @@ def post_rollback(wanted: Rollback, context: Context, who: Person) -> PolicyView
     responses=_REFUSED,
     dependencies=SAME_ORIGIN,
 )
-def post_switch(wanted: Switch, context: Context, who: Person) -> PolicyView:
+def post_switch(wanted: Switch, request: Request, context: Context) -> PolicyView:
     """Let what the AI asks for count, or no longer count; findings are shown all the same."""
-    person = person_of(context, who, wanted.who)
+    person = deciding_person(request, wanted.who)
     with deciding(), context.database.transaction() as session:
         switch_ai_prioritization(
             session, is_on=wanted.is_on, who=person, reason=wanted.reason, now=context.now()
@@ -170,12 +169,6 @@ def read_policy(content: dict[str, Any] | str) -> PriorityPolicy:
         return policy_from_toml(content) if isinstance(content, str) else parse_policy(content)
     except PolicyError as error:
         raise RefusedRequestError(422, str(error), error.problems[0][0]) from error
-
-
-def person_of(context: WebContext, known: str, said: str) -> str:
-    """Return who decides: whom Triage knows, or who a program says it is."""
-    is_named = bool(context.settings.web.user_header)
-    return known if is_named else said.strip() or known
 
 
 @contextmanager

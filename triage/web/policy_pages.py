@@ -14,14 +14,12 @@ from triage.store.policies import LONGEST_REASON, activate_policy, roll_back_to
 from triage.store.prioritising import rank_all, switch_ai_prioritization
 from triage.web.access import may
 from triage.web.context import Context, WebContext
-from triage.web.people import is_named
+from triage.web.people import deciding_person, is_named
 from triage.web.policy_api import (
     LONGEST_POLICY,
     RANKS_FOR_S,
     SAME_ORIGIN,
-    Person,
     deciding,
-    person_of,
     read_policy,
 )
 from triage.web.rendering import templates
@@ -71,11 +69,11 @@ def preview(
 
 @router.post("/policy", dependencies=SAME_ORIGIN)
 def activate(
-    context: Context, who: Person, document: Document, reason: Reason, said: Who = ""
+    request: Request, context: Context, document: Document, reason: Reason, said: Who = ""
 ) -> Response:
     """Let a policy hold from now on."""
     policy = read_policy(document)
-    person = person_of(context, who, said)
+    person = deciding_person(request, said)
     with deciding(), context.database.transaction() as session:
         activate_policy(session, policy, who=person, reason=reason, now=context.now())
     return _done(context)
@@ -83,14 +81,14 @@ def activate(
 
 @router.post("/policy/rollback", dependencies=SAME_ORIGIN)
 def rollback(
+    request: Request,
     context: Context,
-    who: Person,
     version: Annotated[int, Form(ge=0, le=2**31)],
     reason: Reason,
     said: Who = "",
 ) -> Response:
     """Let an earlier version hold again."""
-    person = person_of(context, who, said)
+    person = deciding_person(request, said)
     with deciding(), context.database.transaction() as session:
         roll_back_to(session, version, who=person, reason=reason, now=context.now())
     return _done(context)
@@ -98,14 +96,14 @@ def rollback(
 
 @router.post("/policy/switch", dependencies=SAME_ORIGIN)
 def switch(
+    request: Request,
     context: Context,
-    who: Person,
     is_on: Annotated[bool, Form()],
     reason: Reason,
     said: Who = "",
 ) -> Response:
     """Let what the AI asks for count, or no longer count."""
-    person = person_of(context, who, said)
+    person = deciding_person(request, said)
     with deciding(), context.database.transaction() as session:
         switch_ai_prioritization(session, is_on=is_on, who=person, reason=reason, now=context.now())
     return _done(context)

@@ -1,4 +1,4 @@
-"""Why a study is where it is, and a person's raise, as JSON."""
+"""Why a study is where it is, and a person's raise: as JSON, and the buttons of its page."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 
 from triage.core.manifest import PriorityName
 from triage.core.permissions import Permission
@@ -19,21 +19,24 @@ from triage.store.prioritising import (
     raise_by_hand,
     take_raise_back,
 )
-from triage.store.tables import StudyRow
 from triage.web.access import may
 from triage.web.context import Context, Uid, WebContext
-from triage.web.people import known_person_at
+from triage.web.people import asking_person
 from triage.web.refusals import Refusal, RefusedRequestError
 from triage.web.security import require_same_origin
-from triage.worklist.places import PlaceExplanation, explain_place
+from triage.worklist.places import PlaceExplanation, explain_place_of
 
 router = APIRouter(
     prefix="/api/v1/studies",
     tags=["worklist"],
     dependencies=[Depends(may(Permission.SEE_PATIENTS))],
 )
+page_router = APIRouter(
+    prefix="/studies",
+    include_in_schema=False,
+    dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
+)
 
-Person = Annotated[str, Depends(known_person_at)]
 Why = Annotated[str, Field(min_length=1, max_length=LONGEST_REASON, pattern=r"\S")]
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": Refusal, "description": "Triage holds no such study."}
@@ -72,7 +75,7 @@ def get_priority(study_instance_uid: Uid, context: Context) -> PlaceExplanation:
     dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
 )
 def put_raise(
-    study_instance_uid: Uid, wanted: Raised, context: Context, who: Person
+    study_instance_uid: Uid, wanted: Raised, request: Request, context: Context
 ) -> PlaceExplanation:
     """Raise a study because a person says so; it counts as if its order said it."""
     with _saying_why(), context.database.transaction() as session:
@@ -80,7 +83,7 @@ def put_raise(
             session,
             study_instance_uid,
             wanted.priority,
-            who=_person(context, who, wanted.who),
+            who=asking_person(request, wanted.who),
             reason=wanted.reason,
             now=context.now(),
         )
@@ -93,29 +96,51 @@ def put_raise(
     dependencies=[Depends(may(Permission.CHANGE_WORKLIST)), Depends(require_same_origin)],
 )
 def post_take_raise_back(
-    study_instance_uid: Uid, wanted: TakenBack, context: Context, who: Person
+    study_instance_uid: Uid, wanted: TakenBack, request: Request, context: Context
 ) -> PlaceExplanation:
     """Take a person's raise back; what the order and the AI say stays."""
     with _saying_why(), context.database.transaction() as session:
         take_raise_back(
             session,
             study_instance_uid,
-            who=_person(context, who, wanted.who),
+            who=asking_person(request, wanted.who),
             reason=wanted.reason,
             now=context.now(),
         )
     return _explained(context, study_instance_uid)
 
 
-def _person(context: WebContext, known: str, said: str) -> str:
-    is_named = bool(context.settings.web.user_header)
-    return known if is_named else said.strip() or known
+@page_router.post("/{study_instance_uid}/raise")
+def raise_on_page(
+    request: Request,
+    study_instance_uid: Uid,
+    context: Context,
+    priority: Annotated[PriorityName, Form()],
+    reason: Annotated[Why, Form()],
+) -> Response:
+    """Raise the study in the name of the person at the browser, and go back to it."""
+    with _saying_why(), context.database.transaction() as session:
+        who = asking_person(request, "")
+        raise_by_hand(
+            session, study_instance_uid, priority, who=who, reason=reason, now=context.now()
+        )
+    return RedirectResponse(f"/studies/{study_instance_uid}#why-place", status_code=303)
+
+
+@page_router.post("/{study_instance_uid}/take-raise-back")
+def take_back_on_page(
+    request: Request, study_instance_uid: Uid, context: Context, reason: Annotated[Why, Form()]
+) -> Response:
+    """Take a raise back in the name of the person at the browser, and go back to the study."""
+    with _saying_why(), context.database.transaction() as session:
+        who = asking_person(request, "")
+        take_raise_back(session, study_instance_uid, who=who, reason=reason, now=context.now())
+    return RedirectResponse(f"/studies/{study_instance_uid}#why-place", status_code=303)
 
 
 def _explained(context: WebContext, uid: str) -> PlaceExplanation:
     with context.database.reading() as session:
-        study_id = session.scalar(select(StudyRow.id).where(StudyRow.study_instance_uid == uid))
-        found = None if study_id is None else explain_place(session, study_id, context.now())
+        found = explain_place_of(session, uid, context.now())
     if found is None:
         raise HTTPException(404, "Triage holds no such study")
     return found

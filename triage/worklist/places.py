@@ -101,8 +101,20 @@ class PlaceExplanation(BaseModel):
 def explain_place(session: Session, study_id: int, now: datetime) -> PlaceExplanation | None:
     """Return why the study is where it is at `now`, or None if there is no such study."""
     study = session.get(StudyRow, study_id)
-    if study is None:
-        return None
+    return None if study is None else _explained(session, study, now)
+
+
+def explain_place_of(
+    session: Session, study_instance_uid: str, now: datetime
+) -> PlaceExplanation | None:
+    """Return the same for the study of that UID."""
+    study = session.scalar(
+        select(StudyRow).where(StudyRow.study_instance_uid == study_instance_uid)
+    )
+    return None if study is None else _explained(session, study, now)
+
+
+def _explained(session: Session, study: StudyRow, now: datetime) -> PlaceExplanation:
     in_force = policy_in_force(session)
     place = place_now(study, in_force, now)
     without = place_of(facts_of(study), in_force.policy, now=now, ai_counts=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from statistics import fmean, median
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, lazyload
 
 from triage.core.findings import Finding
 from triage.core.manifest import PriorityName
-from triage.core.places import Place, StudyFacts, place_of
+from triage.core.places import Place, place_of
 from triage.core.policy import NOTHING_ASKED, ai_priority
 from triage.core.priority import Priority
 from triage.core.priority_policy import PriorityPolicy
@@ -236,15 +236,12 @@ def _readings(studied: Sequence[_Studied], since: datetime) -> list[datetime]:
 def _places(one: _Studied, policy: PriorityPolicy) -> tuple[Place, Place]:
     """Return where the study stands by a policy, before the AI has spoken and after it."""
     known = facts_of(one.study)
-    without, asked = (
-        StudyFacts(
-            known.arrived_at, known.order, known.patient_class, known.location, known.raised, ai
-        )
-        for ai in (NOTHING_ASKED, ai_priority(one.found, policy))
-    )
     # By the wait nobody rises here: the replay moves a study at its flag alone.
-    now = known.arrived_at
-    return place_of(without, policy, now=now), place_of(asked, policy, now=now)
+    without = place_of(replace(known, ai=NOTHING_ASKED), policy, now=known.arrived_at)
+    asked = ai_priority(one.found, policy)
+    if asked == NOTHING_ASKED:
+        return without, without
+    return without, place_of(replace(known, ai=asked), policy, now=known.arrived_at)
 
 
 def _waiting(one: _Studied, places: tuple[Place, Place]) -> Waiting:

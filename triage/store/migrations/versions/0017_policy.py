@@ -58,6 +58,7 @@ def _add_places_of_studies() -> None:
     _add_moment("studies", "first_instance_at")
     for column in (
         sa.Column("ai_points", sa.Integer(), nullable=False, server_default="0"),
+        sa.Column("priority_without_ai", sa.SmallInteger(), nullable=True),
         sa.Column("points", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("ranked_by", sa.Integer(), nullable=False, server_default="-1"),
         _at("due_at", nullable=True),
@@ -112,6 +113,7 @@ def downgrade() -> None:
     for name in (
         "ranked_at",
         "ai_points",
+        "priority_without_ai",
         "points",
         "ranked_by",
         "due_at",

@@ -44,7 +44,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("read_at IS NULL AND is_prior IS 0"),
         postgresql_where=sa.text("read_at IS NULL AND is_prior IS false"),
     )
-    op.create_index("ix_studies_read", "studies", ["read_at", "id"])
+    is_read = sa.text("read_at IS NOT NULL")
+    op.create_index(
+        "ix_studies_read",
+        "studies",
+        ["read_at", "id"],
+        sqlite_where=is_read,
+        postgresql_where=is_read,
+    )
     op.create_index(
         "ix_studies_accession_prefix",
         "studies",
