@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from triage.core.audit import AuditKind
 from triage.core.errors import TriageError
 from triage.settings import Settings
 from triage.store.clock import Clock, system_clock
@@ -50,6 +51,7 @@ from triage.web import (
     withdrawals,
 )
 from triage.web.access import ChangePasswordFirstError, LogInFirstError
+from triage.web.audit_sender import AuditSender
 from triage.web.audited import AuditedRequests
 from triage.web.context import WebContext
 from triage.web.dicomweb.access import READING
@@ -75,7 +77,7 @@ def create_app(
 ) -> FastAPI:
     """Return the application; it owns neither the database nor the files."""
     live = LiveUpdates(database)
-    trail = Trail(database, settings.data_directory / "audit", settings.audit, clock)
+    trail = Trail(database, files.root.parent / "audit", settings.audit, clock)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
     context = WebContext(settings, database, files, clock, live, decoders, trail)
 
@@ -108,7 +110,7 @@ def create_app(
     app.include_router(stow.router)
     app.include_router(ups.router)
     app.include_router(ups_events.router)
-    app.include_router(reading_routes(READING))
+    app.include_router(reading_routes(READING, AuditKind.TRANSFERRED))
     app.include_router(feedback.router)
     app.include_router(deliveries_api.router)
     app.include_router(delivery_pages.router)
@@ -235,6 +237,10 @@ def run_web(settings: Settings) -> None:
         log.info("web.listening", url=settings.web_url, viewer=viewer)
         trail: Trail = pages.state.context.trail
         trail.record_application("application-start")
+        if settings.audit.host:
+            sender = AuditSender(database, settings.audit, system_clock)
+            stack.callback(sender.close)
+            sender.start()
         _Server(config, pages.state.context.live).run(sockets=sockets)
         trail.record_application("application-stop")
         trail.close()

@@ -83,6 +83,9 @@ def event_of(connection: HTTPConnection, status: int, now: datetime) -> AuditEve
     studies = tuple(uid for uid in dict.fromkeys(access.studies) if uid != study)
     if not study and len(studies) == 1:
         study, studies = studies[0], ()
+    detail = access.detail
+    if kind in (AuditKind.QUERY, AuditKind.AUDIT_LOG_USED) and not detail:
+        detail = connection.url.query
     return AuditEvent(
         uid=new_uid(),
         at=now,
@@ -95,7 +98,7 @@ def event_of(connection: HTTPConnection, status: int, now: datetime) -> AuditEve
         address=address_of(connection),
         study_instance_uid=study,
         studies=studies,
-        detail=access.detail,
+        detail=detail,
     )
 
 

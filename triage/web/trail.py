@@ -118,9 +118,9 @@ class Trail:
 
     def record_access(self, event: AuditEvent) -> None:
         """Keep an event of reading, unless it is part of an access that was recorded already."""
-        key = (event.who, event.address, event.kind, event.study_instance_uid or event.type)
+        what = (event.study_instance_uid or event.type, event.detail, *event.studies)
         with self._lock:
-            is_new = self._seen.is_new((*key, *event.studies), event.at)
+            is_new = self._seen.is_new((event.who, event.address, event.kind, *what), event.at)
         if is_new:
             self.record(event)
 
