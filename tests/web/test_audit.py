@@ -58,7 +58,7 @@ def test_views_and_changes_are_kept_with_study_and_patient(
     ][1:]
     page = "/studies/{study_instance_uid}"
     assert said == [
-        (AuditKind.QUERY, "R", "GET /", "", ""),
+        (AuditKind.QUERY, "R", "GET /", uid, "PID-7"),
         (AuditKind.INSTANCES_ACCESSED, "R", f"GET {page}", uid, "PID-7"),
         (AuditKind.INSTANCES_ACCESSED, "C", f"POST {page}/read", uid, "PID-7"),
     ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from pydantic import BaseModel
 
 from triage.core.permissions import Permission
 from triage.web.access import may
+from triage.web.callers import note_studies
 from triage.web.context import Context, Uid
 from triage.web.security import require_same_origin
 from triage.worklist.operations import Operations, operations
@@ -38,6 +39,7 @@ class Worklist(BaseModel):
 
 @router.get("/worklist", dependencies=_SEEING)
 def worklist(
+    request: Request,
     context: Context,
     limit: Annotated[int, Query(ge=1, le=1000)] = PAGE_SIZE,
     offset: Annotated[int, Query(ge=0)] = 0,
@@ -45,12 +47,14 @@ def worklist(
     """Give the studies to be read, most urgent first."""
     now = context.now()
     with context.database.reading() as session:
-        return Worklist(
+        found = Worklist(
             generated_at=now,
             counts=count_worklist(session, now),
             offset=offset,
             entries=reading_list(session, now, limit=limit, offset=offset),
         )
+    note_studies(request, [entry.study_instance_uid for entry in found.entries])
+    return found
 
 
 @router.get("/studies/{study_instance_uid}", dependencies=_SEEING)

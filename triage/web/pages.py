@@ -13,6 +13,7 @@ from starlette.templating import Jinja2Templates
 from triage.core.permissions import Permission
 from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
 from triage.web.access import may
+from triage.web.callers import note_studies
 from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import person_at
 from triage.web.rendering import templates
@@ -32,7 +33,7 @@ Page = Annotated[int, Query(ge=1, le=10_000)]
 @router.get("/", dependencies=_SEEING)
 def worklist(request: Request, context: Context, page: Page = 1) -> Response:
     """Show the studies to be read, most urgent first."""
-    return _render(request, "worklist.html", _worklist(context, page))
+    return _render(request, "worklist.html", _worklist(request, context, page))
 
 
 @router.get("/worklist/rows", dependencies=_FOLLOWING)
@@ -43,7 +44,7 @@ def worklist_rows(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Give the list alone, for a page that is open already."""
-    answer = _render(request, "_list.html", _worklist(context, page))
+    answer = _render(request, "_list.html", _worklist(request, context, page))
     tag = f'"{hashlib.sha256(bytes(answer.body)).hexdigest()[:32]}"'
     if if_none_match == tag:
         return Response(
@@ -54,11 +55,12 @@ def worklist_rows(
     return answer
 
 
-def _worklist(context: WebContext, page: int) -> dict[str, Any]:
+def _worklist(request: Request, context: WebContext, page: int) -> dict[str, Any]:
     now = context.now()
     with context.database.reading() as session:
         entries = reading_list(session, now, offset=(page - 1) * PAGE_SIZE)
         counts = count_worklist(session, now)
+    note_studies(request, [entry.study_instance_uid for entry in entries])
     return {
         "entries": entries,
         "counts": counts,
@@ -73,11 +75,12 @@ def read_studies(request: Request, context: Context) -> Response:
     """Show what was read lately, to put it back or to see what changed since."""
     now = context.now()
     with context.database.reading() as session:
-        content = {
+        content: dict[str, Any] = {
             "entries": recently_read(session, now),
             "counts": count_worklist(session, now),
             "now": now,
         }
+    note_studies(request, [entry.study_instance_uid for entry in content["entries"]])
     return _render(request, "read.html", content)
 
 
@@ -95,7 +98,10 @@ def next_study(
     return RedirectResponse(f"/studies/{following[0]}" if following else "/", status_code=303)
 
 
-@router.get("/events", dependencies=_FOLLOWING)
+@router.get(
+    "/events",
+    dependencies=[Depends(may(Permission.SEE_PATIENTS, is_background=True, is_audited=False))],
+)
 def events(context: Context) -> Response:
     """Tell an open page of every change, as Server-Sent Events."""
     return StreamingResponse(

@@ -21,9 +21,10 @@ function rows() {
 
 async function fetchList() {
   const response = await fetch(list.dataset.source, {
-    headers: { Accept: "text/html", ...(tag ? { "If-None-Match": tag } : {}) },
+    headers: { Accept: "text/html", "X-Triage-Request": "background", ...(tag ? { "If-None-Match": tag } : {}) },
   });
   if (response.status === 304) return;
+  if (response.redirected) return location.reload(); // the session is over: to the log-in page
   if (!response.ok) throw new Error(`the server answered ${response.status}`);
   learnServerTime(response);
   tag = response.headers.get("etag");
