@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import DatabaseError
 
 from tests.certificates import Authority
 from tests.tools import ManualClock
 from tests.web.access import HTML, OURS, add_account, log_in, pages, trail
-from tests.web.hospital import Hospital
+from tests.web.hospital import Hospital, hemorrhage
 from tests.web.repository import checked, tls_repository
 from triage.core.audit import AuditEvent, AuditKind, Outcome
 from triage.core.permissions import Role
@@ -27,6 +27,7 @@ from triage.store.audit import AuditFilter, audit_entries, write_events
 from triage.store.audit_spool import AuditSpool
 from triage.store.audit_tables import AuditEventRow
 from triage.store.database import Database
+from triage.store.tables import FindingRow
 from triage.web.audit_sender import AuditSender
 from triage.web.trail import Trail, new_uid
 
@@ -64,6 +65,23 @@ def test_views_and_changes_are_kept_with_study_and_patient(
     ]
     assert {e.event.who for e in newest_first} == {"ada"}
     assert {e.event.address for e in newest_first} == {"testclient"}
+
+
+def test_what_is_said_of_a_finding_is_kept_with_its_study(
+    reading_room: TestClient, hospital: Hospital
+) -> None:
+    hospital.register_model()
+    uid = hospital.receive(*hospital.head_ct(slices=1))
+    hospital.complete(uid)
+    hospital.finish(hospital.claim(), hemorrhage())
+    with hospital.database.reading() as session:
+        finding = session.scalars(select(FindingRow.id)).first()
+    path = f"/api/v1/findings/{finding}/feedback"
+    answer = reading_room.post(path, json={"verdict": "agree"}, headers=OURS)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["who"] == "ada"
+    newest = trail(reading_room)[0].event
+    assert (newest.action, newest.study_instance_uid) == ("C", uid)
 
 
 def test_images_of_a_study_are_one_access_for_a_while(
