@@ -7,14 +7,23 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from tests.results.mail_server import mail_server
 from tests.results.web_server import web_server
 from tests.store.lived import add_runs, add_watched_model, every
 from tests.tools import PROJECT, ManualClock, find_free_port
-from triage.doctor import Check, examine
+from triage.doctor import Check, examine, log_in_checks
 from triage.models.packages import load_package
 from triage.models.registry import register_package
-from triage.settings import RemoteSettings, WatchSettings, load_settings
+from triage.settings import (
+    LoginSettings,
+    RemoteSettings,
+    Settings,
+    WatchSettings,
+    WebSettings,
+    load_settings,
+)
 from triage.store.database import Database
 from triage.store.delivery_decisions import Decision, pause
 from triage.store.watch_alerts import watch_round
@@ -165,3 +174,20 @@ def test_paused_destination_is_a_warning(tmp_path: Path, sqlite_url: str) -> Non
         "pacs by A. Grey since 2026-03-01 12:00 UTC: an update; `triage results resume NAME` lets "
         "go on what waits there"
     )
+
+
+@pytest.mark.parametrize(
+    ("web", "said"),
+    [
+        (WebSettings(), None),
+        (WebSettings(host="0.0.0.0"), "NOBODY LOGS IN"),
+        (WebSettings(allowed_hosts=("triage.example",)), "NOBODY LOGS IN"),
+        (WebSettings(host="0.0.0.0", login=LoginSettings(mode="local")), None),
+    ],
+)
+def test_pages_that_strangers_reach_without_log_in_are_told(
+    web: WebSettings, said: str | None
+) -> None:
+    checks = list(log_in_checks(Settings(web=web)))
+    assert [check.is_warning for check in checks] == [True] * (said is not None)
+    assert all(check.text.startswith(said or "") for check in checks)

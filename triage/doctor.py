@@ -36,6 +36,7 @@ from triage.settings import (
 )
 from triage.store import remote_models
 from triage.store.alerts import open_alerts
+from triage.store.audit import count_waiting
 from triage.store.clock import system_clock
 from triage.store.code_approvals import waiting_digests
 from triage.store.database import Database, DatabaseError
@@ -56,6 +57,7 @@ from triage.worklist.notification_health import problems_of
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 _RENEW_BEFORE = timedelta(days=30)
 _PATIENCE_S = 5.0
+_MANY_AUDIT_EVENTS = 1000
 _NO_STUDY = "2.25.0"  # nobody's: the question is what matters
 
 
@@ -98,6 +100,8 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("model watch", lambda: _model_watch(database))
             if settings.notifications.rules:
                 yield _guarded("notifications", lambda: _notifications(settings, database))
+            if settings.audit.host:
+                yield _guarded("audit record repository", lambda: _audit(database))
             if settings.remote_models:
                 yield _guarded("remote models", lambda: _remote_models(database))
         yield _guarded("sandbox", lambda: _sandbox(settings))
@@ -427,6 +431,17 @@ def log_in_checks(settings: Settings) -> Iterable[Check]:
         yield Check("log-in", True, text, is_warning=True)
     if login.mode == "oidc":
         yield _guarded("log-in", lambda: _provider(settings))
+
+
+def _audit(database: Database) -> str:
+    with database.reading() as session:
+        waiting = count_waiting(session)
+    if waiting > _MANY_AUDIT_EVENTS:
+        raise _Wrong(
+            f"{waiting} audit events were not taken yet; see audit.host, audit.port and the log of "
+            "`triage web` for why"
+        )
+    return f"{waiting} audit events wait to be sent"
 
 
 def _provider(settings: Settings) -> str:

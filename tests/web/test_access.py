@@ -17,6 +17,7 @@ from triage.core.permissions import Permission, Role
 from triage.settings import LoginSettings
 from triage.settings.login import RoleGroups
 from triage.web.access import May
+from triage.web.callers import SESSION_COOKIE
 from triage.web.viewer import create_viewer
 
 # What nobody needs to be anybody for: none of it says anything of a patient.
@@ -170,6 +171,27 @@ def test_proxy_says_who_and_in_which_groups(hospital: Hospital) -> None:
         assert client.get("/api/v1/worklist", headers=inside).status_code == 200
         assert client.get("/api/v1/account", headers=inside).json()["name"] == "Dr. Ada"
         assert client.get("/status", headers=inside).status_code == 403
+
+
+def test_viewer_asks_for_the_log_in_of_the_pages(hospital: Hospital, tmp_path: Path) -> None:
+    uid = hospital.receive(*hospital.head_ct(slices=1))
+    add_account(hospital, "ada", Role.RADIOLOGIST)
+    (tmp_path / "index.html").write_text("<html>viewer</html>", "utf-8")
+    with pages(hospital) as client:
+        context = client.app.state.context  # type: ignore[attr-defined]
+        viewer = create_viewer(context, tmp_path)
+        asked = f"/viewer?StudyInstanceUIDs={uid}"
+        with TestClient(
+            viewer, base_url="http://127.0.0.1:8081", follow_redirects=False
+        ) as on_its_port:
+            refused = on_its_port.get(asked, headers=HTML)
+            assert refused.headers["location"] == "http://127.0.0.1:8080/login"
+            assert on_its_port.get(f"/dicom-web/studies/{uid}/metadata").status_code == 401
+            assert on_its_port.get("/app-config.js").status_code == 401
+            log_in(client, "ada")
+            on_its_port.cookies.set(SESSION_COOKIE, client.cookies[SESSION_COOKIE])
+            assert on_its_port.get(asked, headers=HTML).text == "<html>viewer</html>"
+            assert on_its_port.get(f"/dicom-web/studies/{uid}/metadata").status_code == 200
 
 
 def make_token(client: TestClient, *scopes: str, days: int = 30) -> str:

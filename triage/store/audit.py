@@ -6,14 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Text, cast, delete, select
+from sqlalchemy import Text, cast, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql import Select
 
 from triage.core.audit import AuditEvent, AuditKind, Outcome
 from triage.store.audit_tables import AuditEventRow, AuditOutboxRow
-from triage.store.tables import STAND_IN_PREFIX, PatientRow, StudyRow
+from triage.store.tables import (
+    STAND_IN_PREFIX,
+    AnalysisRunRow,
+    FindingRow,
+    PatientRow,
+    StudyRow,
+)
 
 _PIECE = 500
 
@@ -152,12 +158,31 @@ def as_entry(row: AuditEventRow) -> AuditEntry:
     return AuditEntry(row.id, event, row.patient_id)
 
 
+def study_of_run(session: Session, run_id: int) -> str:
+    """Return the Study Instance UID of an analysis run, "" where there is none."""
+    found = select(StudyRow.study_instance_uid).join(
+        AnalysisRunRow, AnalysisRunRow.study_id == StudyRow.id
+    )
+    return session.scalar(found.where(AnalysisRunRow.id == run_id)) or ""
+
+
+def study_of_finding(session: Session, finding_id: int) -> str:
+    """Return the Study Instance UID of a finding, "" where there is none."""
+    run_id = session.scalar(select(FindingRow.run_id).where(FindingRow.id == finding_id))
+    return study_of_run(session, run_id) if run_id is not None else ""
+
+
 def waiting_entries(session: Session, *, limit: int) -> list[AuditEntry]:
     """Return the oldest entries that the repository has not been told of."""
     rows = session.scalars(
         select(AuditOutboxRow).order_by(AuditOutboxRow.event_id).limit(limit)
     ).all()
     return [as_entry(row.event) for row in rows]
+
+
+def count_waiting(session: Session) -> int:
+    """Return of how many entries the repository has not been told."""
+    return session.scalars(select(func.count()).select_from(AuditOutboxRow)).one()
 
 
 def mark_sent(session: Session, event_ids: Sequence[int]) -> None:

@@ -35,6 +35,8 @@ _HEADERS: dict[Section, Callable[[Settings], str]] = {
     "ups": lambda settings: settings.ups.authorization,
 }
 _POLICY_VIOLATION = 1008
+BACKGROUND_HEADER = "X-Triage-Request"
+"""With the value "background" it marks what an open page asks by itself."""
 _STUDY_PARAMETERS = ("study_instance_uid", "study")
 
 
@@ -62,11 +64,13 @@ class May:
         kind: AuditKind | None,
         *,
         is_background: bool,
+        is_audited: bool,
     ) -> None:
         self.permission = permission
         self._program: Section | None = program
         self._kind = kind
         self._is_background = is_background
+        self._is_audited = is_audited
 
     async def __call__(self, connection: HTTPConnection) -> None:
         """Let the request pass.
@@ -77,6 +81,7 @@ class May:
         """
         access = access_of(connection)
         _describe(connection, access, self.permission, self._kind)
+        access.is_audited = self._is_audited
         try:
             caller = await self._caller(connection)
             self._check(caller)
@@ -86,7 +91,10 @@ class May:
             if connection.scope["type"] == "websocket":
                 raise WebSocketException(_POLICY_VIOLATION) from error
             raise
-        if caller.session_id is not None and not self._is_background:
+        is_background = self._is_background or (
+            connection.headers.get(BACKGROUND_HEADER) == "background"
+        )
+        if caller.session_id is not None and not is_background:
             context_of(connection).trail.note_session(caller.session_id)
 
     async def _caller(self, connection: HTTPConnection) -> Caller:
@@ -167,11 +175,13 @@ def may(
     program: Section | None = None,
     kind: AuditKind | None = None,
     is_background: bool = False,
+    is_audited: bool = True,
 ) -> Any:
     """Return the dependency of a route that only those may use who have `permission`.
 
     `program` is the section whose Authorization header lets programs in as well. `kind` is the
     audit event where it does not follow from permission and method. `is_background` marks what an
-    open page asks by itself: it keeps no session alive.
+    open page asks by itself: it keeps no session alive. What is not `is_audited` says nothing of a
+    patient, whatever permission it takes; a refusal is in the trail all the same.
     """
-    return May(permission, program, kind, is_background=is_background)
+    return May(permission, program, kind, is_background=is_background, is_audited=is_audited)

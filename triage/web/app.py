@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from triage.core.audit import AuditKind
 from triage.core.errors import TriageError
 from triage.settings import Settings
 from triage.store.clock import Clock, system_clock
@@ -65,6 +66,7 @@ from triage.web import (
     worklist_pages,
 )
 from triage.web.access import ChangePasswordFirstError, LogInFirstError
+from triage.web.audit_sender import AuditSender
 from triage.web.audited import AuditedRequests
 from triage.web.board import Board
 from triage.web.context import WebContext
@@ -94,7 +96,7 @@ def create_app(
 ) -> FastAPI:
     """Return the application; it owns neither the database nor the files."""
     live = LiveUpdates(database)
-    trail = Trail(database, settings.data_directory / "audit", settings.audit, clock)
+    trail = Trail(database, files.root.parent / "audit", settings.audit, clock)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
     board = Board(database, clock, templates.env)
     prefect = PrefectHealth(settings.prefect_api_url)
@@ -149,7 +151,7 @@ def _routers() -> list[APIRouter]:
         stow.router,
         ups.router,
         ups_events.router,
-        reading_routes(READING),
+        reading_routes(READING, AuditKind.TRANSFERRED),
         feedback.router,
         answers.router,
         deliveries_api.router,
@@ -282,6 +284,10 @@ def run_web(settings: Settings) -> None:
         log.info("web.listening", url=settings.web_url, viewer=viewer)
         trail: Trail = pages.state.context.trail
         trail.record_application("application-start")
+        if settings.audit.host:
+            sender = AuditSender(database, settings.audit, system_clock)
+            stack.callback(sender.close)
+            sender.start()
         _Server(config, pages.state.context.live).run(sockets=sockets)
         trail.record_application("application-stop")
         trail.close()

@@ -73,7 +73,9 @@ def event_of(connection: HTTPConnection, status: int, now: datetime) -> AuditEve
     (DICOM PS3.15 A.5.3.11); who is not logged in and is sent to do so is nobody yet.
     """
     access = access_of(connection)
-    if access.permission is None or (access.is_refused and status in (303, 401)):
+    is_nobody = access.is_refused and status in (303, 401)
+    is_silent = not access.is_audited and not access.is_refused
+    if access.permission is None or is_nobody or is_silent:
         return None
     kind = AuditKind.SECURITY_ALERT if access.is_refused else _kind_of(connection, access)
     if kind is None:
@@ -83,6 +85,9 @@ def event_of(connection: HTTPConnection, status: int, now: datetime) -> AuditEve
     studies = tuple(uid for uid in dict.fromkeys(access.studies) if uid != study)
     if not study and len(studies) == 1:
         study, studies = studies[0], ()
+    detail = access.detail
+    if kind in (AuditKind.QUERY, AuditKind.AUDIT_LOG_USED) and not detail:
+        detail = connection.url.query
     return AuditEvent(
         uid=new_uid(),
         at=now,
@@ -95,7 +100,7 @@ def event_of(connection: HTTPConnection, status: int, now: datetime) -> AuditEve
         address=address_of(connection),
         study_instance_uid=study,
         studies=studies,
-        detail=access.detail,
+        detail=detail,
     )
 
 

@@ -85,6 +85,18 @@ class Answer:
         return json.dumps(said, ensure_ascii=False).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a page is sent: the tag of the list as it is, and the JSON, empty where it has that.
+
+    `studies` are the UIDs of those that the page shows.
+    """
+
+    tag: str
+    content: bytes
+    studies: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class _Made:
     answer: Answer
@@ -114,20 +126,18 @@ class Board:
             with self._database.reading() as session:
                 return self._recounted(session, self._clock())
 
-    def answer(self, asked: Asked, known_tag: str = "") -> tuple[str, bytes]:
-        """Return the tag of the list as it is, and what a page must be sent that has `known_tag`.
-
-        The bytes are empty where it has the newest already.
-        """
+    def answer(self, asked: Asked, known_tag: str = "") -> Given:
+        """Return what a page must be sent that has the list of the tag `known_tag`."""
         with self._lock:
             made = self._current(asked.shared())
+            shown = tuple(made.answer.rows)
             if made.answer.tag == known_tag:
-                return known_tag, b""
+                return Given(known_tag, b"", shown)
             known = self._answers.get(known_tag)
             tag = known.tag if known is not None else ""
             if tag not in made.changes:
                 made.changes[tag] = made.answer.as_json(known)
-            return made.answer.tag, made.changes[tag]
+            return Given(made.answer.tag, made.changes[tag], shown)
 
     def _current(self, asked: Asked) -> _Made:
         now = time.monotonic()

@@ -86,6 +86,7 @@ class Access:
     studies: list[str] = field(default_factory=list)
     detail: str = ""
     is_refused: bool = False
+    is_audited: bool = True
 
 
 def access_of(connection: HTTPConnection) -> Access:

@@ -23,6 +23,7 @@ from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.people import known_person_at
 from triage.web.security import require_same_origin
+from triage.web.subjects import note_study_of_finding
 
 router = APIRouter(dependencies=[Depends(may(Permission.SEE_PATIENTS))])
 FindingNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -60,7 +61,11 @@ class FeedbackKept(BaseModel):
 @router.post(
     "/findings/{finding_id}/feedback",
     include_in_schema=False,
-    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), Depends(require_same_origin)],
+    dependencies=[
+        Depends(may(Permission.ANSWER_FINDINGS)),
+        Depends(note_study_of_finding),
+        Depends(require_same_origin),
+    ],
 )
 def give_feedback(
     request: Request,
@@ -80,7 +85,11 @@ def give_feedback(
 @router.post(
     "/api/v1/findings/{finding_id}/feedback",
     tags=["models"],
-    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), Depends(require_same_origin)],
+    dependencies=[
+        Depends(may(Permission.ANSWER_FINDINGS)),
+        Depends(note_study_of_finding),
+        Depends(require_same_origin),
+    ],
 )
 def post_feedback(
     finding_id: FindingNumber, said: SaidThrough, context: Context, who: Person

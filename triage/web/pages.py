@@ -26,10 +26,12 @@ from triage.worklist.study_view import study_view
 
 router = APIRouter(include_in_schema=False)
 _SEEING = [Depends(may(Permission.SEE_PATIENTS))]
-_FOLLOWING = [Depends(may(Permission.SEE_PATIENTS, is_background=True))]
 
 
-@router.get("/events", dependencies=_FOLLOWING)
+@router.get(
+    "/events",
+    dependencies=[Depends(may(Permission.SEE_PATIENTS, is_background=True, is_audited=False))],
+)
 def events(context: Context) -> Response:
     """Tell an open page of every change, as Server-Sent Events."""
     return StreamingResponse(

@@ -32,7 +32,8 @@ log = structlog.get_logger(__name__)
 
 _GATHER_S = 0.1
 _AGAIN_S = 2.0
-_REMEMBERED = 10_000
+_REMEMBERED = 50_000
+_SHIFT = timedelta(hours=12)
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Trail:
         self._tells = bool(settings.host)
         self._clock = clock
         self._seen = _Seen(timedelta(minutes=settings.same_access_minutes))
+        self._listed = _Seen(_SHIFT)
         self._lock = threading.Lock()
         self._sessions: set[int] = set()
         self._tokens: set[int] = set()
@@ -117,12 +119,17 @@ class Trail:
         )
 
     def record_access(self, event: AuditEvent) -> None:
-        """Keep an event of reading, unless it is part of an access that was recorded already."""
-        key = (event.who, event.address, event.kind, event.study_instance_uid or event.type)
+        """Keep an event of reading, unless it is part of an access that was recorded already.
+
+        An open list is asked for again and again; each study on it is told once a shift.
+        """
+        by = (event.who, event.address, event.kind)
+        what = (event.study_instance_uid or event.type, event.detail)
         with self._lock:
-            is_new = self._seen.is_new((*key, *event.studies), event.at)
-        if is_new:
-            self.record(event)
+            is_new = self._seen.is_new((*by, *what), event.at)
+            fresh = [uid for uid in event.studies if self._listed.is_new((*by, uid), event.at)]
+        if is_new or fresh:
+            self.record(replace(event, studies=tuple(fresh)))
 
     def note_session(self, session_id: int) -> None:
         """Note that a session is in use."""

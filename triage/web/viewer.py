@@ -106,9 +106,9 @@ def create_viewer(context: WebContext, folder: Path) -> FastAPI:
     """
     app = FastAPI(title="Viewer", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.context = context
-    seeing = [Depends(may(Permission.SEE_PATIENTS, kind=AuditKind.INSTANCES_ACCESSED))]
-    opening = [Depends(may(Permission.SEE_PATIENTS, kind=AuditKind.QUERY, is_background=True))]
-    app.include_router(reading_routes([*seeing, Depends(require_enabled)]))
+    seeing = [Depends(may(Permission.SEE_PATIENTS)), Depends(require_enabled)]
+    opening = [Depends(may(Permission.SEE_PATIENTS, is_audited=False))]
+    app.include_router(reading_routes(seeing, AuditKind.INSTANCES_ACCESSED))
     app.add_api_route("/app-config.js", _configuration, dependencies=opening)
     files = ViewerFiles(folder)
 

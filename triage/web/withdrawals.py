@@ -23,6 +23,7 @@ from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.people import known_person_at
 from triage.web.security import require_same_origin
+from triage.web.subjects import note_study_of_run
 
 router = APIRouter(dependencies=[Depends(may(Permission.SEE_PATIENTS))])
 RunNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -66,7 +67,11 @@ class WithdrawalKept(BaseModel):
 @router.post(
     "/runs/{run_id}/withdraw",
     include_in_schema=False,
-    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), Depends(require_same_origin)],
+    dependencies=[
+        Depends(may(Permission.ANSWER_FINDINGS)),
+        Depends(note_study_of_run),
+        Depends(require_same_origin),
+    ],
 )
 def withdraw(
     request: Request,
@@ -86,7 +91,11 @@ def withdraw(
 @router.post(
     "/api/v1/runs/{run_id}/withdraw",
     tags=["worklist"],
-    dependencies=[Depends(may(Permission.ANSWER_FINDINGS)), Depends(require_same_origin)],
+    dependencies=[
+        Depends(may(Permission.ANSWER_FINDINGS)),
+        Depends(note_study_of_run),
+        Depends(require_same_origin),
+    ],
 )
 def post_withdrawal(
     run_id: RunNumber, wanted: WantedThrough, context: Context, who: Person

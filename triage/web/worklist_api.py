@@ -24,6 +24,7 @@ from triage.store.claims import (
 from triage.store.worklist_tables import WorklistViewRow
 from triage.store.worklist_views import TooManyViewsError, delete_view, save_view, views_of
 from triage.web.access import may
+from triage.web.callers import note_studies
 from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import known_person_at, person_at
 from triage.web.refusals import Refusal, RefusedRequestError
@@ -166,20 +167,22 @@ def worklist(
     request: Request, context: Context, asked: Annotated[FilteredPart, Query()]
 ) -> Worklist:
     """Give the studies to be read, most urgent first."""
-    return _worklist(context, asked.wanted(), asked, person_at(request))
+    return _worklist(request, context, asked.wanted(), asked)
 
 
 @router.post("/worklist/search", dependencies=_SEARCHING)
 def search_worklist(request: Request, context: Context, asked: SearchedPart) -> Worklist:
     """Give those that are searched for; a patient's name or ID comes in the body alone."""
-    return _worklist(context, asked.wanted(), asked, person_at(request))
+    return _worklist(request, context, asked.wanted(), asked)
 
 
-def _worklist(context: WebContext, wanted: WorklistSearch, part: Part, who: str) -> Worklist:
-    now = context.now()
+def _worklist(
+    request: Request, context: WebContext, wanted: WorklistSearch, part: Part
+) -> Worklist:
+    now, who = context.now(), person_at(request)
     tally = context.board.tally()
     with context.database.reading() as session:
-        return Worklist(
+        found = Worklist(
             generated_at=now,
             counts=tally.counts(),
             matching=count_filtered(session, tally, wanted, now, who),
@@ -188,6 +191,8 @@ def _worklist(context: WebContext, wanted: WorklistSearch, part: Part, who: str)
                 session, now, wanted=wanted, who=who, limit=part.limit, offset=part.offset
             ),
         )
+    note_studies(request, [entry.study_instance_uid for entry in found.entries])
+    return found
 
 
 @router.get("/worklist/choices")
@@ -209,7 +214,7 @@ def next_study(
 
 
 @router.post("/worklist/read/search", dependencies=_SEARCHING)
-def search_read(context: Context, asked: SearchedRead) -> ReadStudies:
+def search_read(request: Request, context: Context, asked: SearchedRead) -> ReadStudies:
     """Give the studies that were read, the newest first, and those that changed since on top."""
     now = context.now()
     with context.database.reading() as session:
@@ -220,6 +225,7 @@ def search_read(context: Context, asked: SearchedRead) -> ReadStudies:
             limit=asked.limit,
             offset=asked.offset,
         )
+    note_studies(request, [entry.study_instance_uid for entry in entries])
     return ReadStudies(generated_at=now, offset=asked.offset, entries=entries)
 
 

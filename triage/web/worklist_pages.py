@@ -13,7 +13,8 @@ from starlette.templating import Jinja2Templates
 from triage.core.permissions import Permission
 from triage.store.worklist_views import default_view_of
 from triage.web.access import may
-from triage.web.board import Asked, look
+from triage.web.board import Asked, Given, look
+from triage.web.callers import note_studies
 from triage.web.context import UID_PATTERN, Context, Uid, WebContext
 from triage.web.key_images import find_key_image, small_picture
 from triage.web.people import person_at
@@ -50,6 +51,7 @@ def worklist(request: Request, context: Context, page: Page = 1) -> Response:
         asked = Asked(WorklistSearch.model_validate(kept.model_dump()), who, page)
         now = context.now()
         part = look(session, asked, now, context.board.tally())
+    note_studies(request, [entry.study_instance_uid for entry in part.entries])
     content = {
         **part.content(),
         "now": now,
@@ -65,14 +67,14 @@ def worklist(request: Request, context: Context, page: Page = 1) -> Response:
     "/worklist/rows", dependencies=[Depends(may(Permission.SEE_PATIENTS, is_background=True))]
 )
 def rows(
+    request: Request,
     context: Context,
     page: Page = 1,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Give all of the list's rows for a page that is open already."""
     known = (if_none_match or "").strip('"')
-    tag, content = context.board.answer(Asked(page=page), known)
-    return _as_json(tag, content)
+    return _as_json(request, context.board.answer(Asked(page=page), known))
 
 
 @router.post(
@@ -88,15 +90,15 @@ def filtered_rows(request: Request, context: Context, body: AskedRows) -> Respon
     What is searched for may name a patient, so it comes in the body: never in an address.
     """
     asked = Asked(body.wanted, person_at(request), body.page)
-    tag, content = context.board.answer(asked, body.tag)
-    return _as_json(tag, content)
+    return _as_json(request, context.board.answer(asked, body.tag))
 
 
-def _as_json(tag: str, content: bytes) -> Response:
-    headers = {**_UNCHANGED, "ETag": f'"{tag}"'}
-    if not content:
+def _as_json(request: Request, given: Given) -> Response:
+    headers = {**_UNCHANGED, "ETag": f'"{given.tag}"'}
+    note_studies(request, list(given.studies))
+    if not given.content:
         return Response(status_code=304, headers=headers)
-    return Response(content, media_type="application/json", headers=headers)
+    return Response(given.content, media_type="application/json", headers=headers)
 
 
 @router.get("/read")
@@ -126,6 +128,7 @@ def _read(request: Request, context: WebContext, text: str, page: int) -> Respon
             limit=PAGE_SIZE + 1,
             offset=(page - 1) * PAGE_SIZE,
         )
+    note_studies(request, [entry.study_instance_uid for entry in entries])
     unchanged = [entry for entry in entries if not entry.changed_after_reading]
     has_more = len(unchanged) > PAGE_SIZE
     content: dict[str, Any] = {

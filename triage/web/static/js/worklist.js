@@ -33,10 +33,11 @@ async function fetchList() {
   const isSameList = wants === asked || !asked;
   const response = await fetch("/worklist/rows", {
     method: "POST",
-    headers: { "Content-Type": "application/json", Accept: "application/json" },
+    headers: { "Content-Type": "application/json", Accept: "application/json", "X-Triage-Request": "background" },
     body: JSON.stringify({ wanted: filters.wanted, page, tag }),
   });
   if (response.status === 304) return void (asked = wants);
+  if (response.status === 401) return location.reload(); // the session is over: to the log-in page
   if (!response.ok) throw new Error(`the server answered ${response.status}`);
   learnServerTime(response);
   const answer = await response.json();
