@@ -19,6 +19,7 @@ from triage.core.analysis import (
     NotTheModelsFaultError,
 )
 from triage.core.policy import ai_priority
+from triage.core.progress import RunProgress, RunStep, run_progress
 from triage.models.ahead import DecodedAhead
 from triage.models.engine import analyse
 from triage.models.host import ModelHosts
@@ -60,6 +61,7 @@ class Step:
     clock: Clock = system_clock
     decoded: DecodedAhead = field(default_factory=lambda: DecodedAhead(0))
     on_claim: Callable[[], None] = lambda: None
+    progress: dict[int, RunProgress] = field(default_factory=dict)
 
     @staticmethod
     def of_this_worker() -> Step:
@@ -81,9 +83,14 @@ class Step:
 
     @contextlib.asynccontextmanager
     async def keeping_lease(self, run: ClaimedRun) -> AsyncIterator[None]:
-        """Renew the lease of `run` as long as the block goes on, and stop its model once lost."""
+        """Renew the lease of `run` as long as the block goes on, and stop its model once lost.
+
+        `progress` says meanwhile how far it is.
+        """
         stop = StopSignal()
         token = stop_signal.set(stop)
+        progress = self.progress[run.run_id] = RunProgress()
+        progress_token = run_progress.set(progress)
         beside = [
             asyncio.create_task(self._renew_for_ever(run)),
             asyncio.create_task(self._stop_once_lost(run, stop)),
@@ -96,6 +103,8 @@ class Step:
             raise
         finally:
             stop_signal.reset(token)
+            run_progress.reset(progress_token)
+            self.progress.pop(run.run_id, None)
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
@@ -216,6 +225,7 @@ async def build_and_store_results(
     objects that are kept and the seconds that it took.
     """
     started = asyncio.get_running_loop().time()
+    run_progress.get().step = RunStep.RESULTS
 
     def build() -> list[NewResultObject]:
         with step.database.reading() as session:
@@ -250,6 +260,7 @@ async def complete_run(
 ) -> None:
     """Complete the run, index its objects and queue their deliveries, in one transaction."""
     stored, seconds = objects
+    run_progress.get().step = RunStep.COMPLETE
     timings = {**analysis.timings_s, "results": round(seconds, 3)}
 
     def complete() -> None:

@@ -19,7 +19,6 @@ from triage.store.model_tables import ModelJobRow
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
-    FindingRow,
     ReturnedObjectRow,
     StudyRow,
     WorkerRow,
@@ -50,7 +49,7 @@ class QueueView(_View):
 
 
 class RunningView(_View):
-    """A run in progress, but for shadows; `doing` is how far it is."""
+    """A run in progress, but for shadows; `doing` is how far it is, by the newest heartbeat."""
 
     run_id: int
     model: str
@@ -126,7 +125,7 @@ def board(session: Session, now: datetime, around: Reachability) -> Board:
     return Board(
         intake=intake(session, now),
         queues=_queues(session, now, len(alive)),
-        running=_running(session),
+        running=_running(session, alive),
         workers=(
             *(_worker(row, is_alive=True) for row in alive),
             *(_worker(row, is_alive=False) for row in lost_workers(session, now)),
@@ -213,12 +212,10 @@ def _usual_run_s(session: Session, now: datetime) -> float | None:
     return median(took) if took else None
 
 
-def _running(session: Session) -> tuple[RunningView, ...]:
-    has_findings = (
-        select(FindingRow.id).where(FindingRow.run_id == AnalysisRunRow.id).exists().label("found")
-    )
+def _running(session: Session, alive: Sequence[WorkerRow]) -> tuple[RunningView, ...]:
+    doing = {run: str(step) for worker in alive for run, step in worker.doing.items()}
     rows = session.execute(
-        select(AnalysisRunRow, StudyRow.study_instance_uid, has_findings)
+        select(AnalysisRunRow, StudyRow.study_instance_uid)
         .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
         .where(
             AnalysisRunRow.state == RunState.RUNNING,
@@ -237,10 +234,10 @@ def _running(session: Session) -> tuple[RunningView, ...]:
             worker=run.claimed_by,
             attempt=run.attempts,
             started_at=run.started_at or run.created_at,
-            doing="building results" if is_found else "decoding images, or in the model",
+            doing=doing.get(str(run.id), "begun"),
             flow_run_id=run.flow_run_id,
         )
-        for run, uid, is_found in rows
+        for run, uid in rows
     )
 
 
@@ -292,7 +289,7 @@ def _forecast(session: Session, now: datetime, around: Reachability) -> DiskFore
         )
     ).one()
     days = max((now - since) / timedelta(days=1), 1.0) if since is not None else 1.0
-    per_day = int(size / days)
+    per_day = int(int(size) / days)  # PostgreSQL adds up to a Decimal
     room = max(0, around.free_bytes - around.minimum_free_bytes)
     if not per_day:
         return DiskForecast(bytes_per_day=0, days_left=None, text="nothing came in the last week")

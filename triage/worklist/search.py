@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from triage.store.tables import InstanceRow, PatientRow, SeriesRow, StudyRow
+from triage.worklist.expected import ExpectedStudy, expected_studies
 from triage.worklist.whereabouts import Whereabouts, whereabouts_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
@@ -65,12 +66,13 @@ class FoundStudy(BaseModel):
 
 
 class FoundStudies(BaseModel):
-    """The newest studies that match, and whether there are more."""
+    """The newest studies that match, whether there are more, and what was ordered and not sent."""
 
     model_config = ConfigDict(frozen=True)
 
     studies: tuple[FoundStudy, ...]
     is_cut_off: bool
+    expected: tuple[ExpectedStudy, ...] = ()
 
 
 def find_studies(session: Session, search: StudySearch, now: datetime) -> FoundStudies:
@@ -91,6 +93,19 @@ def find_studies(session: Session, search: StudySearch, now: datetime) -> FoundS
     return FoundStudies(
         studies=tuple(_found(study, images.get(study.id, 0), where[study.id]) for study in shown),
         is_cut_off=len(rows) > _MOST,
+        expected=_expected(session, search),
+    )
+
+
+def _expected(session: Session, search: StudySearch) -> tuple[ExpectedStudy, ...]:
+    """Return orders without a study; names and dates stand in none of them."""
+    if search.patient_name or search.study_date or search.sender:
+        return ()
+    return expected_studies(
+        session,
+        numbers=[one for one in (search.accession_number, search.text) if one],
+        patient_ids=[one for one in (search.patient_id, search.text) if one],
+        uids=[one for one in (search.study_instance_uid, search.text) if one],
     )
 
 
