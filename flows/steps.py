@@ -45,7 +45,7 @@ from triage.store.withdrawals import predecessor_reports
 log = structlog.get_logger()
 
 _RETRY_AFTER = timedelta(seconds=2)
-_LOOK_AT_CLAIM_S = 1.0
+_LOOK_AT_RUN_S = 1.0
 _this_worker: ContextVar[Step] = ContextVar("this_worker")
 
 
@@ -83,7 +83,7 @@ class Step:
 
     @contextlib.asynccontextmanager
     async def keeping_lease(self, run: ClaimedRun) -> AsyncIterator[None]:
-        """Renew the lease of `run` as long as the block goes on, and stop its model once lost.
+        """Renew the lease of `run` as long as the block goes on; stop its model once cancelled.
 
         `progress` says meanwhile how far it is.
         """
@@ -93,13 +93,13 @@ class Step:
         progress_token = run_progress.set(progress)
         beside = [
             asyncio.create_task(self._renew_for_ever(run)),
-            asyncio.create_task(self._stop_once_lost(run, stop)),
+            asyncio.create_task(self._stop_once_cancelled(run, stop)),
         ]
         try:
             yield
         except AnalysisFailedError as failure:
             if stop.is_set:
-                raise LeaseLostError("the run was cancelled, superseded or taken over") from failure
+                raise LeaseLostError(f"run {run.run_id} was cancelled") from failure
             raise
         finally:
             stop_signal.reset(token)
@@ -109,21 +109,24 @@ class Step:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
 
-    async def _stop_once_lost(self, run: ClaimedRun, stop: StopSignal) -> None:
-        """Let nobody wait for a model whose answer is not wanted any more."""
-        await asyncio.sleep(_LOOK_AT_CLAIM_S)
-        while await asyncio.to_thread(self._is_held, run):
-            await asyncio.sleep(_LOOK_AT_CLAIM_S)
+    async def _stop_once_cancelled(self, run: ClaimedRun, stop: StopSignal) -> None:
+        """End the model of a run that a person has cancelled.
+
+        One that was superseded goes on to its end: its warm host is what the new run waits for.
+        """
+        await asyncio.sleep(_LOOK_AT_RUN_S)
+        while not await asyncio.to_thread(self._is_cancelled, run):
+            await asyncio.sleep(_LOOK_AT_RUN_S)
         log.info("run.stopped", run=run.run_id, model=run.manifest.identity)
         await asyncio.to_thread(stop.set)
 
-    def _is_held(self, run: ClaimedRun) -> bool:
+    def _is_cancelled(self, run: ClaimedRun) -> bool:
         try:
             with self.database.reading() as session:
-                return runs.is_held(session, run)
+                return runs.is_cancelled(session, run)
         except SQLAlchemyError as error:
-            log.warning("run.claim_not_read", run=run.run_id, error=type(error).__name__)
-            return True  # in doubt it is carried to its end
+            log.warning("run.state_not_read", run=run.run_id, error=type(error).__name__)
+            return False  # in doubt it is carried to its end
 
     async def _renew_for_ever(self, run: ClaimedRun) -> None:
         while True:

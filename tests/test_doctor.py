@@ -15,6 +15,7 @@ from triage.models.registry import register_package
 from triage.settings import RemoteSettings, WatchSettings, load_settings
 from triage.store.database import Database
 from triage.store.delivery_decisions import Decision, pause
+from triage.store.visits import RefusedCaller, record_refused_callers
 from triage.store.watch_alerts import watch_round
 
 
@@ -140,3 +141,17 @@ def test_paused_destination_is_a_warning(tmp_path: Path, sqlite_url: str) -> Non
         "pacs by A. Grey since 2026-03-01 12:00 UTC: an update; `triage results resume NAME` lets "
         "go on what waits there"
     )
+
+
+def test_refused_caller_is_a_warning_and_clocks_agree(tmp_path: Path, sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    with database.transaction() as session:
+        now = datetime.now(UTC)
+        record_refused_callers(
+            session, [RefusedCaller("CT7", "192.0.2.7", "it is unknown", 3, now)]
+        )
+    database.close()
+    check = check_named("senders", tmp_path, sqlite_url)
+    assert check.is_warning
+    assert "CT7 at 192.0.2.7 was refused 3 times, because it is unknown" in check.text
+    assert check_named("clocks", tmp_path, sqlite_url).text == "agree with the database's"

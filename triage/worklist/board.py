@@ -132,7 +132,7 @@ def board(session: Session, now: datetime, around: Reachability) -> Board:
         ),
         quarantine=_quarantine(session),
         disk=_forecast(session, now, around),
-        clock_says=_skew_in_words("this machine's", clock_ahead_s(session, now)),
+        clock_says=skew_in_words("this machine's", clock_ahead_s(session, now)),
         version=around.version,
         prefect=around.prefect,
         prefect_is_reached=around.prefect_is_reached,
@@ -250,11 +250,11 @@ def _worker(row: WorkerRow, *, is_alive: bool) -> WorkerState:
         devices=tuple(DeviceState.model_validate(one) for one in row.devices),
         warm_models=tuple(filter(None, row.warm_models.split(", "))),
         prefect_error=row.prefect_error,
-        clock_says=_skew_in_words("its", row.clock_ahead_s),
+        clock_says=skew_in_words("its", row.clock_ahead_s),
     )
 
 
-def _skew_in_words(whose: str, ahead_s: float) -> str:
+def skew_in_words(whose: str, ahead_s: float) -> str:
     """Return what is wrong with a clock, empty where little is."""
     if abs(ahead_s) < _SKEW_S:
         return ""
