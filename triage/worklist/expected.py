@@ -69,7 +69,8 @@ def _signals(session: Session, uids: Sequence[str]) -> dict[str, ArrivalSignalRo
 
 
 def _of_order(order: OrderRow, signal: ArrivalSignalRow | None) -> ExpectedStudy:
-    said = f"cancelled by {order.source}" if order.is_cancelled else f"ordered by {order.source}"
+    source = order.source.replace("^", " ")
+    said = f"cancelled by {source}" if order.is_cancelled else f"ordered by {source}"
     announced = f"; {_announced(signal)}" if signal is not None else ""
     return ExpectedStudy(
         accession_number=order.accession_number,
