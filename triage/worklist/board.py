@@ -28,6 +28,7 @@ from triage.store.workers import alive_workers, clock_ahead_s, lost_workers
 from triage.worklist.intake import Intake, intake
 
 _MEASURED_RUNS = 50
+_LOOKED_AT = 1000
 _MEASURED_IN = timedelta(days=1)
 _FILLED_IN = timedelta(days=7)
 _SHOWN = 50
@@ -199,9 +200,12 @@ def _run_queue(
 
 
 def _usual_run_s(session: Session, now: datetime) -> float | None:
+    """Return how long a run of the last day took, by the newest of the newest thousand runs."""
+    newest = select(func.coalesce(func.max(AnalysisRunRow.id), 0)).scalar_subquery()
     rows = session.execute(
         select(AnalysisRunRow.started_at, AnalysisRunRow.finished_at)
         .where(
+            AnalysisRunRow.id > newest - _LOOKED_AT,  # by the key: the table has runs of years
             AnalysisRunRow.state == RunState.COMPLETED,
             AnalysisRunRow.finished_at >= now - _MEASURED_IN,
         )
