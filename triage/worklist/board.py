@@ -33,6 +33,7 @@ _MEASURED_IN = timedelta(days=1)
 _FILLED_IN = timedelta(days=7)
 _SHOWN = 50
 _SKEW_S = 2.0
+_DAYS_OF_A_YEAR = 365
 
 
 class _View(BaseModel):
@@ -298,9 +299,10 @@ def _forecast(session: Session, now: datetime, around: Reachability) -> DiskFore
     if not per_day:
         return DiskForecast(bytes_per_day=0, days_left=None, text="nothing came in the last week")
     left = room / per_day
+    size_in_words = f"{per_day / 1e9:.1f} GB" if per_day >= 1e9 else f"{per_day / 1e6:.0f} MB"
+    when = f"in {left:.0f} days" if left <= _DAYS_OF_A_YEAR else "in more than a year"
     return DiskForecast(
         bytes_per_day=per_day,
         days_left=round(left, 1),
-        text=f"{per_day / 1e9:.1f} GB a day; no image is taken in {left:.0f} days, "
-        "if nothing is deleted until then",
+        text=f"{size_in_words} a day; no image is taken {when}, if nothing is deleted until then",
     )
