@@ -19,6 +19,7 @@ from triage.core.analysis import (
     NotTheModelsFaultError,
 )
 from triage.core.policy import NOTHING_ASKED, AiPriority
+from triage.core.progress import RunProgress, RunStep, run_progress
 from triage.models.ahead import DecodedAhead
 from triage.models.engine import analyse
 from triage.models.host import ModelHosts
@@ -45,7 +46,7 @@ from triage.store.withdrawals import predecessor_reports
 log = structlog.get_logger()
 
 _RETRY_AFTER = timedelta(seconds=2)
-_LOOK_AT_CLAIM_S = 1.0
+_LOOK_AT_RUN_S = 1.0
 _this_worker: ContextVar[Step] = ContextVar("this_worker")
 
 
@@ -61,6 +62,7 @@ class Step:
     clock: Clock = system_clock
     decoded: DecodedAhead = field(default_factory=lambda: DecodedAhead(0))
     on_claim: Callable[[], None] = lambda: None
+    progress: dict[int, RunProgress] = field(default_factory=dict)
 
     @staticmethod
     def of_this_worker() -> Step:
@@ -82,40 +84,50 @@ class Step:
 
     @contextlib.asynccontextmanager
     async def keeping_lease(self, run: ClaimedRun) -> AsyncIterator[None]:
-        """Renew the lease of `run` as long as the block goes on, and stop its model once lost."""
+        """Renew the lease of `run` as long as the block goes on; stop its model once cancelled.
+
+        `progress` says meanwhile how far it is.
+        """
         stop = StopSignal()
         token = stop_signal.set(stop)
+        progress = self.progress[run.run_id] = RunProgress()
+        progress_token = run_progress.set(progress)
         beside = [
             asyncio.create_task(self._renew_for_ever(run)),
-            asyncio.create_task(self._stop_once_lost(run, stop)),
+            asyncio.create_task(self._stop_once_cancelled(run, stop)),
         ]
         try:
             yield
         except AnalysisFailedError as failure:
             if stop.is_set:
-                raise LeaseLostError("the run was cancelled, superseded or taken over") from failure
+                raise LeaseLostError(f"run {run.run_id} was cancelled") from failure
             raise
         finally:
             stop_signal.reset(token)
+            run_progress.reset(progress_token)
+            self.progress.pop(run.run_id, None)
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
 
-    async def _stop_once_lost(self, run: ClaimedRun, stop: StopSignal) -> None:
-        """Let nobody wait for a model whose answer is not wanted any more."""
-        await asyncio.sleep(_LOOK_AT_CLAIM_S)
-        while await asyncio.to_thread(self._is_held, run):
-            await asyncio.sleep(_LOOK_AT_CLAIM_S)
+    async def _stop_once_cancelled(self, run: ClaimedRun, stop: StopSignal) -> None:
+        """End the model of a run that a person has cancelled.
+
+        One that was superseded goes on to its end: its warm host is what the new run waits for.
+        """
+        await asyncio.sleep(_LOOK_AT_RUN_S)
+        while not await asyncio.to_thread(self._is_cancelled, run):
+            await asyncio.sleep(_LOOK_AT_RUN_S)
         log.info("run.stopped", run=run.run_id, model=run.manifest.identity)
         await asyncio.to_thread(stop.set)
 
-    def _is_held(self, run: ClaimedRun) -> bool:
+    def _is_cancelled(self, run: ClaimedRun) -> bool:
         try:
             with self.database.reading() as session:
-                return runs.is_held(session, run)
+                return runs.is_cancelled(session, run)
         except SQLAlchemyError as error:
-            log.warning("run.claim_not_read", run=run.run_id, error=type(error).__name__)
-            return True  # in doubt it is carried to its end
+            log.warning("run.state_not_read", run=run.run_id, error=type(error).__name__)
+            return False  # in doubt it is carried to its end
 
     async def _renew_for_ever(self, run: ClaimedRun) -> None:
         while True:
@@ -224,6 +236,7 @@ async def build_and_store_results(
     objects that are kept and the seconds that it took.
     """
     started = asyncio.get_running_loop().time()
+    run_progress.get().step = RunStep.RESULTS
 
     def build() -> list[NewResultObject]:
         with step.database.reading() as session:
@@ -258,6 +271,7 @@ async def complete_run(
 ) -> None:
     """Complete the run, index its objects and queue their deliveries, in one transaction."""
     stored, seconds = objects
+    run_progress.get().step = RunStep.COMPLETE
     timings = {**analysis.timings_s, "results": round(seconds, 3)}
 
     def complete() -> None:

@@ -312,6 +312,7 @@ class Worker:
                 prefect_error=self._prefect_error,
                 version=version("triage"),
                 devices=self._devices.states(),
+                doing={run: said.step.value for run, said in list(self._step.progress.items())},
             )
             with self._step.database.transaction() as session:
                 beat(session, self._step.worker, said, now=self._step.clock())

@@ -26,6 +26,7 @@ from triage.settings import (
 )
 from triage.store.database import Database
 from triage.store.delivery_decisions import Decision, pause
+from triage.store.visits import RefusedCaller, record_refused_callers
 from triage.store.watch_alerts import watch_round
 
 
@@ -191,3 +192,17 @@ def test_pages_that_strangers_reach_without_log_in_are_told(
     checks = list(log_in_checks(Settings(web=web)))
     assert [check.is_warning for check in checks] == [True] * (said is not None)
     assert all(check.text.startswith(said or "") for check in checks)
+
+
+def test_refused_caller_is_a_warning_and_clocks_agree(tmp_path: Path, sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    with database.transaction() as session:
+        now = datetime.now(UTC)
+        record_refused_callers(
+            session, [RefusedCaller("CT7", "192.0.2.7", "it is unknown", 3, now)]
+        )
+    database.close()
+    check = check_named("senders", tmp_path, sqlite_url)
+    assert check.is_warning
+    assert "CT7 at 192.0.2.7 was refused 3 times, because it is unknown" in check.text
+    assert check_named("clocks", tmp_path, sqlite_url).text == "agree with the database's"

@@ -46,18 +46,21 @@ from triage.store.files import InstanceFiles
 from triage.store.model_tables import ModelRow
 from triage.store.order_tables import Hl7MessageRow, MessageState
 from triage.store.tables import DeliveryRow
-from triage.store.workers import alive_workers
+from triage.store.workers import alive_workers, clock_ahead_s
 from triage.tls import TlsError, own_certificate, server_context
 from triage.web.log_in import LogInError
 from triage.web.oidc import discover
 from triage.web.security import is_for_this_machine_only
 from triage.web.viewer_files import FIRST_LINE, viewer_folder
+from triage.worklist.board import skew_in_words
+from triage.worklist.intake import intake
 from triage.worklist.notification_health import problems_of
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 _RENEW_BEFORE = timedelta(days=30)
 _PATIENCE_S = 5.0
 _MANY_AUDIT_EVENTS = 1000
+_MOST_NAMED = 5
 _NO_STUDY = "2.25.0"  # nobody's: the question is what matters
 
 
@@ -95,6 +98,8 @@ def examine(settings: Settings) -> Iterable[Check]:
             yield _guarded("models", lambda: _models(database))
             yield _guarded("code of models", lambda: _code_of_models(database))
             yield _guarded("worker", lambda: _worker(database))
+            yield _guarded("senders", lambda: _senders(database))
+            yield _guarded("clocks", lambda: _clocks(database))
             yield _guarded("deliveries", lambda: _deliveries(database))
             yield _guarded("paused destinations", lambda: _pauses(database))
             yield _guarded("model watch", lambda: _model_watch(database))
@@ -323,6 +328,31 @@ def _worker(database: Database) -> str:
     if troubled:
         raise _Wrong(f"{troubled[0].name} does not reach Prefect: {troubled[0].prefect_error}")
     return "; ".join(f"{w.name} on {w.device}, warm: {w.warm_models or 'nothing'}" for w in workers)
+
+
+def _senders(database: Database) -> str:
+    with database.reading() as session:
+        seen = intake(session, system_clock())
+    trouble = [f"{one.calling_ae_title} {one.silence}" for one in seen.senders if one.silence]
+    trouble += [
+        f"{one.calling_ae_title or 'a nameless caller'} at {one.address} was refused {one.times} "
+        f"times, because {one.reason}"
+        for one in seen.refused
+    ]
+    if trouble:
+        raise _Warning(f"{'; '.join(trouble[:_MOST_NAMED])}; /status says what to do")
+    return f"{len(seen.senders)} have sent in the last fourteen days; none is unusually silent"
+
+
+def _clocks(database: Database) -> str:
+    with database.reading() as session:
+        now = system_clock()
+        ahead = {"this machine's": clock_ahead_s(session, now)}
+        ahead |= {f"{w.name}'s": w.clock_ahead_s for w in alive_workers(session, now)}
+    wrong = [said for whose, by_s in ahead.items() if (said := skew_in_words(whose, by_s))]
+    if wrong:
+        raise _Warning("; ".join(wrong))
+    return "agree with the database's"
 
 
 def _hl7_listener(settings: Settings) -> str:

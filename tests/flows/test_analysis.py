@@ -21,6 +21,7 @@ from tests.tools import ManualClock
 from tests.web.hospital import Hospital
 from triage.core.notifications import NotificationState
 from triage.core.priority import Priority
+from triage.core.progress import RunStep
 from triage.core.runs import RunState
 from triage.models.host import ModelHosts
 from triage.models.packages import ModelPackage, load_package
@@ -284,12 +285,15 @@ async def test_run_that_is_cancelled_while_its_model_computes_is_stopped_and_stu
     carrying = asyncio.create_task(analyse_study.fn())
     while rows(hospital, AnalysisRunRow)[0].state is not RunState.RUNNING:
         await asyncio.sleep(0.05)
+    while step.progress[1].step is not RunStep.INFER:
+        await asyncio.sleep(0.05)
     with hospital.database.transaction() as session:
         cancel_run(session, 1, Decision("Administrator", hospital.clock(), "it hangs"))
 
     state = await asyncio.wait_for(carrying, 30)  # its limit is 60 s
 
     assert state.name == "Superseded"
+    assert step.progress == {}
     (run,) = rows(hospital, AnalysisRunRow)
     assert (run.state, run.reason) == (RunState.CANCELLED, "cancelled by Administrator: it hangs")
     assert (await analyse_study.fn()).name == "Idle"

@@ -19,7 +19,7 @@ from triage.store.runs import (
     LeaseLostError,
     claim_most_urgent,
     complete_run,
-    is_held,
+    is_cancelled,
     record_findings,
     recover_expired_leases,
 )
@@ -166,11 +166,11 @@ def test_running_run_is_lost_to_its_worker_and_is_not_taken_up_again(
     with complete.transaction() as session:
         run = claim_most_urgent(session, worker="w", lease=LEASE, now=clock())
         assert run is not None
-        assert is_held(session, run)
+        assert not is_cancelled(session, run)
         cancel_run(session, run.run_id, decision(clock))
     clock.advance(120)
     with complete.transaction() as session:
-        assert not is_held(session, run)
+        assert is_cancelled(session, run)
         assert recover_expired_leases(session, maximum_attempts=3, now=clock()) == []
     with pytest.raises(LeaseLostError), complete.transaction() as session:
         record_findings(session, run, [], input_sha256="0" * 64)

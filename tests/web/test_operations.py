@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from tests.web.hospital import Hospital, hemorrhage
 from triage.core.devices import DeviceState
+from triage.core.progress import RunStep
 from triage.core.remote import ReturnedState
 from triage.core.visits import Way
 from triage.store.tables import ReturnedObjectRow
@@ -50,7 +51,8 @@ def busy(hospital: Hospital) -> Hospital:
         session.add_all(_visit("CT9", at) for at in moments)
         stranger = RefusedCaller("CT7", "192.0.2.7", "no sender has this calling AE title", 12, now)
         record_refused_callers(session, [stranger])
-        said = Heartbeat("cuda:0", "head-ct-hemorrhage 1.0.0", "", "0.1.0", (GPU,))
+        doing = {2: RunStep.INFER.value}
+        said = Heartbeat("cuda:0", "head-ct-hemorrhage 1.0.0", "", "0.1.0", (GPU,), doing)
         beat(session, "worker@one", said, now=now)
         beat(session, "worker@two", said, now=now - timedelta(hours=1))
     return hospital
@@ -83,7 +85,7 @@ def test_board_says_who_is_silent_who_is_refused_and_what_waits(
         "If it is one of yours, add it to [[senders]].",
     )
     (running,) = board["running"]
-    assert running["doing"] == "decoding images, or in the model"
+    assert running["doing"] == "in the model, or waiting for its host"
     queues = {queue["name"]: queue for queue in board["queues"]}
     assert (queues["runs waiting"]["length"], queues["studies arriving"]["length"]) == (1, 0)
     assert [(w["name"], w["is_alive"]) for w in board["workers"]] == [

@@ -11,8 +11,9 @@ from tests.store.rows import add_model, received
 from tests.tools import ManualClock
 from triage.core.runs import RunState
 from triage.store.database import Database
+from triage.store.order_tables import OrderRow
 from triage.store.studies import complete_study, record_instance
-from triage.store.tables import AnalysisRunRow, StudyRow
+from triage.store.tables import AnalysisRunRow, ArrivalSignalRow, StudyRow
 from triage.store.workers import Heartbeat, beat
 from triage.worklist.study_search import StudySearch, find_studies
 
@@ -116,3 +117,53 @@ def test_answer_says_where_the_study_is_and_what_is_to_be_done(
         ).one()
         study.purged_at, study.purge_reason = clock(), "older than 30 days"
     assert where()[:2] == ("purged", "Its images were deleted: older than 30 days.")
+
+
+def test_what_was_ordered_and_announced_and_never_sent_is_told(
+    filled: Database, clock: ManualClock
+) -> None:
+    def order(number: str, uid: str, **changes: object) -> OrderRow:
+        values = {
+            "source": "RIS",
+            "accession_number": number,
+            "study_instance_uid": uid,
+            "identifiers": [["P7", "HOSPITAL"]],
+            "procedure_text": "CT head",
+            "stated_at": clock(),
+            "updated_at": clock(),
+        }
+        return OrderRow(**{**values, **changes})
+
+    with filled.transaction() as session:
+        session.add(order("B1", "1.7.1"))
+        session.add(order("B2", "1.7.2", is_cancelled=True, identifiers=[["P_7", ""]]))
+        here = order("A0017", "1.2.1")
+        session.add(here)
+        session.flush()
+        session.scalars(
+            select(StudyRow).where(StudyRow.study_instance_uid == "1.2.1")
+        ).one().order = here
+        session.add(
+            ArrivalSignalRow(
+                source="MPPS",
+                sop_instance_uid="1.7.9",
+                study_instance_uid="1.7.1",
+                state="in progress",
+                calling_ae_title="CT1",
+                created_at=clock(),
+                updated_at=clock(),
+            )
+        )
+
+    def said(**asked: str) -> list[str]:
+        with filled.reading() as session:
+            found = find_studies(session, StudySearch(**asked), clock())
+        return [one.said for one in found.expected]
+
+    announced = "announced by CT1 (MPPS, in progress); no image has come"
+    assert said(accession_number="b1") == [f"ordered by RIS; {announced}"]
+    assert said(text="P7") == [f"ordered by RIS; {announced}"]
+    assert said(patient_id="P_7") == ["cancelled by RIS; no image has come"]
+    assert said(study_instance_uid="1.7.1") == [f"ordered by RIS; {announced}"]
+    assert said(text="A0017") == []  # it is here
+    assert said(accession_number="b1", sender="CT1") == []

@@ -66,6 +66,9 @@ def find(
         row = (patient, one.accession_number, one.study_date, where)
         table.add_row(one.study_instance_uid, *map(escape, row))
     out.print(table)
+    for expected in found.expected:
+        number = f"accession {expected.accession_number}" if expected.accession_number else "one"
+        out.print(f"{escape(number)}: {escape(expected.said)}", highlight=False)
     if found.is_cut_off:
         out.print("there are more: say more of the study", highlight=False)
 

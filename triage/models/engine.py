@@ -11,6 +11,7 @@ from pathlib import Path
 from triage.core.analysis import Analysis
 from triage.core.input_characteristics import values_of
 from triage.core.manifest import ImageInput, VolumeInput
+from triage.core.progress import RunStep, run_progress
 from triage.models.further_inputs import (
     OtherSources,
     load_further_images,
@@ -160,14 +161,23 @@ def _read_volume(
     )
 
 
+_AFTER = {
+    "decode": RunStep.INFER,
+    "infer": RunStep.INTERPRET,
+    "interpret": RunStep.FLAG,
+}
+
+
 class _Stopwatch:
-    """Seconds between the notes."""
+    """Seconds between the notes, each of which begins the next step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
+        self._progress = run_progress.get()
 
     def note(self, step: str) -> None:
         now = time.perf_counter()
         self.seconds[step] = round(now - self._last, 4)
         self._last = now
+        self._progress.step = _AFTER[step]

@@ -140,12 +140,12 @@ def renew_lease(session: Session, run: ClaimedRun, *, lease: timedelta, now: dat
     _held(session, run).lease_until = now + lease
 
 
-def is_held(session: Session, run: ClaimedRun) -> bool:
-    """Return whether the run is still this worker's: not taken over, superseded or cancelled."""
-    row = session.execute(
-        select(AnalysisRunRow.state, AnalysisRunRow.claim).where(AnalysisRunRow.id == run.run_id)
+def is_cancelled(session: Session, run: ClaimedRun) -> bool:
+    """Return whether a person has cancelled the run."""
+    state = session.scalars(
+        select(AnalysisRunRow.state).where(AnalysisRunRow.id == run.run_id)
     ).one()
-    return row.state is RunState.RUNNING and row.claim == run.claim
+    return state is RunState.CANCELLED
 
 
 def record_findings(

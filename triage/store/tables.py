@@ -636,7 +636,8 @@ class ArchiveCountRow(Table):
 class WorkerRow(Table):
     """A running worker's heartbeat: what it hosts and on which device.
 
-    `devices` are `triage.core.devices.DeviceState` as JSON. `clock_ahead_s` is how far its clock is
+    `devices` are `triage.core.devices.DeviceState` as JSON, `doing` is the step of each of its runs
+    by the run's id. `clock_ahead_s` is how far its clock is
     ahead of the database's.
     """
 
@@ -649,6 +650,7 @@ class WorkerRow(Table):
     prefect_error: Mapped[str] = mapped_column(Text, default="")
     version: Mapped[str] = mapped_column(String(32), default="", server_default="")
     devices: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    doing: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     clock_ahead_s: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
 
 

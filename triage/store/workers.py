@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func, select
@@ -18,13 +18,14 @@ _IS_FORGOTTEN_AFTER = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a worker says of itself."""
+    """What a worker says of itself; `doing` is the step of each of its runs, by the run's id."""
 
     device: str
     warm_models: str
     prefect_error: str = ""
     version: str = ""
     devices: Sequence[DeviceState] = ()
+    doing: Mapping[int, str] = field(default_factory=dict)
 
 
 def beat(session: Session, name: str, said: Heartbeat, *, now: datetime) -> None:
@@ -39,6 +40,7 @@ def beat(session: Session, name: str, said: Heartbeat, *, now: datetime) -> None
     row.prefect_error = said.prefect_error
     row.version = said.version
     row.devices = [state.model_dump() for state in said.devices]
+    row.doing = {str(run_id): step for run_id, step in said.doing.items()}
     row.clock_ahead_s = clock_ahead_s(session, now)
     session.execute(delete(WorkerRow).where(WorkerRow.alive_at < now - _IS_FORGOTTEN_AFTER))
 

@@ -19,7 +19,6 @@ from triage.store.model_tables import ModelJobRow
 from triage.store.tables import (
     AnalysisRunRow,
     DeliveryRow,
-    FindingRow,
     ReturnedObjectRow,
     StudyRow,
     WorkerRow,
@@ -29,10 +28,12 @@ from triage.store.workers import alive_workers, clock_ahead_s, lost_workers
 from triage.worklist.intake import Intake, intake
 
 _MEASURED_RUNS = 50
+_LOOKED_AT = 1000
 _MEASURED_IN = timedelta(days=1)
 _FILLED_IN = timedelta(days=7)
 _SHOWN = 50
 _SKEW_S = 2.0
+_DAYS_OF_A_YEAR = 365
 
 
 class _View(BaseModel):
@@ -50,7 +51,7 @@ class QueueView(_View):
 
 
 class RunningView(_View):
-    """A run in progress, but for shadows; `doing` is how far it is."""
+    """A run in progress, but for shadows; `doing` is how far it is, by the newest heartbeat."""
 
     run_id: int
     model: str
@@ -126,14 +127,14 @@ def board(session: Session, now: datetime, around: Reachability) -> Board:
     return Board(
         intake=intake(session, now),
         queues=_queues(session, now, len(alive)),
-        running=_running(session),
+        running=_running(session, alive),
         workers=(
             *(_worker(row, is_alive=True) for row in alive),
             *(_worker(row, is_alive=False) for row in lost_workers(session, now)),
         ),
         quarantine=_quarantine(session),
         disk=_forecast(session, now, around),
-        clock_says=_skew_in_words("this machine's", clock_ahead_s(session, now)),
+        clock_says=skew_in_words("this machine's", clock_ahead_s(session, now)),
         version=around.version,
         prefect=around.prefect,
         prefect_is_reached=around.prefect_is_reached,
@@ -200,9 +201,12 @@ def _run_queue(
 
 
 def _usual_run_s(session: Session, now: datetime) -> float | None:
+    """Return how long a run of the last day took, by the newest of the newest thousand runs."""
+    newest = select(func.coalesce(func.max(AnalysisRunRow.id), 0)).scalar_subquery()
     rows = session.execute(
         select(AnalysisRunRow.started_at, AnalysisRunRow.finished_at)
         .where(
+            AnalysisRunRow.id > newest - _LOOKED_AT,  # by the key: the table has runs of years
             AnalysisRunRow.state == RunState.COMPLETED,
             AnalysisRunRow.finished_at >= now - _MEASURED_IN,
         )
@@ -213,12 +217,10 @@ def _usual_run_s(session: Session, now: datetime) -> float | None:
     return median(took) if took else None
 
 
-def _running(session: Session) -> tuple[RunningView, ...]:
-    has_findings = (
-        select(FindingRow.id).where(FindingRow.run_id == AnalysisRunRow.id).exists().label("found")
-    )
+def _running(session: Session, alive: Sequence[WorkerRow]) -> tuple[RunningView, ...]:
+    doing = {run: str(step) for worker in alive for run, step in worker.doing.items()}
     rows = session.execute(
-        select(AnalysisRunRow, StudyRow.study_instance_uid, has_findings)
+        select(AnalysisRunRow, StudyRow.study_instance_uid)
         .join(StudyRow, StudyRow.id == AnalysisRunRow.study_id)
         .where(
             AnalysisRunRow.state == RunState.RUNNING,
@@ -237,10 +239,10 @@ def _running(session: Session) -> tuple[RunningView, ...]:
             worker=run.claimed_by,
             attempt=run.attempts,
             started_at=run.started_at or run.created_at,
-            doing="building results" if is_found else "decoding images, or in the model",
+            doing=doing.get(str(run.id), "begun"),
             flow_run_id=run.flow_run_id,
         )
-        for run, uid, is_found in rows
+        for run, uid in rows
     )
 
 
@@ -253,11 +255,11 @@ def _worker(row: WorkerRow, *, is_alive: bool) -> WorkerState:
         devices=tuple(DeviceState.model_validate(one) for one in row.devices),
         warm_models=tuple(filter(None, row.warm_models.split(", "))),
         prefect_error=row.prefect_error,
-        clock_says=_skew_in_words("its", row.clock_ahead_s),
+        clock_says=skew_in_words("its", row.clock_ahead_s),
     )
 
 
-def _skew_in_words(whose: str, ahead_s: float) -> str:
+def skew_in_words(whose: str, ahead_s: float) -> str:
     """Return what is wrong with a clock, empty where little is."""
     if abs(ahead_s) < _SKEW_S:
         return ""
@@ -292,14 +294,15 @@ def _forecast(session: Session, now: datetime, around: Reachability) -> DiskFore
         )
     ).one()
     days = max((now - since) / timedelta(days=1), 1.0) if since is not None else 1.0
-    per_day = int(size / days)
+    per_day = int(int(size) / days)  # PostgreSQL adds up to a Decimal
     room = max(0, around.free_bytes - around.minimum_free_bytes)
     if not per_day:
         return DiskForecast(bytes_per_day=0, days_left=None, text="nothing came in the last week")
     left = room / per_day
+    size_in_words = f"{per_day / 1e9:.1f} GB" if per_day >= 1e9 else f"{per_day / 1e6:.0f} MB"
+    when = f"in {left:.0f} days" if left <= _DAYS_OF_A_YEAR else "in more than a year"
     return DiskForecast(
         bytes_per_day=per_day,
         days_left=round(left, 1),
-        text=f"{per_day / 1e9:.1f} GB a day; no image is taken in {left:.0f} days, "
-        "if nothing is deleted until then",
+        text=f"{size_in_words} a day; no image is taken {when}, if nothing is deleted until then",
     )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, func, or_, select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
 
 from triage.store.tables import InstanceRow, PatientRow, SeriesRow, StudyRow
+from triage.worklist.expected import ExpectedStudy, expected_studies
 from triage.worklist.whereabouts import Whereabouts, whereabouts_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
 _MOST = 100
+_Column = InstrumentedAttribute[str]
+_IsNumber = Callable[[_Column, str], ColumnElement[bool]]
 _Said = Annotated[str, Field(max_length=128)]
 
 
@@ -21,7 +25,8 @@ class StudySearch(BaseModel):
     """What is known of a study; all that is given must match, and something must be given.
 
     A name matches by its beginnings, whatever the order ("ada love" finds Lovelace^Ada); an
-    accession number or Patient ID as a whole, without regard to case and leading zeros.
+    accession number or Patient ID as a whole or, where none is the same, without regard to case and
+    leading zeros.
     """
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, frozen=True)
@@ -65,41 +70,61 @@ class FoundStudy(BaseModel):
 
 
 class FoundStudies(BaseModel):
-    """The newest studies that match, and whether there are more."""
+    """The newest studies that match, whether there are more, and what was ordered and not sent."""
 
     model_config = ConfigDict(frozen=True)
 
     studies: tuple[FoundStudy, ...]
     is_cut_off: bool
+    expected: tuple[ExpectedStudy, ...] = ()
 
 
 def find_studies(session: Session, search: StudySearch, now: datetime) -> FoundStudies:
     """Return the studies that match, the newest first: also those read, purged, or only priors."""
     if search.is_empty:
         return FoundStudies(studies=(), is_cut_off=False)
-    rows = session.scalars(
-        select(StudyRow)
-        .join(PatientRow, PatientRow.id == StudyRow.patient_id)
-        .where(*_conditions(search))
-        .options(joinedload(StudyRow.patient))
-        .order_by(StudyRow.last_instance_at.desc(), StudyRow.id.desc())
-        .limit(_MOST + 1)
-    ).all()
+    rows = _rows(session, _conditions(search, _is_exactly))
+    if not rows and (search.accession_number or search.patient_id or search.text):
+        rows = _rows(session, _conditions(search, _is_nearly))
     shown = rows[:_MOST]
     images = _images(session, [study.id for study in shown])
     where = whereabouts_of(session, shown, now)
     return FoundStudies(
         studies=tuple(_found(study, images.get(study.id, 0), where[study.id]) for study in shown),
         is_cut_off=len(rows) > _MOST,
+        expected=_expected(session, search),
     )
 
 
-def _conditions(search: StudySearch) -> list[ColumnElement[bool]]:
+def _expected(session: Session, search: StudySearch) -> tuple[ExpectedStudy, ...]:
+    """Return orders without a study; names and dates stand in none of them."""
+    if search.patient_name or search.study_date or search.sender:
+        return ()
+    return expected_studies(
+        session,
+        numbers=[one for one in (search.accession_number, search.text) if one],
+        patient_ids=[one for one in (search.patient_id, search.text) if one],
+        uids=[one for one in (search.study_instance_uid, search.text) if one],
+    )
+
+
+def _rows(session: Session, conditions: list[ColumnElement[bool]]) -> Sequence[StudyRow]:
+    return session.scalars(
+        select(StudyRow)
+        .join(PatientRow, PatientRow.id == StudyRow.patient_id)
+        .where(*conditions)
+        .options(joinedload(StudyRow.patient))
+        .order_by(StudyRow.last_instance_at.desc(), StudyRow.id.desc())
+        .limit(_MOST + 1)
+    ).all()
+
+
+def _conditions(search: StudySearch, is_number: _IsNumber) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if search.accession_number:
-        conditions.append(_is_number(StudyRow.accession_number, search.accession_number))
+        conditions.append(is_number(StudyRow.accession_number, search.accession_number))
     if search.patient_id:
-        conditions.append(_is_number(PatientRow.patient_id, search.patient_id))
+        conditions.append(_is_patient(search.patient_id, is_number))
     if search.patient_name:
         conditions += _is_name(search.patient_name)
     if search.study_instance_uid:
@@ -111,28 +136,32 @@ def _conditions(search: StudySearch) -> list[ColumnElement[bool]]:
     if search.sender:
         conditions.append(_is_from(search.sender))
     if search.text:
-        conditions.append(_is_any_of(search.text))
+        conditions.append(_is_any_of(search.text, is_number))
     return conditions
 
 
-def _is_any_of(text: str) -> ColumnElement[bool]:
-    named = _is_name(text)
-    return or_(
-        _is_number(StudyRow.accession_number, text),
-        _is_number(PatientRow.patient_id, text),
+def _is_any_of(text: str, is_number: _IsNumber) -> ColumnElement[bool]:
+    """Return the condition that one of the attributes is `text`; the name only if no number is."""
+    numbers = or_(
+        is_number(StudyRow.accession_number, text),
+        _is_patient(text, is_number),
         StudyRow.study_instance_uid == text,
-        _and(named),
+    )
+    return numbers if is_number is _is_exactly else numbers | and_(*_is_name(text))
+
+
+def _is_patient(said: str, is_number: _IsNumber) -> ColumnElement[bool]:
+    # Not by the join: so each of several conditions can use an index of its own.
+    return StudyRow.patient_id.in_(
+        select(PatientRow.id).where(is_number(PatientRow.patient_id, said))
     )
 
 
-def _and(conditions: list[ColumnElement[bool]]) -> ColumnElement[bool]:
-    first, *others = conditions
-    for one in others:
-        first = first & one
-    return first
+def _is_exactly(column: _Column, said: str) -> ColumnElement[bool]:
+    return column == said
 
 
-def _is_number(column: ColumnElement[str] | object, said: str) -> ColumnElement[bool]:
+def _is_nearly(column: _Column, said: str) -> ColumnElement[bool]:
     """Return the condition that a number is the one that was said, as a person would compare."""
     stored = func.upper(func.ltrim(column, "0 "))
     return (stored == said.upper().lstrip("0 ")) | (func.upper(column) == said.upper())

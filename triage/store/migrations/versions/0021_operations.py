@@ -57,6 +57,7 @@ def upgrade() -> None:
             sa.Column("version", sa.String(length=32), nullable=False, server_default="")
         )
         batch_op.add_column(sa.Column("devices", sa.JSON(), nullable=False, server_default="[]"))
+        batch_op.add_column(sa.Column("doing", sa.JSON(), nullable=False, server_default="{}"))
         batch_op.add_column(
             sa.Column("clock_ahead_s", sa.Float(), nullable=False, server_default="0")
         )
@@ -67,6 +68,7 @@ def downgrade() -> None:
     op.execute("UPDATE analysis_runs SET state = 'failed' WHERE state = 'cancelled'")
     with op.batch_alter_table("workers") as batch_op:
         batch_op.drop_column("clock_ahead_s")
+        batch_op.drop_column("doing")
         batch_op.drop_column("devices")
         batch_op.drop_column("version")
     op.drop_table("refused_callers")
