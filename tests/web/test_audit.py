@@ -161,6 +161,18 @@ def test_what_a_killed_process_left_is_written_by_the_next(
     assert not (tmp_path / "left.ndjson").exists()
 
 
+def test_begin_and_end_of_the_pages_are_kept(
+    sqlite_database: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    pages_trail = Trail(sqlite_database, tmp_path, AuditSettings(), clock)
+    pages_trail.announce()
+    pages_trail.close()
+    with sqlite_database.reading() as session:
+        found = audit_entries(session, AuditFilter(kind=AuditKind.APPLICATION))
+    assert [entry.event.type for entry in found] == ["application-stop", "application-start"]
+    assert list(tmp_path.glob("*.ndjson")) == []
+
+
 def test_pages_answer_while_the_disk_refuses_the_trail(
     reading_room: TestClient, hospital: Hospital
 ) -> None:

@@ -282,15 +282,12 @@ def run_web(settings: Settings) -> None:
         )
         viewer = f"port {settings.viewer.port}" if len(sockets) > 1 else ""
         log.info("web.listening", url=settings.web_url, viewer=viewer)
-        trail: Trail = pages.state.context.trail
-        trail.record_application("application-start")
+        pages.state.context.trail.announce()
         if settings.audit.host:
             sender = AuditSender(database, settings.audit, system_clock)
             stack.callback(sender.close)
             sender.start()
         _Server(config, pages.state.context.live).run(sockets=sockets)
-        trail.record_application("application-stop")
-        trail.close()
 
 
 def with_viewer(pages: FastAPI, settings: Settings) -> ASGIApp:

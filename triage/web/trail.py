@@ -69,6 +69,7 @@ class Trail:
         self._sessions: set[int] = set()
         self._tokens: set[int] = set()
         self._has_lost = False
+        self._is_announced = False
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -80,6 +81,9 @@ class Trail:
 
     def close(self) -> None:
         """Write what there is, and stop; what cannot be written stays in its file."""
+        if self._is_announced:
+            # Here and not after the server: that ends the process by the signal that it got.
+            self._record_application("application-stop")
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
@@ -103,8 +107,13 @@ class Trail:
             log.error("audit.not-recorded", kind=event.kind, error=error.strerror)
         self._wake.set()
 
-    def record_application(self, what: str) -> None:
-        """Record that the pages begin or end (Application Activity, DICOM PS3.15 A.5.3.1)."""
+    def announce(self) -> None:
+        """Record that the pages begin, and when this is closed that they end."""
+        self._is_announced = True
+        self._record_application("application-start")
+
+    def _record_application(self, what: str) -> None:
+        """Record Application Activity (DICOM PS3.15 A.5.3.1)."""
         self.record(
             AuditEvent(
                 uid=new_uid(),
