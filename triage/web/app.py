@@ -49,6 +49,7 @@ from triage.web.context import WebContext
 from triage.web.dicomweb.access import READING
 from triage.web.dicomweb.routes import reading_routes
 from triage.web.live import LiveUpdates
+from triage.web.openapi import describe_refusals
 from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import HERE, templates
 from triage.web.security import KnownHost, SecurityHeaders
@@ -113,6 +114,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(SQLAlchemyError, _database_away)
+    describe_refusals(app)
     app.add_middleware(KnownHost, settings=settings.web)
     app.add_middleware(SecurityHeaders)
     return app
