@@ -16,6 +16,7 @@ _EVERYWHERE = {
 }
 _WITH_PATH = {"404": "There is no such thing."}
 _WITH_FIELDS = {"422": "A field is missing or wrong; `field` says which."}
+_WITH_BODY = {"400": "The body cannot be read."}
 _FASTAPI_S_OWN = ("HTTPValidationError", "ValidationError")
 
 
@@ -57,5 +58,7 @@ def _refusals_of(operation: dict[str, Any]) -> dict[str, str]:
         refusals |= _WITH_PATH
     if parameters or "requestBody" in operation:
         refusals |= _WITH_FIELDS
+    if "requestBody" in operation:
+        refusals |= _WITH_BODY
     stated = {status: "" for status in operation["responses"] if status[0] == "4"}
     return stated | refusals

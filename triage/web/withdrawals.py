@@ -85,6 +85,7 @@ def withdraw(
     "/api/v1/runs/{run_id}/withdraw",
     tags=["worklist"],
     dependencies=[Depends(require_same_origin)],
+    responses={409: {"description": "It cannot be taken back; the detail says why."}},
 )
 def post_withdrawal(
     run_id: RunNumber, wanted: WantedThrough, context: Context, who: Person
