@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.tools import find_free_port
-from tests.web.conftest import address, app, hospital  # noqa: F401
 from tests.web.hospital import Hospital, hemorrhage
 from triage.client import (
     ConflictError,
@@ -26,13 +25,13 @@ SMALL = {"days": 1, "warm_up_days": 0, "replications": 2}
 
 
 @pytest.fixture
-def triage(address: str) -> Iterator[TriageClient]:  # noqa: F811
+def triage(address: str) -> Iterator[TriageClient]:
     """A client of the running application."""
     with TriageClient(address) as client:
         yield client
 
 
-def studies(hospital: Hospital, count: int) -> list[str]:  # noqa: F811
+def studies(hospital: Hospital, count: int) -> list[str]:
     hospital.register_model()
     uids = []
     for _ in range(count):
@@ -42,7 +41,7 @@ def studies(hospital: Hospital, count: int) -> list[str]:  # noqa: F811
     return uids
 
 
-def test_the_way_of_a_study(triage: TriageClient, hospital: Hospital) -> None:  # noqa: F811
+def test_the_way_of_a_study(triage: TriageClient, hospital: Hospital) -> None:
     first, second = studies(hospital, 2)
     hospital.find(hospital.claim(), hemorrhage())
     assert [one.study_instance_uid for one in triage.worklist().entries] == [first, second]
@@ -63,7 +62,7 @@ def test_the_way_of_a_study(triage: TriageClient, hospital: Hospital) -> None:  
 
 def test_pages_are_put_together(
     triage: TriageClient,
-    hospital: Hospital,  # noqa: F811
+    hospital: Hospital,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     uids = studies(hospital, 3)
@@ -87,7 +86,7 @@ def test_refusals_are_errors_with_detail_and_field(triage: TriageClient) -> None
         triage.study("")
 
 
-def test_a_conflict_is_one(triage: TriageClient, hospital: Hospital) -> None:  # noqa: F811
+def test_a_conflict_is_one(triage: TriageClient, hospital: Hospital) -> None:
     hospital.register_model()
     with pytest.raises(ConflictError):
         triage.roll_back("head-ct-hemorrhage", reason="worse", who="Engineer")
