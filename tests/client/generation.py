@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ HEADER = '''"""What the API answers and takes; made by `make client` from its Op
 '''
 
 
+@cache
 def api_document() -> dict[str, Any]:
     """Return the OpenAPI document, of the operations below BASE and what they refer to."""
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from pydantic import BaseModel
 
-from triage.web.context import Context, Uid
+from triage.web.context import MOST_OFFSET, Context, Uid
 from triage.web.security import require_same_origin
 from triage.worklist.operations import Operations, operations
 from triage.worklist.queue import (
@@ -37,7 +37,7 @@ class Worklist(BaseModel):
 def worklist(
     context: Context,
     limit: Annotated[int, Query(ge=1, le=1000)] = PAGE_SIZE,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Annotated[int, Query(ge=0, le=MOST_OFFSET)] = 0,
 ) -> Worklist:
     """Give the studies to be read, most urgent first."""
     now = context.now()
