@@ -9,7 +9,7 @@ ARGS ?=
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up viewer test check format lock shipped train evaluate benchmarks clean
+.PHONY: help demo up viewer test check format lock client shipped train evaluate benchmarks clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -61,6 +61,9 @@ lock: $(VENV)/.dev ## resolve the dependencies anew into the lock files
 		--no-annotate --no-header --allow-unsafe --extra test --extra train \
 		-o requirements-dev.lock pyproject.toml
 	@sed -i -E 's/^(torch==[^+]*)\+.*/\1/' requirements.lock requirements-dev.lock
+
+client: $(VENV)/.dev ## write the models of triage.client anew, after a change of the API
+	@$(BIN)/python -m tests.client.generation
 
 shipped: $(VENV)/.dev ## note the digests of the packages in model_registry as those shipped with Triage
 	@$(BIN)/python -m triage.models.shipped model_registry

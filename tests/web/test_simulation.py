@@ -14,7 +14,8 @@ from tests.store.lived import add_runs, add_watched_model, every
 from tests.web.hospital import Hospital
 from triage.simulation.compare import WaitComparison, compare
 from triage.simulation.scenario import Scenario, scenario_of
-from triage.web.simulating import Simulations
+from triage.web.simulating import MOST_STUDIES, Simulations
+from triage.web.simulation import Room
 
 API = "/api/v1/simulations"
 HTML = {"Accept": "text/html"}
@@ -100,6 +101,14 @@ def test_the_page_plays_what_this_installation_saw(client: TestClient) -> None:
     assert "P1-1" not in answer.text
     told = client.post("/simulation", data={**asked, "history_readers": "3"}, headers=PAGE)
     assert "3, as given" in told.text
+
+
+@pytest.mark.parametrize("per_hour", ["0.05", "5", "60"])
+def test_a_page_plays_as_much_as_it_may(per_hour: str) -> None:
+    room = Room.model_validate(ROOM | {"arrivals_per_hour": per_hour, "readers": "20"})
+    scenario = room.scenario()
+    assert 0 < scenario.expected_studies <= MOST_STUDIES
+    assert scenario.replications >= 2
 
 
 def test_without_history_the_page_says_so(client: TestClient) -> None:

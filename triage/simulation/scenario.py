@@ -81,7 +81,7 @@ class Ai(Part):
     """Share of the diseased that it flags."""
     specificity: Share
     """Share of all others that it does not flag."""
-    raises_to: PriorityWord = Priority.HIGH
+    raises_to: PriorityWord = Field(Priority.HIGH, json_schema_extra={"default": "high"})
     """The priority that a flagged study gets at least; an AI never lowers one."""
     turnaround: Duration = Duration(mean_min=0, spread="constant")
     """From when a study is on the list to when its flag is."""

@@ -73,6 +73,7 @@ from triage.web.context import WebContext
 from triage.web.dicomweb.access import READING
 from triage.web.dicomweb.routes import reading_routes
 from triage.web.live import LiveUpdates
+from triage.web.openapi import describe_refusals
 from triage.web.prefect_health import PrefectHealth
 from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import templates
@@ -128,6 +129,7 @@ def create_app(
     app.add_exception_handler(HTTPException, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(SQLAlchemyError, _database_away)
+    describe_refusals(app)
     app.add_middleware(AuditedRequests, trail=trail)
     app.add_middleware(KnownHost, settings=settings.web)
     app.add_middleware(SecurityHeaders)

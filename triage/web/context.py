@@ -79,6 +79,8 @@ def web_context(request: Request) -> WebContext:
 
 Context = Annotated[WebContext, Depends(web_context)]
 
+MOST_OFFSET = 2**31 - 1
+"""A list has no more; a greater number is none that a database takes."""
 UID_PATTERN = r"^[0-9]+(\.[0-9]+)*$"
 Uid = Annotated[str, Path(pattern=UID_PATTERN, max_length=64, description="A DICOM UID (PS3.5 9)")]
 FrameNumber = Annotated[int, Path(ge=1, le=1_000_000, description="Number of the frame, from 1")]

@@ -15,7 +15,7 @@ from triage.core.runs import DeliveryState
 from triage.store import delivery_decisions as decide
 from triage.store.delivery_decisions import Decision, DecisionError
 from triage.web.access import may
-from triage.web.context import UID_PATTERN, Context, WebContext
+from triage.web.context import MOST_OFFSET, UID_PATTERN, Context, WebContext
 from triage.web.people import known_person_at
 from triage.web.security import require_same_origin
 from triage.worklist.deliveries import (
@@ -64,7 +64,7 @@ class AskedPart(Asked):
     """The same, a part of the list."""
 
     limit: Annotated[int, Field(ge=1, le=1000)] = PAGE_SIZE
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Annotated[int, Field(ge=0, le=MOST_OFFSET)] = 0
 
 
 class Who(BaseModel):

@@ -65,6 +65,7 @@ def messages(context: Context, state: State = None) -> ReceivedMessages:
     "/api/v1/hl7/messages/{message_id}/again",
     tags=["hl7"],
     dependencies=[Depends(may(Permission.OPERATE)), Depends(require_same_origin)],
+    responses={409: {"description": "It is not there, or was not refused; the detail says why."}},
 )
 def again(message_id: MessageId, context: Context) -> ProcessedAgain:
     """Process a message again that was refused, and give what became of it."""

@@ -19,7 +19,7 @@ from triage.store.notifications import (
     snooze,
 )
 from triage.web.access import may
-from triage.web.context import Context, WebContext, web_context
+from triage.web.context import MOST_OFFSET, Context, WebContext, web_context
 from triage.web.people import is_named, known_person_at
 from triage.web.refusals import RefusedRequestError
 from triage.web.security import require_same_origin
@@ -61,7 +61,7 @@ class AskedList(BaseModel):
 
     show: Shown = "open"
     limit: Annotated[int, Field(ge=1, le=1000)] = PAGE_SIZE
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Annotated[int, Field(ge=0, le=MOST_OFFSET)] = 0
 
 
 class Acknowledgement(BaseModel):

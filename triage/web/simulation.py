@@ -166,12 +166,18 @@ class Past(BaseModel):
 
 
 def _extent(studies_per_day: float) -> dict[str, int]:
-    """Return for how long and how often so many studies a day may be played."""
-    days = int(0.9 * MOST_STUDIES / (_REPLICATIONS * studies_per_day)) - 2 * _WARM_UP_DAYS
+    """Return for how long and how often so many studies a day may be played.
+
+    Where many come, a day is played less often rather than not at all.
+    """
+    least_days = 1 + 2 * _WARM_UP_DAYS
+    playable_days = 0.9 * MOST_STUDIES / studies_per_day
+    replications = max(2, min(_REPLICATIONS, int(playable_days / least_days)))
+    days = int(playable_days / replications) - 2 * _WARM_UP_DAYS
     return {
         "days": max(1, min(days, _MOST_DAYS)),
         "warm_up_days": _WARM_UP_DAYS,
-        "replications": _REPLICATIONS,
+        "replications": replications,
     }
 
 

@@ -96,6 +96,7 @@ def withdraw(
         Depends(note_study_of_run),
         Depends(require_same_origin),
     ],
+    responses={409: {"description": "It cannot be taken back; the detail says why."}},
 )
 def post_withdrawal(
     run_id: RunNumber, wanted: WantedThrough, context: Context, who: Person

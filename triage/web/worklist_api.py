@@ -25,7 +25,7 @@ from triage.store.worklist_tables import WorklistViewRow
 from triage.store.worklist_views import TooManyViewsError, delete_view, save_view, views_of
 from triage.web.access import may
 from triage.web.callers import note_studies
-from triage.web.context import UID_PATTERN, Context, Uid, WebContext
+from triage.web.context import MOST_OFFSET, UID_PATTERN, Context, Uid, WebContext
 from triage.web.people import known_person_at, person_at
 from triage.web.refusals import Refusal, RefusedRequestError
 from triage.web.security import require_same_origin
@@ -80,7 +80,7 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=1000)] = PAGE_SIZE
-    offset: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    offset: Annotated[int, Field(ge=0, le=MOST_OFFSET)] = 0
 
 
 class FilteredPart(WorklistFilter, Part):
