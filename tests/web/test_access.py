@@ -17,6 +17,7 @@ from triage.core.permissions import Permission, Role
 from triage.settings import LoginSettings
 from triage.settings.login import RoleGroups
 from triage.web.access import May
+from triage.web.static_files import STATIC_ROOT
 from triage.web.callers import SESSION_COOKIE
 from triage.web.viewer import create_viewer
 
@@ -24,6 +25,7 @@ from triage.web.viewer import create_viewer
 PUBLIC = {
     "/healthz",
     "/static",
+    STATIC_ROOT,
     "/login",
     "/login/oidc",
     "/login/callback",
