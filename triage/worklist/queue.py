@@ -263,11 +263,15 @@ def _entries(
 ) -> list[WorklistEntry]:
     analyses = analyses_of(session, studies)
     claims = claims_on(session, [study.id for study in studies], now)
-    return [
-        _entry(study, analyses[study.id], now, place, claims.get(study.id)).model_copy(
-            update={"changed_after_reading": (changed or {}).get(study.id, "")}
-        )
+    entries = [
+        _entry(study, analyses[study.id], now, place, claims.get(study.id))
         for place, study in enumerate(studies, start=first_place)
+    ]
+    if not changed:
+        return entries
+    return [
+        entry.model_copy(update={"changed_after_reading": changed.get(study.id, "")})
+        for entry, study in zip(entries, studies, strict=True)
     ]
 
 
