@@ -40,14 +40,14 @@ _NO_PAGES = (
 def pages_of(app: FastAPI, study: str) -> list[str]:
     """Return the address of each page that the app has, and of one that it has not."""
     places = {**_PLACES, "study_instance_uid": study}
+    routers = [route.original_router for route in app.routes if hasattr(route, "original_router")]
     paths = [
         route.path
-        for route in app.routes
-        if "GET" in getattr(route, "methods", ())
-        and not route.include_in_schema  # type: ignore[attr-defined]
-        and not route.path.startswith(("/api/", "/dicom-web/"))  # type: ignore[attr-defined]
-        and route.path not in _NO_PAGES  # type: ignore[attr-defined]
+        for router in routers
+        for route in router.routes
+        if "GET" in getattr(route, "methods", ()) and not route.include_in_schema
     ]
+    paths = [path for path in paths if path not in _NO_PAGES and "/dicom-web/" not in path]
     return [*(path.format(**places) for path in paths), "/studies/1.2.3"]
 
 
