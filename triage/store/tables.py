@@ -88,8 +88,14 @@ class StudyRow(Table):
     __tablename__ = "studies"
     __table_args__ = (
         Index("ix_studies_open", "state", "last_instance_at"),
-        Index("ix_studies_place", "read_at", "priority", "first_instance_at"),
-        Index("ix_studies_read", "read_at", "id"),
+        # Without those to be read: SQLite would look these up here, one by one.
+        Index(
+            "ix_studies_read",
+            "read_at",
+            "id",
+            sqlite_where=text("read_at IS NOT NULL"),
+            postgresql_where=text("read_at IS NOT NULL"),
+        ),
         Index(
             "ix_studies_accession_prefix",
             "accession_number",
@@ -146,6 +152,9 @@ Index(
     StudyRow.patient_class,
     StudyRow.location,
     StudyRow.ai_priority,
+    # SQLite looks at these again, and would read the row for them.
+    StudyRow.read_at,
+    StudyRow.is_prior,
     sqlite_where=text("read_at IS NULL AND is_prior IS 0"),
     postgresql_where=text("read_at IS NULL AND is_prior IS false"),
 )

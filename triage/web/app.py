@@ -71,7 +71,7 @@ def create_app(
     """Return the application; it owns neither the database nor the files."""
     live = LiveUpdates(database)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-    board = Board(database, clock)
+    board = Board(database, clock, live.told_up_to)
     context = WebContext(settings, database, files, clock, live, decoders, board)
 
     @asynccontextmanager

@@ -40,11 +40,21 @@ def upgrade() -> None:
             "patient_class",
             "location",
             "ai_priority",
+            "read_at",
+            "is_prior",
         ],
         sqlite_where=sa.text("read_at IS NULL AND is_prior IS 0"),
         postgresql_where=sa.text("read_at IS NULL AND is_prior IS false"),
     )
-    op.create_index("ix_studies_read", "studies", ["read_at", "id"])
+    op.create_index(
+        "ix_studies_read",
+        "studies",
+        ["read_at", "id"],
+        sqlite_where=sa.text("read_at IS NOT NULL"),
+        postgresql_where=sa.text("read_at IS NOT NULL"),
+    )
+    # SQLite would go on to use it for the list, and read a row for each study that is to be read.
+    op.drop_index("ix_studies_place", "studies")
     op.create_index(
         "ix_studies_accession_prefix",
         "studies",
@@ -157,6 +167,7 @@ def _words_of_patients() -> Iterator[list[dict[str, object]]]:
 
 
 def downgrade() -> None:
+    op.create_index("ix_studies_place", "studies", ["read_at", "priority", "first_instance_at"])
     for name in ("ix_studies_accession_prefix", "ix_studies_read", "ix_studies_to_read"):
         op.drop_index(name, "studies")
     with op.batch_alter_table("studies") as batch_op:
