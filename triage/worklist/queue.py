@@ -248,7 +248,7 @@ def changes_after_reading(session: Session, now: datetime) -> Mapping[int, str]:
         else "an AI result was withdrawn after it was read"
         if withdrawn
         else "flagged after it was read"
-        for study_id, images, withdrawn in sorted(rows.tuples())
+        for study_id, images, withdrawn in sorted(map(tuple, rows))
     }
 
 
