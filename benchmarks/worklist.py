@@ -28,8 +28,9 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from fastapi.testclient import TestClient  # noqa: E402
+import httpx  # noqa: E402
 from sqlalchemy import select  # noqa: E402
+from sqlalchemy.orm import Session  # noqa: E402
 
 from benchmarks.worklist_data import NOW, fill  # noqa: E402
 from benchmarks.worklist_pages import OpenPages  # noqa: E402
@@ -117,24 +118,28 @@ def _database(kind: str, folder: Path | None) -> Iterator[Database]:
 def _measure(database: Database, requests: int) -> dict[str, float]:
     filters, searches = cycle(_FILTERS), cycle(_SEARCHES)
     app = create_app(Settings(), database, InstanceFiles(Path("none")), lambda: NOW)
-    with TestClient(app, base_url="http://127.0.0.1", headers=_OURS) as client:
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", headers=_OURS
+    )
+    with asyncio.Runner() as runner:
 
-        def page() -> None:
-            assert client.get("/", headers={"Accept": "text/html"}).status_code == 200
+        def show(path: str) -> None:
+            answer = runner.run(client.get(path, headers={"Accept": "text/html"}))
+            assert answer.status_code == 200, answer.text
 
         def rows(wanted: object) -> None:
-            answer = client.post("/worklist/rows", json={"wanted": wanted})
+            answer = runner.run(client.post("/worklist/rows", json={"wanted": wanted}))
             assert answer.status_code == 200, answer.text
 
         ways: dict[str, Callable[[], None]] = {
             "floor": lambda: _floor(database),
-            "page": page,
+            "page": lambda: show("/"),
             "filtered": lambda: rows(next(filters)),
             "search": lambda: rows({"text": next(searches)}),
             "counts": lambda: _reading(database, lambda s: take_tally(s, NOW)),
             "next": lambda: _reading(database, lambda s: next_to_read(s, NOW, who="ada")),
             "events": lambda: _reading(database, _changes),
-            "read_page": lambda: _ask_for_read(client),
+            "read_page": lambda: show("/read"),
         }
         figures: dict[str, float] = {}
         for name, way in ways.items():
@@ -185,18 +190,14 @@ def _floor(database: Database) -> None:
         cursor.fetchall()
 
 
-def _reading(database: Database, look: Callable[..., object]) -> None:
+def _reading(database: Database, look: Callable[[Session], object]) -> None:
     with database.reading() as session:
         look(session)
 
 
-def _changes(session) -> None:  # type: ignore[no-untyped-def]
+def _changes(session: Session) -> None:
     token = change_token(session)
     recent_changes(session, token, ChangeToken(token.newest_event_id - 1, 0))
-
-
-def _ask_for_read(client: TestClient) -> None:
-    assert client.get("/read", headers={"Accept": "text/html"}).status_code == 200
 
 
 def _flags(database: Database, clients: int, flags: int) -> dict[str, float]:

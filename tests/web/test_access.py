@@ -17,8 +17,8 @@ from triage.core.permissions import Permission, Role
 from triage.settings import LoginSettings
 from triage.settings.login import RoleGroups
 from triage.web.access import May
-from triage.web.static_files import STATIC_ROOT
 from triage.web.callers import SESSION_COOKIE
+from triage.web.static_files import STATIC_ROOT
 from triage.web.viewer import create_viewer
 
 # What nobody needs to be anybody for: none of it says anything of a patient.

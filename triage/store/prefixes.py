@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType, TypeEngine
 
 _LAST = "\U0010ffff"
 
@@ -19,7 +20,7 @@ class begins_between(FunctionElement[bool]):  # noqa: N801 - it is written as an
     class text_pattern_ops serves them.
     """
 
-    type = Boolean()
+    type: TypeEngine[Any] = NullType()  # of a Boolean, SQLAlchemy would write "= 1" for SQLite
     inherit_cache = True
 
 

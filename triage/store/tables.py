@@ -194,6 +194,9 @@ Index(
     StudyRow.patient_class,
     StudyRow.location,
     StudyRow.ai_priority,
+    # SQLite looks at these again, and would read the row for them.
+    StudyRow.read_at,
+    StudyRow.is_prior,
     sqlite_where=_ON_SQLITE_LIST,
     postgresql_where=_ON_POSTGRESQL_LIST,
 )

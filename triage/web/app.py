@@ -99,7 +99,7 @@ def create_app(
     live = LiveUpdates(database)
     trail = Trail(database, files.root.parent / "audit", settings.audit, clock)
     decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-    board = Board(database, clock, templates.env)
+    board = Board(database, clock, live.told_up_to, templates.env)
     prefect = PrefectHealth(settings.prefect_api_url)
     context = WebContext(settings, database, files, clock, live, decoders, trail, board, prefect)
 

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from triage.worklist.changes import ChangeToken, change_token
 from triage.worklist.filters import WorklistSearch
 from triage.worklist.queue import (
     COUNTED_TO,
+    EVERYTHING,
     PAGE_SIZE,
     WorklistEntry,
     count_filtered,
@@ -40,8 +41,11 @@ Value = TypeVar("Value")
 
 _ANSWERS_KEPT = 64
 _TALLY_HOLDS_S = 5.0
+# To count 100,000 studies takes SQLite 0.2 s: the figures of a long list may be this old.
+_LONG_LIST = 5000
+_LONG_TALLY_HOLDS_S = 2.0
 _ANSWER_HOLDS_S = 15.0  # a claim that has run out is seen at the latest then
-_TOKEN_HOLDS_S = 0.05  # of two hundred requests at once, a few look at the database
+_LOCKS = 16
 
 
 ALL = WorklistSearch()
@@ -106,30 +110,43 @@ class _Made:
 
 
 class Board:
-    """Gives the list, and remembers what it gave."""
+    """Gives the list, and remembers what it gave.
 
-    def __init__(self, database: Database, clock: Clock, templates: Environment) -> None:
-        """Prepare the list; its rows are written by the macros of `templates`."""
+    `followed` gives the token up to which open pages have been told of changes, None where none is
+    open: a page that asks because it was told need not have the database looked at again. Rows are
+    written by the macros of `templates`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        followed: Callable[[], ChangeToken | None],
+        templates: Environment,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._templates = templates
-        self._lock = threading.Lock()
+        self._followed = followed
+        # What is asked for often does not wait for a search that takes long.
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._counting = threading.Lock()
+        self._keeping = threading.Lock()
         self._made: OrderedDict[Asked, _Made] = OrderedDict()
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._tally: tuple[Tally, ChangeToken, float] | None = None
-        self._token = (ChangeToken(), float("-inf"))
 
     def tally(self) -> Tally:
         """Return what the list consists of, counted anew where something has changed."""
-        with self._lock:
-            self._looked_at(time.monotonic())
-            with self._database.reading() as session:
-                return self._recounted(session, self._clock())
+        with self._database.reading() as session:
+            return self._counted(session, change_token(session))
 
     def answer(self, asked: Asked, known_tag: str = "") -> Given:
         """Return what a page must be sent that has the list of the tag `known_tag`."""
-        with self._lock:
-            made = self._current(asked.shared())
+        asked = asked.shared()
+        token = self._followed() or self._looked_up()
+        with self._locks[hash(asked) % _LOCKS]:
+            made = self._current(asked, token)
             shown = tuple(made.answer.rows)
             if made.answer.tag == known_tag:
                 return Given(known_tag, b"", shown)
@@ -139,33 +156,29 @@ class Board:
                 made.changes[tag] = made.answer.as_json(known)
             return Given(made.answer.tag, made.changes[tag], shown)
 
-    def _current(self, asked: Asked) -> _Made:
+    def _current(self, asked: Asked, token: ChangeToken) -> _Made:
         now = time.monotonic()
         made = self._made.get(asked)
-        token = self._looked_at(now)
         if made is not None and made.token == token and now - made.at < _ANSWER_HOLDS_S:
             return made
-        answer = self._make(asked)
+        answer = self._make(asked, token)
         if made is not None and made.answer.tag == answer.tag:
             made.token, made.at = token, now
             return made
         made = _Made(answer, token, now)
-        _keep(self._made, asked, made)
-        _keep(self._answers, answer.tag, answer)
+        with self._keeping:
+            _keep(self._made, asked, made)
+            _keep(self._answers, answer.tag, answer)
         return made
 
-    def _looked_at(self, now: float) -> ChangeToken:
-        token, at = self._token
-        if now - at >= _TOKEN_HOLDS_S:
-            with self._database.reading() as session:
-                token = change_token(session)
-            self._token = (token, now)
-        return token
+    def _looked_up(self) -> ChangeToken:
+        with self._database.reading() as session:
+            return change_token(session)
 
-    def _make(self, asked: Asked) -> Answer:
+    def _make(self, asked: Asked, token: ChangeToken) -> Answer:
         now = self._clock()
         with self._database.reading() as session:
-            part = look(session, asked, now, self._recounted(session, now))
+            part = look(session, asked, now, self._counted(session, token))
         rows = {entry.study_instance_uid: self._row(entry) for entry in part.entries}
         summary, below = (
             self._templates.get_template(name).render(part.content())
@@ -179,36 +192,49 @@ class Board:
         macros = self._templates.get_template("_macros.html").module
         return str(macros.row(entry, False, 0))  # type: ignore[attr-defined]
 
-    def _recounted(self, session: Session, now: datetime) -> Tally:
-        known = self._tally
-        token = self._token[0]
-        if known is None or known[1] != token or time.monotonic() - known[2] > _TALLY_HOLDS_S:
-            self._tally = known = (take_tally(session, now), token, time.monotonic())
-        return known[0]
+    def _counted(self, session: Session, token: ChangeToken) -> Tally:
+        with self._counting:
+            now = time.monotonic()
+            if self._tally is not None:
+                tally, counted_at_token, at = self._tally
+                is_long = tally.number_of(EVERYTHING) >= _LONG_LIST
+                if (counted_at_token == token and now - at < _TALLY_HOLDS_S) or (
+                    is_long and now - at < _LONG_TALLY_HOLDS_S
+                ):
+                    return tally
+            tally = take_tally(session, self._clock())
+            self._tally = (tally, token, time.monotonic())
+            return tally
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the list, and what is said about the whole."""
+    """A part of the list, and what is said about the whole.
+
+    Where `is_counted` is false, `number` is only how far was counted.
+    """
 
     entries: Sequence[WorklistEntry]
     tally: Tally
     policy: PolicyInForce
     number: int
+    is_counted: bool
     page: int
 
     def content(self) -> dict[str, Any]:
         """Return what the templates show."""
-        counts = self.tally.counts()
+        pages = max(1, -(-self.number // PAGE_SIZE))
+        if not self.is_counted and len(self.entries) == PAGE_SIZE:
+            pages = max(pages, self.page + 1)
         return {
             "entries": self.entries,
-            "counts": counts,
+            "counts": self.tally.counts(),
             "policy": self.policy,
             "number": self.number,
-            "is_counted": self.number < COUNTED_TO or self.number == counts.total,
+            "is_counted": self.is_counted,
             "page": self.page,
             "first_place": (self.page - 1) * PAGE_SIZE + 1,
-            "pages": max(1, -(-self.number // PAGE_SIZE)),
+            "pages": pages,
         }
 
 
@@ -223,7 +249,8 @@ def look(session: Session, asked: Asked, now: datetime, tally: Tally) -> Part:
         offset=(asked.page - 1) * PAGE_SIZE,
     )
     number = count_filtered(session, tally, asked.wanted, now, asked.who)
-    return Part(entries, tally, policy_in_force(session), number, asked.page)
+    is_counted = asked.wanted.is_by_list or number < COUNTED_TO
+    return Part(entries, tally, policy_in_force(session), number, is_counted, asked.page)
 
 
 def _keep(kept: OrderedDict[Key, Value], key: Key, value: Value) -> None:

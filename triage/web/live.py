@@ -79,6 +79,11 @@ class LiveUpdates:
         finally:
             self._pages.discard(page)
 
+    def told_up_to(self) -> ChangeToken | None:
+        """Return up to where open pages have been told of changes, None while none is open."""
+        is_following = self._poller is not None and not self._poller.done()
+        return self._token if is_following else None
+
     def close(self) -> None:
         """End all streams, so that the server can stop at once."""
         self._is_closed = True

@@ -238,13 +238,12 @@ def changes_after_reading(session: Session, now: datetime) -> Mapping[int, str]:
         .exists()
         for kind in ("flagged", "withdrawn")
     )
+    # Put in order here: asked to do it, SQLite goes through all studies instead of the index.
     rows = session.execute(
-        select(StudyRow.id, has_images, is_withdrawn_since)
-        .where(
+        select(StudyRow.id, has_images, is_withdrawn_since).where(
             StudyRow.read_at >= now - _CHANGES_ARE_SHOWN_FOR,
             or_(has_images, is_flagged_since, is_withdrawn_since),
         )
-        .order_by(StudyRow.id)
     )
     return {
         study_id: "images arrived after it was read"
@@ -252,7 +251,7 @@ def changes_after_reading(session: Session, now: datetime) -> Mapping[int, str]:
         else "an AI result was withdrawn after it was read"
         if withdrawn
         else "flagged after it was read"
-        for study_id, images, withdrawn in rows
+        for study_id, images, withdrawn in sorted(map(tuple, rows))
     }
 
 
@@ -266,11 +265,15 @@ def _entries(
 ) -> list[WorklistEntry]:
     analyses = analyses_of(session, studies)
     claims = claims_on(session, [study.id for study in studies], now)
-    return [
-        _entry(study, analyses[study.id], now, place, claims.get(study.id)).model_copy(
-            update={"changed_after_reading": (changed or {}).get(study.id, "")}
-        )
+    entries = [
+        _entry(study, analyses[study.id], now, place, claims.get(study.id))
         for place, study in enumerate(studies, start=first_place)
+    ]
+    if not changed:
+        return entries
+    return [
+        entry.model_copy(update={"changed_after_reading": changed.get(study.id, "")})
+        for entry, study in zip(entries, studies, strict=True)
     ]
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, exists, or_, select, union_all
+from sqlalchemy import ColumnElement, exists, false, or_, select
 from sqlalchemy.orm import Session
 
 from triage.core.search_words import words_sought
-from triage.store.chunks import MOST_IN_A_STATEMENT
+from triage.store.chunks import MOST_IN_A_STATEMENT, chunks
 from triage.store.prefixes import begins_with
 from triage.store.tables import StudyRow
 from triage.store.worklist_tables import PatientWordRow
 
 _MOST_PATIENTS = 2000
+_MOST_STUDIES = 5000
 
 
 def conditions_of_text(
@@ -33,7 +34,7 @@ def conditions_of_text(
     conditions = [_has_word(word) for word in words]
     known = _few_studies(session, words[0], scope) if words else None
     if known is not None:
-        conditions.append(StudyRow.id.in_(known))
+        conditions.append(StudyRow.id.in_(known) if known else false())
     return conditions
 
 
@@ -41,20 +42,30 @@ def _few_studies(
     session: Session, word: str, scope: Sequence[ColumnElement[bool]]
 ) -> list[int] | None:
     """Return the ids of the studies in `scope` that the word fits, or None if they are many."""
-    patients = session.scalars(
-        select(PatientWordRow.patient_id)
-        .where(begins_with(PatientWordRow.word, word))
-        .limit(_MOST_PATIENTS + 1)
-    ).all()
+    patients = set(
+        session.scalars(
+            select(PatientWordRow.patient_id)
+            .where(begins_with(PatientWordRow.word, word))
+            .limit(_MOST_PATIENTS + 1)
+        )
+    )
     if len(patients) > _MOST_PATIENTS:
         return None
-    of_patients = select(PatientWordRow.patient_id).where(begins_with(PatientWordRow.word, word))
-    candidates = union_all(
-        select(StudyRow.id).where(StudyRow.patient_id.in_(of_patients), *scope),
-        select(StudyRow.id).where(_has_accession(word), *scope),
-    ).limit(MOST_IN_A_STATEMENT + 1)
-    found = session.scalars(candidates).all()
-    return list(set(found)) if len(found) <= MOST_IN_A_STATEMENT else None
+    # The scope is looked at afterwards: in one statement, SQLite would go through the scope.
+    found: set[int] = set()
+    for case in _cases(word):
+        has_accession = begins_with(StudyRow.accession_number, case)
+        found |= set(session.scalars(select(StudyRow.id).where(has_accession).limit(_MOST_STUDIES)))
+    for some in chunks(sorted(patients)):
+        found |= set(session.scalars(select(StudyRow.id).where(StudyRow.patient_id.in_(some))))
+    if len(found) >= _MOST_STUDIES:
+        return None
+    in_scope = [
+        key
+        for some in chunks(sorted(found))
+        for key in session.scalars(select(StudyRow.id).where(StudyRow.id.in_(some), *scope))
+    ]
+    return in_scope if len(in_scope) <= MOST_IN_A_STATEMENT else None
 
 
 def _has_word(word: str) -> ColumnElement[bool]:
@@ -68,6 +79,9 @@ def _has_word(word: str) -> ColumnElement[bool]:
 
 
 def _has_accession(word: str) -> ColumnElement[bool]:
-    # Accession numbers are kept as they came: nearly always in capitals, if they have letters.
-    cases = dict.fromkeys((word, word.lower()))
-    return or_(*(begins_with(StudyRow.accession_number, case) for case in cases))
+    return or_(*(begins_with(StudyRow.accession_number, case) for case in _cases(word)))
+
+
+def _cases(word: str) -> tuple[str, ...]:
+    """Return how an accession number may be written: nearly always in capitals, if at all."""
+    return tuple(dict.fromkeys((word, word.lower())))

@@ -40,6 +40,8 @@ def upgrade() -> None:
             "patient_class",
             "location",
             "ai_priority",
+            "read_at",
+            "is_prior",
         ],
         sqlite_where=sa.text("read_at IS NULL AND is_prior IS 0"),
         postgresql_where=sa.text("read_at IS NULL AND is_prior IS false"),
