@@ -25,10 +25,14 @@ _PLACES = {
     "name": "head-ct-hemorrhage",
     "version": "1.0.0",
     "job_id": "1",
+    "number": "1",
 }
 _NO_PAGES = (
     "/events",
     "/healthz",
+    "/login/callback",
+    "/login/oidc",
+    "/metrics",
     "/next",
     "/worklist/rows",
     "/studies/{study_instance_uid}/key-images/{sop_instance_uid}",
