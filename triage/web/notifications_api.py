@@ -86,7 +86,7 @@ class Snooze(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    minutes: Annotated[int, Field(ge=0, le=7 * 24 * 60, strict=True)]
+    minutes: Annotated[int, Field(ge=0, le=7 * 24 * 60)]
     recipient: Annotated[str, Field(max_length=64)] = ""
     """Whom it is about, where nobody is logged in: a name of `[[notifications.recipients]]`."""
 
