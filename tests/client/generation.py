@@ -41,6 +41,7 @@ _BOUNDS = {
     "pattern",
     "title",
 }
+_EXAMPLE = re.compile(r"\n\n>>> .*", re.DOTALL)
 HEADER = '''"""What the API answers and takes; made by `make client` from its OpenAPI document."""
 
 '''
@@ -107,8 +108,11 @@ def _plain(part: Any) -> Any:
     """Leave out what a client need not know.
 
     Titles only repeat the name of their field. Bounds are the server's to check: a client that
-    checks them refuses the answers of a newer server. Defaults of several fields are the server's.
+    checks them refuses the answers of a newer server. Defaults of several fields are the server's,
+    and so are the examples in its descriptions, which are of its own classes.
     """
+    if isinstance(part, str):
+        return _EXAMPLE.sub("", part)
     if isinstance(part, list):
         return [_plain(one) for one in part]
     if not isinstance(part, dict):
@@ -118,7 +122,7 @@ def _plain(part: Any) -> Any:
         name: _plain(one)
         for name, one in part.items()
         if not (name in left_out and isinstance(one, str | int | float))
-        and not (name == "default" and isinstance(one, dict | list) and one)
+        and not (name == "default" and isinstance(one, dict | list) and (one or "$ref" in part))
     }
 
 

@@ -1,7 +1,7 @@
 """The client is that of the API as it is: no operation, parameter or model is missing.
 
-Where this fails, the API has something that the client has not. Add or change its method in
-`triage/client/client.py` (a decorated signature) and run `make client` for the models.
+Where this fails, the API has something that the client has not. Add or change its method in the
+module of its area in `triage/client` (a decorated signature) and run `make client` for the models.
 """
 
 from __future__ import annotations

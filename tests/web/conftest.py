@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.tools import ManualClock, find_free_port, require_tool, wait_until
+from tests.tools import ManualClock, require_tool
 from tests.web.hospital import Hospital
+from tests.web.serving import serving
 from triage.settings import Settings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
@@ -43,17 +42,8 @@ def client(app: FastAPI) -> Iterator[TestClient]:
 @pytest.fixture
 def address(app: FastAPI) -> Iterator[str]:
     """The address of the application as a server."""
-    port = find_free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started, "the server listens")
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    server.force_exit = True
-    thread.join(timeout=10)
+    with serving(app) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

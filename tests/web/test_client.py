@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 
 from tests.tools import find_free_port
+from tests.web.access import PASSWORD, add_account
 from tests.web.hospital import Hospital, hemorrhage
+from tests.web.serving import serving
 from triage.client import (
     ConflictError,
     InvalidRequestError,
+    NotAllowedError,
     NotFoundError,
     TriageClient,
     TriageClientError,
     UnavailableError,
     UnexpectedAnswerError,
+    models,
 )
+from triage.core.permissions import Permission, Role
+from triage.settings import LoginSettings, Settings, WebSettings
+from triage.store.api_tokens import make_token
+from triage.web.app import create_app
 
 SMALL = {"days": 1, "warm_up_days": 0, "replications": 2}
 
@@ -29,6 +39,15 @@ def triage(address: str) -> Iterator[TriageClient]:
     """A client of the running application."""
     with TriageClient(address) as client:
         yield client
+
+
+def local_app(hospital: Hospital) -> FastAPI:
+    """Return the application where accounts of Triage itself log in."""
+    settings = Settings(
+        data_directory=hospital.files.root.parent,
+        web=WebSettings(login=LoginSettings(mode="local")),
+    )
+    return create_app(settings, hospital.database, hospital.files, hospital.clock)
 
 
 def studies(hospital: Hospital, count: int) -> list[str]:
@@ -58,6 +77,121 @@ def test_the_way_of_a_study(triage: TriageClient, hospital: Hospital) -> None:
     assert triage.study(first).read_at is None
     assert triage.status().studies_receiving == 0
     assert [one.name for one in triage.model_versions()] == ["head-ct-hemorrhage"]
+
+
+def test_the_way_of_a_reader(triage: TriageClient, hospital: Hospital) -> None:
+    first, second = studies(hospital, 2)
+    hospital.finish(hospital.claim(), hemorrhage())
+    assert triage.worklist(modalities=["MR"], flagged=True).entries == []
+    assert triage.worklist(modalities=["CT", "MR"], statuses=["analysed"]).matching == 1
+    assert [one.value for one in triage.worklist_choices().modalities] == ["CT"]
+    assert triage.next_study(after=first).study_instance_uid == second
+
+    place = triage.raise_priority(second, priority="stat", reason="the ward called", who="Ward")
+    assert (place.priority, triage.explain_place(second).order_priority) == ("stat", "routine")
+    assert triage.take_raise_back(second, reason="by mistake").priority == "routine"
+
+    claimed = triage.claim_study(first)
+    assert triage.claim(first) == claimed
+    triage.release_claim(first)
+    (finding,) = triage.answers(first).findings
+    said = triage.answer(first, finding.finding_id, verdict="disagree", reason="an artefact")
+    assert (said.verdict, said.reason) == ("disagree", "an artefact")
+    triage.take_back_answer(first, finding.finding_id)
+    missed = triage.report_missed_finding(first, code=triage.finding_codes()[0].code)
+    triage.take_back_report(first, missed.report_id)
+    assert triage.answers(first).missed == []
+
+    (found,) = triage.search_studies(study_instance_uid=first).studies
+    assert found.study_instance_uid == first
+    assert triage.study_history(first).events
+
+
+def test_views_are_kept(triage: TriageClient) -> None:
+    only_flagged = models.WorklistFilter(modalities=["CT"], flagged=True)
+    kept = triage.save_view("Flagged CT, at night", filter=only_flagged)
+    assert kept.filter.flagged
+    assert triage.views() == [kept]
+    triage.delete_view("Flagged CT, at night")
+    assert triage.views() == []
+
+
+def test_a_policy_comes_back_as_it_can_be_sent(triage: TriageClient, hospital: Hospital) -> None:
+    studies(hospital, 1)
+    shipped = triage.policy().policy
+    assert triage.check_policy(policy=shipped) == shipped
+    preview = triage.preview_policy(policy=shipped, days=3)
+    assert preview.until - preview.since == timedelta(days=3)
+    with pytest.raises(InvalidRequestError) as wrong:
+        triage.preview_policy(policy=shipped, days=0)
+    assert wrong.value.field == "days"
+    with pytest.raises(InvalidRequestError, match="most_points"):
+        triage.put_policy(policy='most_points = "many"', reason="trial")
+    assert triage.put_policy(policy='name = "Ours"', reason="trial", who="QA").policy.name == "Ours"
+    assert triage.roll_back_policy(version=0, reason="worse", who="QA").policy == shipped
+    assert [one.reason for one in triage.policy_history()] == ["worse", "trial"]
+
+
+def test_a_token_opens_what_asks_for_a_log_in(hospital: Hospital) -> None:
+    (uid,) = studies(hospital, 1)
+    ada = add_account(hospital, "ada", Role.RADIOLOGIST)
+    month = timedelta(days=30)
+    with hospital.database.transaction() as session:
+        made = make_token(
+            session,
+            ada,
+            "reporting",
+            [Permission.SEE_PATIENTS],
+            lifetime=month,
+            longest=month,
+            now=hospital.clock(),
+        )
+    _, secret = made
+    with serving(local_app(hospital)) as address:
+        with TriageClient(address, token=secret) as triage:
+            assert [one.study_instance_uid for one in triage.worklist().entries] == [uid]
+            with pytest.raises(NotAllowedError, match="the token lacks that scope") as scope:
+                triage.mark_as_read(uid)
+            assert scope.value.status == 403
+        for wrong, said in ((secret + "x", "not valid"), ("another", "Log in"), ("", "Log in")):
+            with TriageClient(address, token=wrong) as stranger:
+                with pytest.raises(NotAllowedError, match=said) as refused:
+                    stranger.worklist()
+                assert refused.value.status == 401
+
+
+def test_an_administrator_looks_after_accounts_and_the_trail(hospital: Hospital) -> None:
+    boss = add_account(hospital, "boss", Role.ADMINISTRATOR, Role.AUDITOR)
+    month = timedelta(days=30)
+    scopes = [Permission.MANAGE_USERS, Permission.READ_AUDIT]
+    with hospital.database.transaction() as session:
+        _, secret = make_token(
+            session, boss, "staff", scopes, lifetime=month, longest=month, now=hospital.clock()
+        )
+    app = local_app(hospital)
+    with serving(app) as address, TriageClient(address, token=secret) as triage:
+        eve = triage.add_user(name="eve", password=PASSWORD, roles=["radiologist"])
+        assert triage.set_roles(eve.id, roles=["ml-engineer"]).roles == ["ml-engineer"]
+        assert triage.disable_user(eve.id).is_disabled
+        assert not triage.enable_user(eve.id).is_disabled
+        assert [one.name for one in triage.users()] == ["boss", "eve"]
+        with pytest.raises(InvalidRequestError) as short:
+            triage.set_password(eve.id, password="short")
+        assert short.value.field == "password"
+        with pytest.raises(InvalidRequestError, match="should be 'radiologist'") as wrong:
+            triage.set_roles(eve.id, roles=["surgeon"])  # type: ignore[list-item]
+        assert wrong.value.field == "roles"
+
+        app.state.context.trail.flush()
+        by_program = list(triage.every_audit_entry(who="boss (staff)"))
+        assert by_program == triage.audit(who="boss (staff)").entries
+        lines = triage.export_audit(who="boss (staff)", format="ndjson").decode().splitlines()
+        assert len(lines) >= len(by_program) > 0
+
+        (token,) = triage.all_tokens()
+        triage.revoke_anybodys_token(token.id)
+        with pytest.raises(NotAllowedError):
+            triage.users()
 
 
 def test_pages_are_put_together(

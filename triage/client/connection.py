@@ -40,7 +40,7 @@ class Connection:
 
         Args:
             url: of the pages, such as `https://triage.hospital.example`.
-            token: sent as `Authorization: Bearer`, where the server asks for one.
+            token: sent as `Authorization: Bearer`; made at /account or by `triage users token`.
             timeout_s: for each step of a request.
             retries: how often is asked again.
             transport: of httpx, for certificates or proxies of one's own.

@@ -5,7 +5,8 @@
         '''Give the studies to be read, most urgent first.'''
 
 Parameters that the path names go there, the others into the query of a GET and the body of
-everything else. The answer becomes what the signature returns. None is not sent.
+everything else, but for those that `in_query` names. The answer becomes what the signature
+returns. None is not sent.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +47,16 @@ class Sender(Protocol):
 
 @dataclass(frozen=True)
 class Operation:
-    """How a method of the client asks: HTTP method, path below BASE, and the form of the body."""
+    """How a method of the client asks: HTTP method, path below BASE, and the form of the body.
+
+    `in_query` names parameters that are in the query although there is a body.
+    """
 
     method: Method
     path: str
     is_form: bool
     signature: inspect.Signature
+    in_query: frozenset[str] = frozenset()
 
     @property
     def in_path(self) -> frozenset[str]:
@@ -80,16 +85,19 @@ class Operation:
         values = {name: _jsonable(value) for name, value in named.items()}
         if self.method == "GET":
             return {"params": values}
-        return {"json": values} if self.sent else {}
+        query = {name: values.pop(name) for name in self.in_query & values.keys()}
+        asked: dict[str, Any] = {"params": query} if query else {}
+        return asked | {"json": values} if self.sent - self.in_query else asked
 
 
 def operation(
-    method: Method, path: str, *, is_form: bool = False
+    method: Method, path: str, *, is_form: bool = False, in_query: Collection[str] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a method that is declared only into one that asks; see the module."""
 
     def declared(function: Callable[P, R]) -> Callable[P, R]:
-        known = Operation(method, path, is_form, inspect.signature(function))
+        signature = inspect.signature(function)
+        known = Operation(method, path, is_form, signature, frozenset(in_query))
         adapter = functools.cache(lambda: TypeAdapter(get_type_hints(function)["return"]))
 
         @functools.wraps(function)

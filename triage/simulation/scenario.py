@@ -15,7 +15,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -33,10 +32,6 @@ Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f]
 Minutes = Annotated[float, Field(gt=0, le=24 * 60)]
 PerHour = Annotated[float, Field(ge=0, le=10_000)]
 Readers = Annotated[int, Field(ge=0, le=200)]
-PriorityWord = Annotated[
-    PriorityName,
-    WithJsonSchema({"type": "string", "enum": [one.name.lower() for one in Priority]}),
-]
 
 
 class ScenarioError(TriageError):
@@ -81,7 +76,7 @@ class Ai(Part):
     """Share of the diseased that it flags."""
     specificity: Share
     """Share of all others that it does not flag."""
-    raises_to: PriorityWord = Field(Priority.HIGH, json_schema_extra={"default": "high"})
+    raises_to: PriorityName = Field(Priority.HIGH, json_schema_extra={"default": "high"})
     """The priority that a flagged study gets at least; an AI never lowers one."""
     turnaround: Duration = Duration(mean_min=0, spread="constant")
     """From when a study is on the list to when its flag is."""
@@ -130,7 +125,7 @@ class StudyKind(Part):
 class OrderShare(Part):
     """Studies that were ordered with a priority."""
 
-    priority: PriorityWord
+    priority: PriorityName
     share: Share
     """Share of all studies."""
     reading: Duration | None = None
@@ -162,7 +157,7 @@ class Scenario(Part):
         ),
     )
     """What is read; shares add up to 1."""
-    interrupting_from: PriorityWord | None = None
+    interrupting_from: PriorityName | None = None
     """From this priority on a study interrupts the reading of a less urgent one, which goes on
     later. Without it, what is begun is finished."""
     target_min: Minutes = 60

@@ -101,7 +101,7 @@ class WantedToken(BaseModel):
 
     name: Annotated[str, Field(min_length=1, max_length=api_tokens.LONGEST_NAME)]
     scopes: Annotated[list[Permission], Field(min_length=1)]
-    days: Days = 90
+    days: Annotated[Days, Field(strict=True)] = 90
 
 
 @router.get("/account", include_in_schema=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from http import HTTPStatus
@@ -216,14 +216,24 @@ def _where_to_first(request: Request, error: HTTPException) -> str | None:
 def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # The value itself is not repeated: it came from outside.
-    wrong = {str(e["loc"][-1]): e for e in error.errors()}
-    in_body = {name: e["msg"] for name, e in wrong.items() if e["loc"][0] == "body"}
-    if in_body:
-        detail = "; ".join(f"{name}: {said}" for name, said in sorted(in_body.items()))
-        return _say(request, 422, detail, min(in_body))
+    wrong = {_field_of(e["loc"]): e for e in error.errors()}
+    is_api = request.url.path.startswith("/api/")
+    said = {name: e["msg"] for name, e in wrong.items() if is_api or e["loc"][0] == "body"}
+    if said:
+        detail = "; ".join(f"{name}: {why}" for name, why in sorted(said.items()))
+        return _say(request, 422, detail, min(said))
     # DICOMweb has a status of its own for it (DICOM PS3.18 table 8.5-1).
     status = 400 if request.url.path.startswith("/dicom-web/") else 422
     return _say(request, status, f"This address is not valid ({', '.join(sorted(wrong))}).")
+
+
+def _field_of(place: Sequence[str | int]) -> str:
+    """Return the field of a place in a request; of a list that is the list.
+
+    >>> _field_of(("body", "roles", 0))
+    'roles'
+    """
+    return [part for part in place if isinstance(part, str)][-1]
 
 
 def _database_away(request: Request, error: Exception) -> Response:

@@ -8,13 +8,14 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from triage.core.audit import AuditKind, Outcome
+from triage.core.days import Day
 from triage.core.permissions import Permission
 from triage.store.audit import AuditEntry, AuditFilter, all_entries, audit_entries
 from triage.store.database import Database
@@ -63,8 +64,8 @@ class Asked(BaseModel):
     study: Annotated[str, Field(max_length=64, pattern=r"^[0-9.]*$")] = ""
     kind: AuditKind | None = None
     only_failed: bool = False
-    since: date | None = None
-    until: date | None = None
+    since: Day | None = None
+    until: Day | None = None
 
     def wanted(self) -> AuditFilter:
         """Return the same as the trail is asked; days are UTC, `until` is included."""
@@ -88,11 +89,24 @@ class AskedPage(Asked):
     before: Annotated[int | None, Field(ge=1, le=2**63 - 1)] = None
 
 
+class AskedInForm(AskedPage):
+    """The same as a browser sends the form: also the fields that were left empty."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if value != ""}
+
+
 class Format(StrEnum):
     """How the trail is exported."""
 
     CSV = "csv"
     NDJSON = "ndjson"
+
+
+_TYPES = {Format.CSV: "text/csv", Format.NDJSON: "application/x-ndjson"}
+_FILE = {media_type: {"schema": {"type": "string"}} for media_type in _TYPES.values()}
 
 
 class AskedFile(Asked):
@@ -103,7 +117,7 @@ class AskedFile(Asked):
 
 @router.get("/audit", include_in_schema=False)
 def audit_page(
-    request: Request, context: Context, asked: Annotated[AskedPage, Query()]
+    request: Request, context: Context, asked: Annotated[AskedInForm, Query()]
 ) -> Response:
     """Show who saw and did what."""
     found = _page_of(context.database, asked)
@@ -130,16 +144,19 @@ def audit(context: Context, asked: Annotated[AskedPage, Query()]) -> AuditPage:
     return _page_of(context.database, asked)
 
 
-@router.get("/api/v1/audit/export", response_class=StreamingResponse)
+@router.get(
+    "/api/v1/audit/export",
+    response_class=StreamingResponse,
+    responses={200: {"description": "The file.", "content": _FILE}},
+)
 def export(context: Context, asked: Annotated[AskedFile, Query()]) -> StreamingResponse:
     """Give all entries that fit as a file: CSV (RFC 4180) or a JSON object in each line."""
     entries = _entries(context.database, asked.wanted())
     name = f"triage-audit-{context.now():%Y%m%dT%H%M%SZ}.{asked.format}"
     as_lines = _as_csv if asked.format is Format.CSV else _as_ndjson
-    types = {Format.CSV: "text/csv; charset=utf-8", Format.NDJSON: "application/x-ndjson"}
     return StreamingResponse(
         as_lines(entries),
-        media_type=types[asked.format],
+        media_type=_TYPES[asked.format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from datetime import date, datetime, time
+from datetime import datetime, time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from triage.core.days import Day
 from triage.core.permissions import Permission
 from triage.core.stages import Stage
 from triage.models.archives import ARCHIVE_ENDINGS
@@ -132,7 +133,7 @@ def comparison(
     version_a: AnyVersion,
     version_b: AnyVersion,
     studies: Annotated[int, Query(ge=1, le=MOST_STUDIES)] = 200,
-    since: date | None = None,
+    since: Day | None = None,
 ) -> Comparison:
     """Compare two versions on the newest studies that both have analysed."""
     begin = datetime.combine(since, time.min, context.now().tzinfo) if since else None

@@ -80,13 +80,13 @@ class Activation(WhoAndWhy, Proposal):
 class Rollback(WhoAndWhy):
     """The version that is to hold again; 0 is the shipped policy."""
 
-    version: Annotated[int, Field(ge=0, le=2**31)]
+    version: Annotated[int, Field(ge=0, le=2**31, strict=True)]
 
 
 class Switch(WhoAndWhy):
     """Whether what the AI asks for is to count."""
 
-    is_on: bool
+    is_on: Annotated[bool, Field(strict=True)]
 
 
 @router.get("")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
 
+from triage.core.days import Day
 from triage.store.tables import InstanceRow, PatientRow, SeriesRow, StudyRow
 from triage.worklist.expected import ExpectedStudy, expected_studies
 from triage.worklist.whereabouts import Whereabouts, whereabouts_of
@@ -35,7 +36,7 @@ class StudySearch(BaseModel):
     patient_id: _Said = ""
     patient_name: _Said = ""
     study_instance_uid: Annotated[str, Field(max_length=64, pattern=r"^[0-9.]*$")] = ""
-    study_date: date | None = None
+    study_date: Day | None = None
     sender: Annotated[str, Field(max_length=16)] = ""
     text: _Said = ""
     """One of the above, when nobody said which."""

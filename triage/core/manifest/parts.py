@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
 from triage.core.priority import Priority
 
@@ -21,7 +28,9 @@ PriorityName = Annotated[
     Priority,
     BeforeValidator(_parse_priority),
     PlainSerializer(lambda p: Priority(p).name.lower(), return_type=str),
+    WithJsonSchema({"type": "string", "enum": [p.name.lower() for p in Priority]}),
 ]
+"""A priority that is read and written by its name."""
 
 
 class Range(Part):
