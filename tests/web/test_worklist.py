@@ -238,9 +238,10 @@ def test_line_shows_the_clock_against_its_target(client: TestClient, hospital: H
     with hospital.database.reading() as session:
         [entry] = reading_list(session, hospital.clock())
     late = entry.model_copy(update={"due_at": hospital.clock() + timedelta(minutes=30)})
+    without = entry.model_copy(update={"due_at": None})
     macros: Any = templates.env.get_template("_macros.html").module
     assert 'datetime="2026-03-01T12:30:00+00:00" data-due' in macros.row(late, False, 1)
-    assert "data-due" not in macros.row(entry, False, 1)
+    assert "data-due" not in macros.row(without, False, 1)
 
 
 def test_claim_that_ran_out_is_gone_from_the_list_without_an_event(

@@ -24,7 +24,9 @@ from triage.web.security import require_same_origin
 from triage.worklist.filters import WorklistFilter, WorklistSearch
 from triage.worklist.queue import PAGE_SIZE, next_to_read, recently_read
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(may(Permission.SEE_PATIENTS))])
+router = APIRouter(include_in_schema=False)
+_SEEING = [Depends(may(Permission.SEE_PATIENTS))]
+_FOLLOWING = [Depends(may(Permission.SEE_PATIENTS, is_background=True))]
 
 LAST_PAGE = 10_000
 Page = Annotated[int, Query(ge=1, le=LAST_PAGE)]
@@ -41,7 +43,7 @@ class AskedRows(BaseModel):
     tag: Annotated[str, Field(max_length=64)] = ""
 
 
-@router.get("/")
+@router.get("/", dependencies=_SEEING)
 def worklist(request: Request, context: Context, page: Page = 1) -> Response:
     """Show the studies to be read, most urgent first, as the person's default view wants it."""
     who = person_at(request)
@@ -63,9 +65,7 @@ def worklist(request: Request, context: Context, page: Page = 1) -> Response:
     return _render(request, "worklist.html", content)
 
 
-@router.get(
-    "/worklist/rows", dependencies=[Depends(may(Permission.SEE_PATIENTS, is_background=True))]
-)
+@router.get("/worklist/rows", dependencies=_FOLLOWING)
 def rows(
     request: Request,
     context: Context,
@@ -77,13 +77,7 @@ def rows(
     return _as_json(request, context.board.answer(Asked(page=page), known))
 
 
-@router.post(
-    "/worklist/rows",
-    dependencies=[
-        Depends(may(Permission.SEE_PATIENTS, is_background=True)),
-        Depends(require_same_origin),
-    ],
-)
+@router.post("/worklist/rows", dependencies=[*_FOLLOWING, Depends(require_same_origin)])
 def filtered_rows(request: Request, context: Context, body: AskedRows) -> Response:
     """Give the rows that a filter or a search leaves, as far as the page has not got them.
 
@@ -101,13 +95,13 @@ def _as_json(request: Request, given: Given) -> Response:
     return Response(given.content, media_type="application/json", headers=headers)
 
 
-@router.get("/read")
+@router.get("/read", dependencies=_SEEING)
 def read_studies(request: Request, context: Context, page: Page = 1) -> Response:
     """Show what was read, to put it back or to see what changed since."""
     return _read(request, context, "", page)
 
 
-@router.post("/read", dependencies=[Depends(require_same_origin)])
+@router.post("/read", dependencies=[*_SEEING, Depends(require_same_origin)])
 def search_read_studies(
     request: Request,
     context: Context,
@@ -142,7 +136,7 @@ def _read(request: Request, context: WebContext, text: str, page: int) -> Respon
     return _render(request, "read.html", content)
 
 
-@router.get("/next")
+@router.get("/next", dependencies=_SEEING)
 def next_study(
     request: Request,
     context: Context,
@@ -154,7 +148,7 @@ def next_study(
     return RedirectResponse(f"/studies/{uid}" if uid else "/", status_code=303)
 
 
-@router.get("/studies/{study_instance_uid}/key-images/{sop_instance_uid}")
+@router.get("/studies/{study_instance_uid}/key-images/{sop_instance_uid}", dependencies=_SEEING)
 async def key_image(
     study_instance_uid: Uid,
     sop_instance_uid: Uid,

@@ -14,7 +14,7 @@ const kept = {
 const later = new Set(JSON.parse(sessionStorage.getItem("triage-later") ?? "[]"));
 
 async function look() {
-  const response = await fetch("/api/v1/notifications/bell", { headers: { Accept: "application/json" } });
+  const response = await fetch("/api/v1/notifications/bell", { headers: { Accept: "application/json", "X-Triage-Request": "background" } });
   if (!response.ok) return;
   const waiting = await response.json();
   count.textContent = waiting.count > 99 ? "99+" : waiting.count;

@@ -4,17 +4,17 @@ import { toast } from "./page.js";
 
 const OURS = { "Content-Type": "application/json", Accept: "application/json" };
 
-async function ask(method, uid, body = {}) {
+async function ask(method, uid, body = {}, more = {}) {
   const answer = await fetch(`/api/v1/studies/${uid}/claim`, {
     method,
-    headers: OURS,
+    headers: { ...OURS, ...more },
     ...(method === "PUT" ? { body: JSON.stringify(body) } : {}),
   });
   if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? `the server answered ${answer.status}`);
   return answer.status === 204 ? {} : answer.json();
 }
 
-export const renew = (uid) => ask("PUT", uid, { only_renew: true });
+export const renew = (uid) => ask("PUT", uid, { only_renew: true }, { "X-Triage-Request": "background" });
 
 /** Claim the study, release one's own claim, or take it over from `by`; true where something changed. */
 export async function changeClaim(uid, by, me) {

@@ -192,7 +192,7 @@ byId("heat-map").addEventListener("change", (event) => {
 });
 
 async function bringUpToDate() {
-  const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+  const response = await fetch(location.href, { headers: { Accept: "text/html", "X-Triage-Request": "background" } });
   if (!response.ok) return;
   learnServerTime(response);
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
