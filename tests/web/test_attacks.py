@@ -24,6 +24,10 @@ PAGES = (
     "/models",
     "/account",
     "/audit",
+    "/policy",
+    "/notifications",
+    "/simulation",
+    "/find",
 )
 
 
@@ -63,13 +67,18 @@ def test_markup_in_patients_and_series_stays_text_on_every_page(
     )
     hospital.complete(uid)
     hospital.finish(hospital.claim(), hemorrhage())
-    for path in (*PAGES, f"/studies/{uid}"):
+    for path in (*PAGES, f"/studies/{uid}", f"/studies/{uid}/history"):
         answer = client.get(path, headers=HTML)
         assert answer.status_code == 200, path
+        text = answer.text
+        if path == "/worklist/rows":
+            given = answer.json()
+            text = "".join((*given["rows"].values(), given["summary"], given["below"]))
+            assert "&lt;b&gt;1&lt;/b&gt;" in text
         markup = _Markup()
-        markup.feed(answer.text)
+        markup.feed(text)
         assert markup.found == [], path
-        assert "<b>1</b>" not in answer.text
+        assert "<b>1</b>" not in text
 
 
 def test_markup_of_who_asks_stays_text(hospital: Hospital) -> None:
