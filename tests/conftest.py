@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 from xdist.scheduler import LoadScopeScheduling
@@ -19,6 +20,10 @@ from tests.tools import (
 )
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("triage", deadline=None)
+hypothesis.settings.load_profile("triage")
 
 # What shares a running system, or would starve its neighbours if it ran beside its own kind. The
 # longest come first: begun last, they would keep one process busy while the others have ended.

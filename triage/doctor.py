@@ -48,9 +48,7 @@ from triage.store.order_tables import Hl7MessageRow, MessageState
 from triage.store.tables import DeliveryRow
 from triage.store.workers import alive_workers, clock_ahead_s
 from triage.tls import TlsError, own_certificate, server_context
-from triage.web.log_in import LogInError
-from triage.web.oidc import discover
-from triage.web.security import is_for_this_machine_only
+from triage.web.loopback import LOOPBACK, is_for_this_machine_only
 from triage.web.viewer_files import FIRST_LINE, viewer_folder
 from triage.worklist.board import skew_in_words
 from triage.worklist.intake import intake
@@ -453,7 +451,7 @@ def log_in_checks(settings: Settings) -> Iterable[Check]:
             "oidc or proxy (docs/security.md)"
         )
         yield Check("log-in", True, text, is_warning=True)
-    if login.mode == "proxy" and settings.web.host not in ("127.0.0.1", "::1", "localhost"):
+    if login.mode == "proxy" and settings.web.host not in LOOPBACK:
         text = (
             f"the pages listen on {settings.web.host} and believe {settings.web.user_header} of "
             "whoever calls: see that only the proxy reaches that port, or listen on 127.0.0.1"
@@ -475,6 +473,10 @@ def _audit(database: Database) -> str:
 
 
 def _provider(settings: Settings) -> str:
+    # Imported where it is needed: most sites have no provider, and it brings all of the web.
+    from triage.web.log_in import LogInError  # noqa: PLC0415
+    from triage.web.oidc import discover  # noqa: PLC0415
+
     try:
         provider = discover(settings.web.login.oidc)
     except LogInError as error:

@@ -22,6 +22,7 @@ from tests.tools import PROJECT, find_free_port, wait_until
 from triage.receiver import Receiver
 from triage.receiver.companions import companions
 from triage.receiver.encoded import read_instance
+from triage.receiver.placing import PlaceRounds
 from triage.receiver.ups.events import UpsEvents
 from triage.receiver.watched_folder import WatchedFolder
 from triage.settings import WatchedFolderSettings
@@ -300,7 +301,8 @@ def test_a_folder_that_is_away_is_taken_up_again(
     settings = receiver_settings(tmp_path / "data").model_copy(
         update={"watched_folder": WatchedFolderSettings(path=str(folder), rest_s=0.05, poll_s=0.05)}
     )
-    _, one = companions(settings, sqlite_database, files, system_clock, "receiver")
+    beside = companions(settings, sqlite_database, files, system_clock, "receiver")
+    [one] = [each for each in beside if isinstance(each, WatchedFolder)]
     folder.rmdir()
     folder.write_text("no folder")  # as a share that is not mounted rightly
     one.start()
@@ -322,7 +324,7 @@ def test_priors_of_an_unknown_remote_do_not_keep_the_receiver_from_working(
         update={"priors": PriorsSettings(remote="nowhere")}
     )
     beside = companions(settings, sqlite_database, files, system_clock, "receiver")
-    assert [type(one) for one in beside] == [UpsEvents]  # which is always there
+    assert {type(one) for one in beside} == {PlaceRounds, UpsEvents}  # which are always there
 
 
 @pytest.mark.parametrize("inside", [".", "..", "instances", "instances/sub"])
@@ -333,4 +335,4 @@ def test_the_folder_of_the_stored_instances_is_never_watched(
         update={"watched_folder": WatchedFolderSettings(path=str(files.root.parent / inside))}
     )
     beside = companions(settings, sqlite_database, files, system_clock, "receiver")
-    assert [type(one) for one in beside] == [UpsEvents]  # which is always there
+    assert {type(one) for one in beside} == {PlaceRounds, UpsEvents}  # which are always there

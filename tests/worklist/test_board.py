@@ -14,8 +14,9 @@ from triage.core.runs import DeliveryKind, DeliveryState
 from triage.core.visits import Ending, Way
 from triage.store.database import Database
 from triage.store.delivery_decisions import Decision
+from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import claim_most_urgent, complete_run
-from triage.store.studies import hold_open, raise_ai_priority, record_instance
+from triage.store.studies import hold_open, record_instance
 from triage.store.study_actions import complete_now
 from triage.store.tables import (
     ArchiveCountRow,

@@ -13,11 +13,12 @@ from triage.models.stages import Decision
 from triage.web.access import may
 from triage.web.callers import caller_of, is_open
 from triage.web.context import Context, WebContext, web_context
+from triage.web.loopback import is_for_this_machine_only
 from triage.web.models_api import Reason, decision_in_form, decision_of
 from triage.web.people import is_named, person_at
 from triage.web.refusals import REFUSALS, Refusal, RefusedRequestError, saying_what_is_wrong
 from triage.web.rendering import templates
-from triage.web.security import is_for_this_machine_only, require_same_origin
+from triage.web.security import require_same_origin
 
 api_router = APIRouter(
     prefix="/api/v1/code-approvals",

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from triage.core.permissions import Permission
 from triage.settings import Settings
 from triage.web.callers import NOBODY, Caller, Way, caller_of, context_of, is_open
-from triage.web.security import is_for_this_machine_only
+from triage.web.loopback import is_for_this_machine_only
 
 _HOMES = (
     (Permission.SEE_PATIENTS, "/"),

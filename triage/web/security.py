@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triage.settings import WebSettings
 from triage.web.callers import Way, caller_of
+from triage.web.loopback import LOOPBACK
 from triage.web.static_files import STATIC_ROOT
 
 _CONTENT_SECURITY_POLICY = "; ".join(
@@ -38,7 +39,6 @@ _SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
 _ONLY_HTTPS = "max-age=31536000"
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_HEADER = "X-Triage-Request"
 
 
@@ -79,9 +79,9 @@ class KnownHost:
 
     def __init__(self, app: ASGIApp, settings: WebSettings, url: str = "") -> None:
         self.app = app
-        self._names = {name.lower() for name in settings.allowed_hosts} | _LOOPBACK
+        self._names = {name.lower() for name in settings.allowed_hosts} | LOOPBACK
         self._names |= {urlsplit(url).hostname or "localhost"}
-        self._is_loopback = settings.host in _LOOPBACK
+        self._is_loopback = settings.host in LOOPBACK
         if not self._is_loopback:
             names = (settings.host, socket.gethostname(), socket.getfqdn())
             self._names |= {name.lower() for name in names}
@@ -118,14 +118,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_for_this_machine_only(settings: WebSettings) -> bool:
-    """Return whether nobody reaches the pages but who is at the machine that serves them.
-
-    Names in `allowed_hosts` say that a proxy in front lets others in.
-    """
-    return settings.host in _LOOPBACK and not settings.allowed_hosts
 
 
 def require_same_origin(request: Request) -> None:
