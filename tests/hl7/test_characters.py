@@ -47,7 +47,9 @@ def test_a_segment_comes_back_as_another_library_reads_it(values: list[str]) -> 
     note = segment("NTE", {1: 1, 3: values})
     content = encode([header(fields), note], "utf-8")
     outside = hl7.parse(content, encoding="utf-8")
-    assert [str(part) for part in str(outside[1][3]).split("^")] == [escape(v) for v in values]
+    # The other library takes blanks off the end of a segment.
+    read = [str(part).rstrip() for part in str(outside[1][3]).split("^")]
+    assert read == [escape(value).rstrip() for value in values]
     ours = parse_message(content).named("NTE")[0]
     assert [ours.text(3, n) for n in range(1, len(values) + 1)] == [v.strip() for v in values]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, union, update
+from sqlalchemy import and_, delete, func, or_, select, union, update
 from sqlalchemy.orm import Session
 
 from triage.core.workitem_attributes import (
@@ -122,10 +122,17 @@ def has_subscribers(session: Session) -> bool:
 
 
 def _tell_everybody(session: Session, report: UpsEvent, now: datetime) -> None:
+    # Not what is being told at this moment: SQLite would give its number to a new event, and that
+    # would count as told in its place.
+    is_nobodys = or_(
+        WorkitemEventRow.attempts == 0,
+        and_(WorkitemEventRow.channel == Channel.DIMSE, WorkitemEventRow.claimed_by == ""),
+    )
     session.execute(
         delete(WorkitemEventRow).where(
             WorkitemEventRow.state == EventState.WAITING,
             WorkitemEventRow.event_type == int(EventType.SCP_STATUS_CHANGE),
+            is_nobodys,
         )
     )
     everybody = session.execute(
