@@ -279,3 +279,16 @@ def test_list_is_turned_page_by_page(
     expect(row(page, third).locator(".place")).to_have_text("3")
     page.keyboard.press("[")
     wait_for_order(page, [first, second])
+
+
+def test_card_on_a_phone_uses_its_width(page: Page, address: str, hospital: Hospital) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    uid = receive(hospital)
+    live(page, address)
+    widths = {
+        name: row(page, uid)
+        .locator(f"td.{name}")
+        .evaluate("td => td.getBoundingClientRect().width")
+        for name in ("what", "outcome")
+    }
+    assert all(width > 200 for width in widths.values()), widths
