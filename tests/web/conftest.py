@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.tools import ManualClock, require_tool
+from tests.tools import ManualClock, find_free_port, require_tool
 from tests.web.hospital import Hospital
 from tests.web.serving import serving
-from triage.settings import Settings
+from triage.settings import PrefectSettings, Settings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.web.app import create_app
@@ -28,7 +28,9 @@ def hospital(sqlite_database: Database, files: InstanceFiles, clock: ManualClock
 @pytest.fixture
 def app(hospital: Hospital, tmp_path: Path) -> FastAPI:
     """The application on the hospital's database."""
-    settings = Settings(data_directory=tmp_path / "data")
+    # Not the usual port: a Triage that runs on this machine is none of the tests' business.
+    prefect = PrefectSettings(port=find_free_port())
+    settings = Settings(data_directory=tmp_path / "data", prefect=prefect)
     return create_app(settings, hospital.database, hospital.files, hospital.clock)
 
 
