@@ -111,6 +111,7 @@ def _study(n: int, is_open: bool) -> dict[str, Any]:
         "ai_reason": "Hemorrhage, 12 mL, confidence 0.97, made-up 1.0.0" if ai else "",
         "priority": max(order, ai or 0),
         "first_instance_at": at,
+        "ranked_at": at,
         "last_instance_at": at,
         "receiving_since": at,
         "completed_at": at,
