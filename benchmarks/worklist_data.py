@@ -156,6 +156,7 @@ def _run(n: int) -> dict[str, Any]:
         "claimed_by": "",
         "available_at": NOW,
         "created_at": NOW,
+        "ranked_at": NOW,
         "input_sha256": "",
         "instances_sha256": "",
         "flow_run_id": "",
