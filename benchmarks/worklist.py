@@ -117,7 +117,8 @@ def _database(kind: str, folder: Path | None) -> Iterator[Database]:
 
 def _measure(database: Database, requests: int) -> dict[str, float]:
     filters, searches = cycle(_FILTERS), cycle(_SEARCHES)
-    app = create_app(Settings(), database, InstanceFiles(Path("none")), lambda: NOW)
+    nowhere = Path(tempfile.mkdtemp(prefix="triage-worklist-")) / "data"  # only the audit spools
+    app = create_app(Settings(), database, InstanceFiles(nowhere), lambda: NOW)
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", headers=_OURS
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import uvicorn
@@ -18,8 +19,9 @@ from triage.web.app import create_app
 def main() -> None:
     """Serve until a signal."""
     url, port = sys.argv[1:]
-    app = create_app(Settings(), Database(url), InstanceFiles(Path("none")))
-    uvicorn.run(app, port=int(port), log_level="warning", access_log=False)
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(Settings(), Database(url), InstanceFiles(Path(folder) / "data"))
+        uvicorn.run(app, port=int(port), log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":
