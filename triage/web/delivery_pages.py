@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
-from fastapi.responses import RedirectResponse
 from pydantic import Field
 
 from triage.core.permissions import Permission
@@ -23,6 +21,7 @@ from triage.web.deliveries_api import (
     Person,
     deciding,
 )
+from triage.web.going_back import go_back
 from triage.web.rendering import templates
 from triage.worklist.deliveries import PAGE_SIZE, list_deliveries, list_destinations
 
@@ -67,7 +66,7 @@ def resend(
     """Give a dead delivery another round of attempts."""
     with deciding(context) as session:
         decide.resend(session, delivery_id, Decision(who, context.now()))
-    return _back(request)
+    return go_back(request, with_query=True)
 
 
 @router.post("/deliveries/{delivery_id}/give-up", dependencies=SAME_ORIGIN)
@@ -77,7 +76,7 @@ def give_up(
     """Decide that a dead delivery need not arrive."""
     with deciding(context) as session:
         decide.give_up(session, delivery_id, Decision(who, context.now(), reason))
-    return _back(request)
+    return go_back(request, with_query=True)
 
 
 @router.post("/destinations/{name}/pause", dependencies=SAME_ORIGIN)
@@ -87,7 +86,7 @@ def pause(
     """Send nothing to a destination until it is resumed."""
     with deciding(context, name) as session:
         decide.pause(session, name, Decision(who, context.now(), reason))
-    return _back(request)
+    return go_back(request, with_query=True)
 
 
 @router.post("/destinations/{name}/resume", dependencies=SAME_ORIGIN)
@@ -95,7 +94,7 @@ def resume(request: Request, name: DestinationName, context: Context, who: Perso
     """Let what waits for a destination go on."""
     with deciding(context, name) as session:
         decide.resume(session, name, Decision(who, context.now()))
-    return _back(request)
+    return go_back(request, with_query=True)
 
 
 @router.post("/destinations/{name}/resend", dependencies=SAME_ORIGIN)
@@ -103,7 +102,7 @@ def resend_all(request: Request, name: DestinationName, context: Context, who: P
     """Send all dead letters of a destination again."""
     with deciding(context, name) as session:
         decide.resend_all(session, name, Decision(who, context.now()))
-    return _back(request)
+    return go_back(request, with_query=True)
 
 
 @router.post("/destinations/{name}/give-up", dependencies=SAME_ORIGIN)
@@ -113,12 +112,4 @@ def give_up_all(
     """Give up all dead letters of a destination."""
     with deciding(context, name) as session:
         decide.give_up_all(session, name, Decision(who, context.now(), reason))
-    return _back(request)
-
-
-def _back(request: Request) -> Response:
-    # Only the path and what is shown there: the browser might come from another site.
-    came_from = urlsplit(request.headers.get("referer", ""))
-    path = came_from.path or "/"
-    place = f"{path}?{came_from.query}" if came_from.query else path
-    return RedirectResponse("/" if path.startswith("//") else place, status_code=303)
+    return go_back(request, with_query=True)

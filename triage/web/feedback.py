@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Response
-from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from triage.core.agreement import Verdict
@@ -21,6 +19,7 @@ from triage.store.feedback import (
 from triage.store.sign_offs import AnswersClosedError
 from triage.web.access import may
 from triage.web.context import Context, WebContext
+from triage.web.going_back import go_back
 from triage.web.people import known_person_at
 from triage.web.security import require_same_origin
 from triage.web.subjects import note_study_of_finding
@@ -76,10 +75,7 @@ def give_feedback(
 ) -> Response:
     """Keep what the person at the browser says, and go back to the finding."""
     _record(context, finding_id, who, said)
-    # Only the path: where the browser says it came from could be another site.
-    path = urlsplit(request.headers.get("referer", "")).path or "/"
-    place = "/" if path.startswith("//") else f"{path}#finding-{finding_id}"
-    return RedirectResponse(place, status_code=303)
+    return go_back(request, mark=f"#finding-{finding_id}")
 
 
 @router.post(

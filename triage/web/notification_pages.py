@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
-from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field
 
 from triage.core.permissions import Permission
 from triage.store.notifications import acknowledge, snoozed_until
 from triage.web.access import may
 from triage.web.context import Context
+from triage.web.going_back import go_back
 from triage.web.notifications_api import (
     SAME_ORIGIN,
     Number,
@@ -81,7 +80,7 @@ def acknowledge_one(request: Request, number: Number, context: Context, who: Per
     """Note that the person at the browser has seen it."""
     with changing(context) as session:
         acknowledge(session, number, who=who, via="page", now=context.now())
-    return _back(request)
+    return go_back(request, otherwise="/notifications", with_query=True)
 
 
 @router.post("/notifications/snooze", dependencies=SAME_ORIGIN)
@@ -90,12 +89,4 @@ def snooze_me(
 ) -> Response:
     """Leave a person in peace for a while."""
     snooze_for(request, asked, context, who)
-    return _back(request)
-
-
-def _back(request: Request) -> Response:
-    # Only the path and what is shown there: the browser might come from another site.
-    came_from = urlsplit(request.headers.get("referer", ""))
-    path = came_from.path or "/notifications"
-    place = f"{path}?{came_from.query}" if came_from.query else path
-    return RedirectResponse("/" if path.startswith("//") else place, status_code=303)
+    return go_back(request, otherwise="/notifications", with_query=True)

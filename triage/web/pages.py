@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from starlette.templating import Jinja2Templates
 
 from triage.core.permissions import Permission
@@ -14,6 +13,7 @@ from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
 from triage.store.missed import known_codes
 from triage.web.access import may
 from triage.web.context import Context, Uid
+from triage.web.going_back import go_back
 from triage.web.people import person_at
 from triage.web.reading import signing_person
 from triage.web.rendering import templates
@@ -80,7 +80,7 @@ def read(request: Request, study_instance_uid: Uid, context: Context) -> Respons
             )
     except UnknownStudyError:
         raise HTTPException(404, "Triage holds no such study.") from None
-    return _back(request)
+    return go_back(request)
 
 
 @router.post(
@@ -94,15 +94,9 @@ def unread(request: Request, study_instance_uid: Uid, context: Context) -> Respo
             mark_as_unread(session, study_instance_uid, now=context.now(), by=person_at(request))
     except UnknownStudyError:
         raise HTTPException(404, "Triage holds no such study.") from None
-    return _back(request)
+    return go_back(request)
 
 
 def _render(request: Request, name: str, content: dict[str, Any]) -> Response:
     pages: Jinja2Templates = templates
     return pages.TemplateResponse(request, name, content)
-
-
-def _back(request: Request) -> Response:
-    # Only the path: where the browser says it came from could be another site.
-    path = urlsplit(request.headers.get("referer", "")).path or "/"
-    return RedirectResponse("/" if path.startswith("//") else path, status_code=303)

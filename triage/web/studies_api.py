@@ -26,7 +26,7 @@ from triage.worklist.study_search import FoundStudies, StudySearch, find_studies
 router = APIRouter(
     prefix="/api/v1", tags=["studies"], dependencies=[Depends(may(Permission.SEE_OPERATIONS))]
 )
-_SEARCHING = [
+SEARCHING = [
     Depends(may(Permission.SEE_OPERATIONS, kind=AuditKind.QUERY)),
     Depends(require_same_origin),
     Depends(known_person_at),
@@ -53,7 +53,7 @@ class RanAgain(BaseModel):
 
 
 # A POST, because what is searched for is patient data, which has no place in an address.
-@router.post("/studies/search", dependencies=_SEARCHING)
+@router.post("/studies/search", dependencies=SEARCHING)
 def search(body: StudySearch, context: Context) -> FoundStudies:
     """Find studies that Triage holds or ever held, also those read, purged or only priors."""
     if body.is_empty:

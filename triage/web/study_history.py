@@ -10,27 +10,19 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 
-from triage.core.audit import AuditKind
 from triage.core.permissions import Permission
 from triage.store import study_actions
 from triage.store.delivery_decisions import Decision
 from triage.web.access import may
 from triage.web.context import Context, Uid
 from triage.web.deliveries_api import SAME_ORIGIN, Person
-from triage.web.people import known_person_at
 from triage.web.rendering import templates
-from triage.web.security import require_same_origin
-from triage.web.studies_api import RunNumber, acting
+from triage.web.studies_api import SEARCHING, RunNumber, acting
 from triage.web.timeline import timeline
 from triage.worklist.lifeline import study_life
 from triage.worklist.study_search import FoundStudies, StudySearch, find_studies
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(may(Permission.SEE_OPERATIONS))])
-_SEARCHING = [
-    Depends(may(Permission.SEE_OPERATIONS, kind=AuditKind.QUERY)),
-    Depends(require_same_origin),
-    Depends(known_person_at),
-]
 Why = Annotated[str, Form(min_length=1, max_length=1000, pattern=r"\S")]
 _Said = Annotated[str, Form(max_length=128)]
 
@@ -43,7 +35,7 @@ def find_page(request: Request) -> Response:
 
 
 # A POST, because what is searched for is patient data, which has no place in an address.
-@router.post("/find", dependencies=_SEARCHING)
+@router.post("/find", dependencies=SEARCHING)
 def find(
     request: Request,
     context: Context,

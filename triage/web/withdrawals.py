@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Response
-from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from triage.core.permissions import Permission
@@ -21,6 +19,7 @@ from triage.store.withdrawals import (
 )
 from triage.web.access import may
 from triage.web.context import Context, WebContext
+from triage.web.going_back import go_back
 from triage.web.people import known_person_at
 from triage.web.security import require_same_origin
 from triage.web.subjects import note_study_of_run
@@ -82,10 +81,7 @@ def withdraw(
 ) -> Response:
     """Take the result back in the name of the person at the browser, and go back to the study."""
     _record(context, run_id, who, wanted)
-    # Only the path: where the browser says it came from could be another site.
-    path = urlsplit(request.headers.get("referer", "")).path or "/"
-    place = "/" if path.startswith("//") else f"{path}#run-{run_id}"
-    return RedirectResponse(place, status_code=303)
+    return go_back(request, mark=f"#run-{run_id}")
 
 
 @router.post(
