@@ -298,6 +298,9 @@ class StorageSocket(AssociationSocket):
         if self.socket is None or not self._is_connected:
             time.sleep(_POLL_S)  # the connection is gone, but a handler of it may still be storing
             return False
+        if self.event_queue.queue:
+            # The provider takes one event a round: waiting here, it would leave the next one lying.
+            return False
         try:
             if self._assoc.dul.state_machine.current_state == "Sta13":
                 self._drain()
