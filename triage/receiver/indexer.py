@@ -11,7 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
@@ -20,7 +22,7 @@ from sqlalchemy.orm import Session
 from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.store.clock import Clock
 from triage.store.database import Database
-from triage.store.files import InstanceFiles
+from triage.store.files import InstanceFiles, StoredFile
 from triage.store.known_series import KnownSeries, ShortWay
 from triage.store.remote_models import keep_returned
 from triage.store.studies import (
@@ -82,6 +84,34 @@ class Indexer:
         # asked once, not for each image.
         self._held: set[tuple[int, str]] = set()
         self._series: dict[tuple[str, str, str], KnownSeries] = {}
+
+    def warm_up(self) -> None:
+        """Do what the first instance of a series asks for, and take it back.
+
+        SQLAlchemy prepares a statement when it first meets it. Together that is a tenth of a
+        second, for which all who send to a receiver that has just started would wait.
+        """
+        uid = f"2.25.{uuid4().int}"
+        made_up = ReceivedInstance(
+            file=StoredFile(path=uid, size_bytes=0, sha256=""),
+            sop_instance_uid=uid,
+            sop_class_uid=uid,
+            transfer_syntax_uid="",
+            study_instance_uid=uid,
+            series_instance_uid=uid,
+            calling_ae_title="",
+            received_at=self._clock(),
+            patient_id=uid,
+        )
+        pending = _Pending(made_up, uid, is_journaled=True)
+        with (
+            suppress(_TakenBackError),
+            self._database.connection(is_durable=False) as connection,
+            Session(connection, expire_on_commit=False) as session,
+        ):
+            self._record_fully(session, pending, _Learned())
+            session.flush()
+            raise _TakenBackError
 
     def record(
         self, received: ReceivedInstance, association: str, *, is_journaled: bool = False
@@ -215,6 +245,10 @@ class Indexer:
             self._series.clear()
         self._held |= learned.holds
         self._series |= learned.series
+
+
+class _TakenBackError(Exception):
+    """Ends a transaction that is not to be committed."""
 
 
 @dataclass(slots=True)

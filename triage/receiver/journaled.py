@@ -90,6 +90,7 @@ class IncomingFile:
         self._memory = bytearray()
         self._content = hashlib.sha256()
         self._growing: GrowingFile | None = None
+        self._beside: GrowingFile | None = None
         self._held: Held | None = None
         if journal is None or not journal.is_open:
             self._growing = files.begin()
@@ -133,23 +134,32 @@ class IncomingFile:
             self._go_to_disk()
         if self._growing is not None:
             return self._growing.keep(*uids)
+        assert self._beside is not None
         # Not before it is in the journal: a file of this name may be one that was acknowledged.
-        return self._files.put(*uids, [memoryview(self._memory)], self._content.hexdigest())
+        return self._beside.name(*uids, self._content.hexdigest())
 
     def _is_in_journal(self, arrival: Arrival) -> bool:
         assert self._journal is not None
         try:
             self._held = self._journal.append(
-                arrival.encoded(), [memoryview(self._memory)], self._content.digest()
+                arrival.encoded(),
+                [memoryview(self._memory)],
+                self._content.digest(),
+                meanwhile=self._write_beside,
             )
         except JournalError as error:
             log.warning("instance goes the way without a journal", reason=str(error))
             return False
         return True
 
+    def _write_beside(self) -> None:
+        self._beside = self._files.begin()
+        self._beside.append(memoryview(self._memory))
+
     def close(self) -> None:
         """Remove what was not kept, and let the journal forget what is now where it belongs."""
-        if self._growing is not None:
-            self._growing.discard()
+        for file in (self._growing, self._beside):
+            if file is not None:
+                file.discard()
         if self._held is not None:
             self._held.release()

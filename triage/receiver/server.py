@@ -108,16 +108,16 @@ class Receiver:
             segment_bytes=settings.receiver.journal_mb * _MIB,
             make_durable=self._make_durable,
         )
-        indexer = Indexer(
+        self._indexer = Indexer(
             database,
             files,
             self.name,
             clock,
             remote_models=[model.results_from for model in settings.remote_models],
         )
-        self._replay = Replay(database, files, indexer)
+        self._replay = Replay(database, files, self._indexer)
         self._intake = Intake.configured(
-            settings.receiver, files, indexer, clock, watermarks, journal=self._journal
+            settings.receiver, files, self._indexer, clock, watermarks, journal=self._journal
         )
         # For what a C-MOVE of ours brings: it is not to be read.
         self._priors_intake = Intake.configured(
@@ -173,6 +173,7 @@ class Receiver:
         with self._database.transaction() as session:
             release_receiver(session, self.name)
         self._files.remove_abandoned()
+        self._indexer.warm_up()
         self._servers = servers
         self._rounds.start()
         self._deadlines.start()
