@@ -11,6 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
+from sqlalchemy import select
 
 from tests.datasets import ct_slice
 from tests.receiver.conftest import StartReceiver, port_of, send
@@ -22,6 +23,13 @@ from triage.receiver import Receiver
 from triage.receiver.command_set import parse_command_set
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
+from triage.store.tables import (
+    InstanceRow,
+    OpenAssociationRow,
+    PatientRow,
+    SeriesRow,
+    StudyRow,
+)
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 COMMAND, LAST = 0x01, 0x02
@@ -199,3 +207,29 @@ def test_a_large_instance_is_refused_with_a_comment_and_the_next_is_taken(
     assert (refused.Status, taken.Status) == (0xA700, 0x0000)
     assert "larger" in refused.ErrorComment
     assert list(files.root.rglob("*.part")) == []
+
+
+def test_no_association_waits_for_a_sleeping_thread(
+    sqlite_database: Database, start_receiver: StartReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = start_receiver(sqlite_database)
+    # Who left an event lying until its thread looks again would not answer in time.
+    monkeypatch.setattr("triage.receiver.transport._LONGEST_SLEEP_S", 60.0)
+    entity = AE(ae_title="PEER")
+    entity.acse_timeout = entity.dimse_timeout = 20
+    association = entity.associate(
+        "127.0.0.1", port_of(receiver), contexts=[build_context("1.2.840.10008.1.1")]
+    )
+    assert association.is_established
+    assert association.send_c_echo().Status == 0x0000
+    association.release()
+    assert association.is_released
+
+
+def test_getting_ready_leaves_nothing_in_the_index(
+    database: Database, start_receiver: StartReceiver
+) -> None:
+    start_receiver(database)
+    with database.reading() as session:
+        for table in (PatientRow, StudyRow, SeriesRow, InstanceRow, OpenAssociationRow):
+            assert session.scalars(select(table)).all() == []

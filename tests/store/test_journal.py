@@ -167,6 +167,37 @@ def test_who_waits_meanwhile_shares_the_next_sync(
     assert len(syncs) == 2
 
 
+def test_there_is_time_for_something_else_while_the_disk_writes(
+    hospital: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = hospital.start()
+    order: list[str] = []
+    monkeypatch.setattr(os, "fdatasync", lambda _: order.append("sync"))
+
+    def meanwhile() -> None:
+        # Written already: it would be read back even if the power failed here, and the disk had it.
+        found = hospital.lose_power(tmp_path / "after").read_back()
+        order.extend(entry.description.decode() for entry in found)
+
+    journal.append(b"entry", [b"content"], hashlib.sha256(b"content").digest(), meanwhile=meanwhile)
+    assert order == ["entry", "sync"]
+
+
+def test_what_fails_meanwhile_keeps_nobody_from_emptying_the_journal(hospital: Hospital) -> None:
+    journal = hospital.start()
+
+    def meanwhile() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        journal.append(
+            b"entry", [b"content"], hashlib.sha256(b"content").digest(), meanwhile=meanwhile
+        )
+    for _ in range(3):  # more than both segments hold
+        append(journal, b"more", b"x" * (_SEGMENT_BYTES - 1000)).release()
+    wait_until(lambda: hospital.durable >= 1, "the first part is emptied")
+
+
 def test_after_a_failed_sync_nothing_is_promised(
     hospital: Hospital, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,7 @@ class IncomingFile:
     def _write_beside(self) -> None:
         self._beside = self._files.begin()
         self._beside.append(memoryview(self._memory))
+        self._beside.begin_writing()
 
     def close(self) -> None:
         """Remove what was not kept, and let the journal forget what is now where it belongs."""
