@@ -241,6 +241,8 @@ def _write_instances(case: Case, folder: Path) -> None:
 def _measure(receiver: str, place: Path, images: Path, case: Case, associations: int) -> Run:
     under_test = _RECEIVERS[receiver](place)
     with running(under_test) as process, PeakMemory(process) as memory:
+        # What those before have left unwritten is not this one's to write.
+        os.sync()
         shares = [sorted(images.iterdir())[k::associations] for k in range(associations)]
         logs = [place / f"sender-{k}.log" for k in range(associations)]
         began = time.perf_counter()
