@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -19,6 +19,7 @@ from triage.store.notifications import (
     snooze,
 )
 from triage.web.access import may
+from triage.web.callers import access_of, note_studies
 from triage.web.context import MOST_OFFSET, Context, WebContext, web_context
 from triage.web.people import is_named, known_person_at
 from triage.web.refusals import RefusedRequestError
@@ -30,6 +31,7 @@ from triage.worklist.notifications import (
     Figures,
     NotificationDetail,
     Notifications,
+    NotificationView,
     Reader,
     Shown,
     bell_of,
@@ -105,16 +107,23 @@ def notifications(
     """Give notifications: open ones first, then the newest."""
     with context.database.reading() as session:
         reader = reader_at(request)
-        return list_notifications(
+        found = list_notifications(
             session, asked.show, reader, offset=asked.offset, limit=asked.limit
         )
+    note_shown(request, found.entries)
+    return found
 
 
 @router.get("/bell")
 def bell(request: Request, context: Context) -> Bell:
     """Give what waits for the acknowledgement of the person at the browser."""
     with context.database.reading() as session:
-        return bell_of(session, reader_at(request))
+        found = bell_of(session, reader_at(request))
+    # Every page asks at every change. The patients in the answer stand under the bar, so they are
+    # told of like those of any list; an answer without any shows nobody.
+    note_shown(request, found.entries)
+    access_of(request).is_audited = bool(found.entries)
+    return found
 
 
 @router.get("/figures")
@@ -140,9 +149,9 @@ def post_snooze(request: Request, asked: Snooze, context: Context, person: Perso
 
 
 @router.get("/{number}", responses=_NOT_FOUND)
-def notification(number: Number, context: Context) -> NotificationDetail:
+def notification(request: Request, number: Number, context: Context) -> NotificationDetail:
     """Give one with its messages and its time line."""
-    return detail_of(context, number)
+    return detail_of(request, context, number)
 
 
 @router.post(
@@ -201,8 +210,13 @@ def snooze_for(request: Request, asked: Snooze, context: WebContext, person: str
     return Snoozed(recipient=known.name, until=until)
 
 
-def detail_of(context: WebContext, number: int) -> NotificationDetail:
-    """Return one notification.
+def note_shown(request: Request, entries: Iterable[NotificationView]) -> None:
+    """Say for the audit trail of which studies the notifications in the answer are."""
+    note_studies(request, [entry.study_instance_uid for entry in entries])
+
+
+def detail_of(request: Request, context: WebContext, number: int) -> NotificationDetail:
+    """Return one notification, and note its study for the audit trail.
 
     Raises:
         HTTPException: 404, there is none of this number.
@@ -211,6 +225,7 @@ def detail_of(context: WebContext, number: int) -> NotificationDetail:
         found = find_notification(session, number)
     if found is None:
         raise HTTPException(404, f"There is no notification {number}.")
+    note_shown(request, [found])
     return found
 
 
