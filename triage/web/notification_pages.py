@@ -15,7 +15,6 @@ from triage.web.going_back import go_back
 from triage.web.notifications_api import (
     SAME_ORIGIN,
     Number,
-    Person,
     Snooze,
     changing,
     detail_of,
@@ -23,7 +22,7 @@ from triage.web.notifications_api import (
     reader_at,
     snooze_for,
 )
-from triage.web.people import is_named
+from triage.web.people import Person, is_named
 from triage.web.rendering import templates
 from triage.worklist.notification_health import problems_of
 from triage.worklist.notifications import PAGE_SIZE, Shown, figures_of, list_notifications

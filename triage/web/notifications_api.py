@@ -21,7 +21,7 @@ from triage.store.notifications import (
 from triage.web.access import may
 from triage.web.callers import access_of, note_studies
 from triage.web.context import MOST_OFFSET, Context, WebContext, web_context
-from triage.web.people import is_named, known_person_at
+from triage.web.people import Person, is_named, known_person_at
 from triage.web.refusals import RefusedRequestError
 from triage.web.security import require_same_origin
 from triage.worklist.notification_preview import Preview, preview_notifications
@@ -47,7 +47,6 @@ router = APIRouter(
 )
 
 Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
-Person = Annotated[str, Depends(known_person_at)]
 Days = Annotated[int, Query(ge=1, le=366)]
 SAME_ORIGIN = [Depends(require_same_origin)]
 NOBODY_IN_PARTICULAR = Reader(None)

@@ -34,8 +34,8 @@ from triage.store.visits import (
     record_visit_parts,
 )
 from triage.store.workers import Heartbeat, beat
-from triage.worklist.board import Reachability, board
 from triage.worklist.lifeline import StudyLife, study_life
+from triage.worklist.operations_board import Reachability, board
 
 AROUND = Reachability(
     version="0.1.0",
