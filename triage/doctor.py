@@ -50,9 +50,9 @@ from triage.store.workers import alive_workers, clock_ahead_s
 from triage.tls import TlsError, own_certificate, server_context
 from triage.web.loopback import LOOPBACK, is_for_this_machine_only
 from triage.web.viewer_files import FIRST_LINE, viewer_folder
-from triage.worklist.board import skew_in_words
 from triage.worklist.intake import intake
 from triage.worklist.notification_health import problems_of
+from triage.worklist.operations_board import skew_in_words
 
 _VERIFICATION_SOP_CLASS = "1.2.840.10008.1.1"
 _RENEW_BEFORE = timedelta(days=30)

@@ -23,6 +23,7 @@ from triage.store.outbox import (
     NewResultObject,
     add_result_objects,
     claim_due_delivery,
+    failed_attempts,
     mark_delivered,
     mark_not_delivered,
     release_all_sending,
@@ -160,6 +161,29 @@ def test_dead_letter_is_seen_and_can_be_sent_again(database: Database, clock: Ma
         resend(session, dead.delivery_id, Decision("A. Grey", clock()))
     again = certainly_due(database, clock)
     assert (again.delivery_id, again.attempt) == (dead.delivery_id, 1)
+
+
+def test_each_failed_attempt_is_kept_without_the_words_of_the_other_side(
+    database: Database, clock: ManualClock
+) -> None:
+    run = analysed(database, clock, "pacs", "ris")
+    delivered(database, clock, certainly_due(database, clock))  # what succeeds at once needs none
+    begun = clock()
+    for answer in ("no answer", "status A700, saying 'Doe^Jane is on hold'"):
+        clock.advance(60)
+        due = certainly_due(database, clock)
+        with database.transaction() as session:
+            wait = timedelta(seconds=60)
+            mark_not_delivered(session, due, answer, retry_after=wait, now=clock())
+        with database.reading() as session:
+            last = failed_attempts(session, run.study_id)[-1]
+        assert (last.destination, last.label) == (due.destination, due.label)
+    with database.reading() as session:
+        found = failed_attempts(session, run.study_id)
+    assert [(one.at - begun, one.answer) for one in found] == [
+        (timedelta(seconds=60), "no answer"),
+        (timedelta(seconds=120), "status A700"),
+    ]
 
 
 def test_results_are_kept_as_a_series_that_no_model_gets(

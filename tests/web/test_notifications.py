@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from tests.web.access import trail
 from tests.web.hospital import Hospital
 from tests.web.notified import flag, notifying_app, work
 from triage.settings import NotificationSettings, Settings
@@ -166,3 +167,15 @@ def test_bell_is_there_only_where_people_are_told(
     with TestClient(app, base_url="http://127.0.0.1") as plain:
         assert 'id="bell"' not in plain.get("/", headers=html).text
         assert "Nobody is notified" in plain.get("/notifications", headers=html).text
+
+
+def test_bell_is_audited_only_while_it_shows_patients(
+    client: TestClient, hospital: Hospital
+) -> None:
+    assert client.get(f"{API}/bell").json()["count"] == 0
+    assert trail(client) == []
+    uid = flag(hospital)
+    assert client.get(f"{API}/bell").json()["count"] == 1
+    client.get("/notifications/1")
+    said = [(one.event.type, one.event.study_instance_uid) for one in trail(client)]
+    assert said == [("GET /notifications/{number}", uid), (f"GET {API}/bell", uid)]

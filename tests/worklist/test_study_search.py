@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from tests.store.rows import add_model, received
 from tests.tools import ManualClock
@@ -57,14 +58,22 @@ def filled(database: Database, clock: ManualClock) -> Database:
         (StudySearch(patient_name="vela"), []),
         (StudySearch(patient_name="ホッ"), ["1.2.2"]),
         (StudySearch(patient_name="_"), []),
+        (StudySearch(patient_name="^"), []),
+        (StudySearch(patient_name="LÖVE"), ["1.2.1"]),
         (StudySearch(patient_id="42"), ["1.2.1"]),
+        (StudySearch(patient_id="p_2"), ["1.2.2"]),
+        (StudySearch(patient_id="4"), []),
+        (StudySearch(patient_id="Ada"), []),
         (StudySearch(patient_id="P%2"), []),
         (StudySearch(accession_number="a0017"), ["1.2.1"]),
         (StudySearch(accession_number="0017"), ["1.2.2"]),
+        (StudySearch(accession_number="00"), []),
         (StudySearch(study_instance_uid="1.2.2"), ["1.2.2"]),
         (StudySearch(study_date=date(2026, 3, 2)), ["1.2.2"]),
         (StudySearch(sender="MR1"), ["1.2.2"]),
         (StudySearch(text="grace"), ["1.2.2"]),
+        (StudySearch(text="^"), []),
+        (StudySearch(text="ada a00"), ["1.2.1"]),
         (StudySearch(text="17", sender="CT1"), []),
         (StudySearch(sender="CT1", patient_name="ada"), ["1.2.1"]),
         (StudySearch(), []),
@@ -76,6 +85,39 @@ def test_study_is_found_by_what_is_said(
     with filled.reading() as session:
         answer = find_studies(session, search, clock())
     assert [study.study_instance_uid for study in answer.studies] == found
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        StudySearch(patient_name="ada love"),
+        StudySearch(patient_id="42"),
+        StudySearch(accession_number="a17"),
+        StudySearch(text="ada"),
+    ],
+    ids=lambda search: next(iter(search.model_fields_set)),
+)
+def test_no_search_goes_through_all_studies_or_patients(
+    sqlite_database: Database, clock: ManualClock, search: StudySearch
+) -> None:
+    with sqlite_database.transaction() as session:
+        record_instance(session, received(clock(), patient_name="Lovelace^Ada"))
+    asked: list[tuple[str, Any]] = []
+    engine = sqlite_database.engine
+    note = lambda _c, _k, sql, values, *_: asked.append((sql, values))  # noqa: E731
+    event.listen(engine, "before_cursor_execute", note)
+    with sqlite_database.reading() as session:
+        find_studies(session, search, clock())
+    event.remove(engine, "before_cursor_execute", note)
+    searches = [(sql, values) for sql, values in asked if "FROM studies" in sql]
+    assert searches
+    with engine.connect() as connection:
+        plans = [
+            str(row[-1])
+            for sql, values in searches
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
+        ]
+    assert [step for step in plans if step.startswith(("SCAN studies", "SCAN patients"))] == []
 
 
 def test_answer_says_where_the_study_is_and_what_is_to_be_done(

@@ -1663,6 +1663,9 @@ class AnswersView(BaseModel):
 class AuditView(BaseModel):
     """
     An entry of the trail: who saw or did what, to whose images, when and from where.
+
+    `words` says in plain words what `type` and `outcome` say; empty for what only an earlier
+    version could do.
     """
 
     id: int
@@ -1693,6 +1696,7 @@ class AuditView(BaseModel):
     patient_id: str
     studies: list[str]
     detail: str
+    words: str
 
 
 class Bar(BaseModel):

@@ -34,6 +34,17 @@ def words_of_patient(name: str, patient_id: str) -> frozenset[str]:
     return frozenset(word[:LONGEST_WORD] for word in (*whole, *parts) if word)
 
 
+def zero_padded(number: str, longest: int) -> tuple[str, ...]:
+    """Return how a number may be written that is known but for its leading zeros.
+
+    >>> zero_padded("042", longest=4)
+    ('42', '042', '0042')
+    """
+    bare = number.lstrip("0 ")
+    written = ("0" * zeros + bare for zeros in range(max(1, longest - len(bare) + 1)))
+    return tuple(filter(None, written))
+
+
 def words_sought(text: str) -> tuple[str, ...]:
     """Return what a person typed as words, the longest first: it narrows most.
 

@@ -33,6 +33,7 @@ from triage.core.stages import Stage
 from triage.core.withdrawals import WithdrawalReason, WithdrawalState
 from triage.store import (  # noqa: F401 - they belong to the same schema
     answer_tables,
+    attempt_tables,
     audit_tables,
     notification_tables,
     policy_tables,

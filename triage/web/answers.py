@@ -40,7 +40,7 @@ from triage.store.studies import find_study
 from triage.store.tables import AnalysisRunRow, FindingRow, StudyRow
 from triage.web.access import may
 from triage.web.context import Context, Uid, WebContext
-from triage.web.people import known_person_at
+from triage.web.people import Person
 from triage.web.refusals import Refusal, RefusedRequestError
 from triage.web.security import require_same_origin
 from triage.worklist.answers import AnswersView, MissedView, answers_view, missed_view
@@ -51,7 +51,6 @@ router = APIRouter(
     prefix="/api/v1", tags=["answers"], dependencies=[Depends(may(Permission.SEE_PATIENTS))]
 )
 Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
-Person = Annotated[str, Depends(known_person_at)]
 
 _SAME_ORIGIN = [Depends(may(Permission.ANSWER_FINDINGS)), Depends(require_same_origin)]
 _REFUSALS: dict[int | str, dict[str, Any]] = {

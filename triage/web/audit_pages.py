@@ -20,6 +20,7 @@ from triage.core.permissions import Permission
 from triage.store.audit import AuditEntry, AuditFilter, all_entries, audit_entries
 from triage.store.database import Database
 from triage.web.access import may
+from triage.web.audit_words import words_of
 from triage.web.context import Context
 from triage.web.rendering import templates
 
@@ -29,7 +30,11 @@ _PAGE_SIZE = 100
 
 
 class AuditView(BaseModel):
-    """An entry of the trail: who saw or did what, to whose images, when and from where."""
+    """An entry of the trail: who saw or did what, to whose images, when and from where.
+
+    `words` says in plain words what `type` and `outcome` say; empty for what only an earlier
+    version could do.
+    """
 
     id: int
     at: datetime
@@ -44,6 +49,7 @@ class AuditView(BaseModel):
     patient_id: str
     studies: list[str]
     detail: str
+    words: str
 
 
 class AuditPage(BaseModel):
@@ -191,6 +197,7 @@ def _view(entry: AuditEntry) -> AuditView:
         patient_id=entry.patient_id,
         studies=list(event.studies),
         detail=event.detail,
+        words=words_of(event),
     )
 
 

@@ -16,7 +16,7 @@ from triage.store import delivery_decisions as decide
 from triage.store.delivery_decisions import Decision, DecisionError
 from triage.web.access import may
 from triage.web.context import MOST_OFFSET, UID_PATTERN, Context, WebContext
-from triage.web.people import known_person_at
+from triage.web.people import Person
 from triage.web.security import require_same_origin
 from triage.worklist.deliveries import (
     NOT_ARRIVED,
@@ -35,7 +35,6 @@ router = APIRouter(
 
 DeliveryNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
 DestinationName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
-Person = Annotated[str, Depends(known_person_at)]
 SAME_ORIGIN = [Depends(may(Permission.OPERATE)), Depends(require_same_origin)]
 Why = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"\S")]
 _REFUSED: dict[int | str, dict[str, str]] = {

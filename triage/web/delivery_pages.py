@@ -18,10 +18,10 @@ from triage.web.deliveries_api import (
     Asked,
     DeliveryNumber,
     DestinationName,
-    Person,
     deciding,
 )
 from triage.web.going_back import go_back
+from triage.web.people import Person
 from triage.web.rendering import templates
 from triage.worklist.deliveries import PAGE_SIZE, list_deliveries, list_destinations
 

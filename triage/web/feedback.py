@@ -20,13 +20,12 @@ from triage.store.sign_offs import AnswersClosedError
 from triage.web.access import may
 from triage.web.context import Context, WebContext
 from triage.web.going_back import go_back
-from triage.web.people import known_person_at
+from triage.web.people import Person
 from triage.web.security import require_same_origin
 from triage.web.subjects import note_study_of_finding
 
 router = APIRouter(dependencies=[Depends(may(Permission.SEE_PATIENTS))])
 FindingNumber = Annotated[int, Path(ge=1, le=2**63 - 1)]
-Person = Annotated[str, Depends(known_person_at)]
 
 
 class Said(BaseModel):

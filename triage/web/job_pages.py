@@ -13,6 +13,7 @@ from triage.models.stages import version_of
 from triage.web import jobs
 from triage.web.access import may
 from triage.web.context import Context
+from triage.web.held_trials import shown_to_caller
 from triage.web.jobs import FileName, JobNumber, JobView
 from triage.web.jobs_api import answer_with_file, answer_with_zip
 from triage.web.models_api import Name, Version
@@ -31,14 +32,16 @@ Who = Annotated[str, Form(max_length=100)]
 def job_list(request: Request, context: Context) -> Response:
     """Show all jobs, and the forms for packages that are not registered."""
     with context.database.reading() as session:
-        content = {"jobs": jobs.job_views(session, context)}
+        found = jobs.job_views(session, context)
+    content = {"jobs": [shown_to_caller(request, one) for one in found]}
     return _render(request, context, "model_jobs.html", content)
 
 
 @router.get("/model-jobs/{job_id}")
 def job(request: Request, job_id: JobNumber, context: Context) -> Response:
     """Show one job."""
-    return _render(request, context, "model_job.html", {"job": jobs.job_view(context, job_id)})
+    view = shown_to_caller(request, jobs.job_view(context, job_id))
+    return _render(request, context, "model_job.html", {"job": view})
 
 
 @router.get("/models/{name}/versions/{version}")
@@ -50,7 +53,10 @@ def version(request: Request, name: Name, version: Version, context: Context) ->
         content = {
             "model": model,
             "version": next(one for one in model.versions if one.version == version),
-            "jobs": jobs.job_views(session, context, model_id=row.id),
+            "jobs": [
+                shown_to_caller(request, one)
+                for one in jobs.job_views(session, context, model_id=row.id)
+            ],
             "findings": [finding["key"] for finding in row.manifest["findings"]],
         }
     return _render(request, context, "model_version.html", content)
@@ -104,15 +110,17 @@ def delete(job_id: JobNumber, context: Context) -> Response:
 
 
 @router.get("/model-jobs/{job_id}/files/{file_name}")
-def job_file(job_id: JobNumber, file_name: FileName, context: Context) -> Response:
+def job_file(
+    request: Request, job_id: JobNumber, file_name: FileName, context: Context
+) -> Response:
     """Give a file that came of a job."""
-    return answer_with_file(context, job_id, file_name)
+    return answer_with_file(request, context, job_id, file_name)
 
 
 @router.get("/model-jobs/{job_id}/files")
-def job_files(job_id: JobNumber, context: Context) -> Response:
+def job_files(request: Request, job_id: JobNumber, context: Context) -> Response:
     """Give all files that came of a job, as a zip."""
-    return answer_with_zip(context, job_id)
+    return answer_with_zip(request, context, job_id)
 
 
 def _to(view: JobView) -> Response:

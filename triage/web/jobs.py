@@ -25,7 +25,6 @@ from triage.core.jobs import (
     JobState,
     TryOrder,
 )
-from triage.core.permissions import Permission
 from triage.models.archives import ARCHIVE_ENDINGS
 from triage.models.stages import version_of
 from triage.store.code_approvals import check_code_approved
@@ -43,7 +42,7 @@ from triage.store.model_tables import ModelJobRow
 from triage.store.studies import find_study
 from triage.store.syncing import sync
 from triage.store.workers import alive_workers
-from triage.web.access import require
+from triage.web.callers import note_studies
 from triage.web.context import UID_PATTERN, WebContext
 from triage.web.people import asking_person
 from triage.web.refusals import RefusedRequestError, saying_what_is_wrong
@@ -233,8 +232,6 @@ async def ask_for_trial(request: Request, context: WebContext, name: str, versio
         if bool(study) == (images is not None):
             what = "either a study that Triage holds or an archive of DICOM files"
             raise RefusedRequestError(422, f"study: give {what}", "study")
-        if study:
-            require(request, Permission.SEE_PATIENTS)  # the job shows its images
         files = {f"images{ending_of(images, ARCHIVE_ENDINGS)}": images} if images else {}
         order = TryOrder(
             model=name,
@@ -242,6 +239,7 @@ async def ask_for_trial(request: Request, context: WebContext, name: str, versio
             study_instance_uid=_study_uid(study) if study else "",
             images=next(iter(files), ""),
         )
+        note_studies(request, [order.study_instance_uid] if study else [])
         who = asking_person(request, text_in(form, "who"))
         return await run_in_threadpool(_put, context, order, files, who=who)
 

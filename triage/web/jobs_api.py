@@ -16,6 +16,7 @@ from triage.store.job_files import JobFolder
 from triage.web import jobs
 from triage.web.access import may
 from triage.web.context import Context, WebContext
+from triage.web.held_trials import require_sight_of_files, shown_to_caller
 from triage.web.jobs import FileName, JobNumber, JobView
 from triage.web.models_api import Name, Version
 from triage.web.people import asking_person
@@ -54,16 +55,17 @@ class Asker(BaseModel):
 
 
 @router.get("/model-jobs")
-def list_jobs(context: Context) -> list[JobView]:
+def list_jobs(request: Request, context: Context) -> list[JobView]:
     """Give the newest hundred jobs, the newest first."""
     with context.database.reading() as session:
-        return jobs.job_views(session, context)
+        found = jobs.job_views(session, context)
+    return [shown_to_caller(request, one) for one in found]
 
 
 @router.get("/model-jobs/{job_id}", responses={404: REFUSALS[404]})
-def job(job_id: JobNumber, context: Context) -> JobView:
+def job(request: Request, job_id: JobNumber, context: Context) -> JobView:
     """Give a job: how far it is, and what came of it."""
-    return jobs.job_view(context, job_id)
+    return shown_to_caller(request, jobs.job_view(context, job_id))
 
 
 @router.post(
@@ -171,7 +173,7 @@ def cancel_job(
 ) -> JobView:
     """Give up a job; one that is running ends within a second, and one that is over stays so."""
     who = asking_person(request, body.who if body else "")
-    return jobs.cancel(context, job_id, who)
+    return shown_to_caller(request, jobs.cancel(context, job_id, who))
 
 
 @router.delete(
@@ -188,9 +190,11 @@ def delete_job(job_id: JobNumber, context: Context) -> Response:
     response_class=FileResponse,
     responses={404: REFUSALS[404]},
 )
-def job_file(job_id: JobNumber, file_name: FileName, context: Context) -> Response:
+def job_file(
+    request: Request, job_id: JobNumber, file_name: FileName, context: Context
+) -> Response:
     """Give a file that came of a job."""
-    return answer_with_file(context, job_id, file_name)
+    return answer_with_file(request, context, job_id, file_name)
 
 
 @router.get(
@@ -198,17 +202,21 @@ def job_file(job_id: JobNumber, file_name: FileName, context: Context) -> Respon
     response_class=StreamingResponse,
     responses={200: {"content": {"application/zip": {}}}, 404: REFUSALS[404]},
 )
-def job_files(job_id: JobNumber, context: Context) -> Response:
+def job_files(request: Request, job_id: JobNumber, context: Context) -> Response:
     """Give all files that came of a job, as a zip."""
-    return answer_with_zip(context, job_id)
+    return answer_with_zip(request, context, job_id)
 
 
-def answer_with_file(context: WebContext, job_id: int, file_name: str) -> Response:
+def answer_with_file(
+    request: Request, context: WebContext, job_id: int, file_name: str
+) -> Response:
     """Answer with a file of a job: a picture to be seen, anything else to be saved.
 
     Raises:
         RefusedRequestError: 404, there is no such job or file.
+        HTTPException: 403, see `triage.web.held_trials`.
     """
+    require_sight_of_files(request, jobs.job_view(context, job_id))
     path = jobs.job_folder(context, job_id).result(file_name)
     if path is None:
         raise RefusedRequestError(404, f"job {job_id} has no file of this name", "file_name")
@@ -217,12 +225,14 @@ def answer_with_file(context: WebContext, job_id: int, file_name: str) -> Respon
     return FileResponse(path, media_type="application/octet-stream", filename=file_name)
 
 
-def answer_with_zip(context: WebContext, job_id: int) -> Response:
+def answer_with_zip(request: Request, context: WebContext, job_id: int) -> Response:
     """Answer with all files of a job.
 
     Raises:
         RefusedRequestError: 404, there is no such job, or it has no files.
+        HTTPException: 403, see `triage.web.held_trials`.
     """
+    require_sight_of_files(request, jobs.job_view(context, job_id))
     folder = jobs.job_folder(context, job_id)
     packed = _packed(folder, context)
     length = packed.seek(0, 2)

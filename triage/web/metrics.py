@@ -18,8 +18,8 @@ from triage.core.runs import DeliveryState
 from triage.web.access import may
 from triage.web.context import Context
 from triage.web.surroundings import surroundings
-from triage.worklist.board import Board, QueueView, board
 from triage.worklist.operations import Operations, operations
+from triage.worklist.operations_board import Board, QueueView, board
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(may(Permission.SEE_OPERATIONS))])
 

@@ -15,14 +15,14 @@ from triage.web.going_back import go_back
 from triage.web.notifications_api import (
     SAME_ORIGIN,
     Number,
-    Person,
     Snooze,
     changing,
     detail_of,
+    note_shown,
     reader_at,
     snooze_for,
 )
-from triage.web.people import is_named
+from triage.web.people import Person, is_named
 from triage.web.rendering import templates
 from triage.worklist.notification_health import problems_of
 from triage.worklist.notifications import PAGE_SIZE, Shown, figures_of, list_notifications
@@ -51,6 +51,7 @@ def notifications_page(
         figures = figures_of(session, days=_FIGURES_DAYS, now=context.now())
         problems = problems_of(session, settings, context.now())
         snoozes = snoozed_until(session, [one.name for one in settings.recipients])
+    note_shown(request, found.entries)
     content = {
         "found": found,
         "figures": figures,
@@ -68,7 +69,7 @@ def notifications_page(
 @router.get("/notifications/{number}")
 def notification_page(request: Request, number: Number, context: Context) -> Response:
     """Show one notification. Opening it acknowledges nothing: mail scanners open links, too."""
-    content = {"one": detail_of(context, number)}
+    content = {"one": detail_of(request, context, number)}
     return templates.TemplateResponse(request, "notification.html", content)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -19,8 +19,9 @@ from triage.store.notifications import (
     snooze,
 )
 from triage.web.access import may
+from triage.web.callers import access_of, note_studies
 from triage.web.context import MOST_OFFSET, Context, WebContext, web_context
-from triage.web.people import is_named, known_person_at
+from triage.web.people import Person, is_named, known_person_at
 from triage.web.refusals import RefusedRequestError
 from triage.web.security import require_same_origin
 from triage.worklist.notification_preview import Preview, preview_notifications
@@ -30,6 +31,7 @@ from triage.worklist.notifications import (
     Figures,
     NotificationDetail,
     Notifications,
+    NotificationView,
     Reader,
     Shown,
     bell_of,
@@ -45,7 +47,6 @@ router = APIRouter(
 )
 
 Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
-Person = Annotated[str, Depends(known_person_at)]
 Days = Annotated[int, Query(ge=1, le=366)]
 SAME_ORIGIN = [Depends(require_same_origin)]
 NOBODY_IN_PARTICULAR = Reader(None)
@@ -105,16 +106,23 @@ def notifications(
     """Give notifications: open ones first, then the newest."""
     with context.database.reading() as session:
         reader = reader_at(request)
-        return list_notifications(
+        found = list_notifications(
             session, asked.show, reader, offset=asked.offset, limit=asked.limit
         )
+    note_shown(request, found.entries)
+    return found
 
 
 @router.get("/bell")
 def bell(request: Request, context: Context) -> Bell:
     """Give what waits for the acknowledgement of the person at the browser."""
     with context.database.reading() as session:
-        return bell_of(session, reader_at(request))
+        found = bell_of(session, reader_at(request))
+    # Every page asks at every change. The patients in the answer stand under the bar, so they are
+    # told of like those of any list; an answer without any shows nobody.
+    note_shown(request, found.entries)
+    access_of(request).is_audited = bool(found.entries)
+    return found
 
 
 @router.get("/figures")
@@ -140,9 +148,9 @@ def post_snooze(request: Request, asked: Snooze, context: Context, person: Perso
 
 
 @router.get("/{number}", responses=_NOT_FOUND)
-def notification(number: Number, context: Context) -> NotificationDetail:
+def notification(request: Request, number: Number, context: Context) -> NotificationDetail:
     """Give one with its messages and its time line."""
-    return detail_of(context, number)
+    return detail_of(request, context, number)
 
 
 @router.post(
@@ -201,8 +209,13 @@ def snooze_for(request: Request, asked: Snooze, context: WebContext, person: str
     return Snoozed(recipient=known.name, until=until)
 
 
-def detail_of(context: WebContext, number: int) -> NotificationDetail:
-    """Return one notification.
+def note_shown(request: Request, entries: Iterable[NotificationView]) -> None:
+    """Say for the audit trail of which studies the notifications in the answer are."""
+    note_studies(request, [entry.study_instance_uid for entry in entries])
+
+
+def detail_of(request: Request, context: WebContext, number: int) -> NotificationDetail:
+    """Return one notification, and note its study for the audit trail.
 
     Raises:
         HTTPException: 404, there is none of this number.
@@ -211,6 +224,7 @@ def detail_of(context: WebContext, number: int) -> NotificationDetail:
         found = find_notification(session, number)
     if found is None:
         raise HTTPException(404, f"There is no notification {number}.")
+    note_shown(request, [found])
     return found
 
 

@@ -11,10 +11,11 @@ from triage.store import delivery_decisions, quarantine
 from triage.store.delivery_decisions import Decision
 from triage.web.access import may
 from triage.web.context import Context, WebContext
-from triage.web.deliveries_api import SAME_ORIGIN, Done, Person, Who, WhoAndWhy
+from triage.web.deliveries_api import SAME_ORIGIN, Done, Who, WhoAndWhy
+from triage.web.people import Person
 from triage.web.studies_api import acting
 from triage.web.surroundings import surroundings
-from triage.worklist.board import Board, board
+from triage.worklist.operations_board import Board, board
 
 router = APIRouter(
     prefix="/api/v1", tags=["operations"], dependencies=[Depends(may(Permission.SEE_OPERATIONS))]

@@ -12,13 +12,14 @@ from triage.store import delivery_decisions, quarantine
 from triage.store.delivery_decisions import Decision
 from triage.web.access import may
 from triage.web.context import Context
-from triage.web.deliveries_api import SAME_ORIGIN, Person
+from triage.web.deliveries_api import SAME_ORIGIN
 from triage.web.operations_api import ObjectNumber, delete_quarantined
+from triage.web.people import Person
 from triage.web.rendering import templates
 from triage.web.studies_api import acting
 from triage.web.surroundings import surroundings
-from triage.worklist.board import board
 from triage.worklist.operations import operations
+from triage.worklist.operations_board import board
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(may(Permission.SEE_OPERATIONS))])
 Why = Annotated[str, Form(min_length=1, max_length=1000, pattern=r"\S")]

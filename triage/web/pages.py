@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.templating import Jinja2Templates
 
 from triage.core.permissions import Permission
 from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
@@ -64,7 +61,7 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
         "signs_with_read": context.settings.reading.sign_off_with_read,
         "withdrawal_reasons": {r.value: rejection_for(r).words for r in PERSONAL_REASONS},
     }
-    return _render(request, "study.html", content)
+    return templates.TemplateResponse(request, "study.html", content)
 
 
 @router.post(
@@ -95,8 +92,3 @@ def unread(request: Request, study_instance_uid: Uid, context: Context) -> Respo
     except UnknownStudyError:
         raise HTTPException(404, "Triage holds no such study.") from None
     return go_back(request)
-
-
-def _render(request: Request, name: str, content: dict[str, Any]) -> Response:
-    pages: Jinja2Templates = templates
-    return pages.TemplateResponse(request, name, content)

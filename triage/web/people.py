@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import HTTPException, Request
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Request
 
 from triage.web.callers import address_of, caller_of
 from triage.web.context import web_context
@@ -29,6 +31,10 @@ def known_person_at(request: Request) -> str:
     if not person:
         raise HTTPException(401, "Log in first: the proxy in front of Triage named nobody.")
     return person
+
+
+Person = Annotated[str, Depends(known_person_at)]
+"""The name of who asks, for a route that nobody unknown may use."""
 
 
 def is_named(request: Request) -> bool:

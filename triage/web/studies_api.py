@@ -17,8 +17,8 @@ from triage.store.delivery_decisions import Decision, DecisionError
 from triage.store.study_actions import ActionError, UnknownSubjectError
 from triage.web.access import may
 from triage.web.context import Context, Uid, WebContext
-from triage.web.deliveries_api import SAME_ORIGIN, Person, WhoAndWhy
-from triage.web.people import known_person_at
+from triage.web.deliveries_api import SAME_ORIGIN, WhoAndWhy
+from triage.web.people import Person, known_person_at
 from triage.web.security import require_same_origin
 from triage.worklist.lifeline import StudyLife, study_life
 from triage.worklist.study_search import FoundStudies, StudySearch, find_studies

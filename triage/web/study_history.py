@@ -15,7 +15,8 @@ from triage.store import study_actions
 from triage.store.delivery_decisions import Decision
 from triage.web.access import may
 from triage.web.context import Context, Uid
-from triage.web.deliveries_api import SAME_ORIGIN, Person
+from triage.web.deliveries_api import SAME_ORIGIN
+from triage.web.people import Person
 from triage.web.rendering import templates
 from triage.web.studies_api import SEARCHING, RunNumber, acting
 from triage.web.timeline import timeline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from triage.web.context import WebContext
-from triage.worklist.board import Reachability
+from triage.worklist.operations_board import Reachability
 
 _MB = 1024 * 1024
 

@@ -133,7 +133,10 @@ class Trail:
         An open list is asked for again and again; each study on it is told once a shift.
         """
         by = (event.who, event.address, event.kind)
-        what = (event.study_instance_uid or event.type, event.detail)
+        # Images of a study are one access whatever the route; lists that show one study are as
+        # different as what they list: what a page asks by itself must not hide what was opened.
+        is_by_study = bool(event.study_instance_uid) and event.kind is not AuditKind.QUERY
+        what = (event.study_instance_uid, "" if is_by_study else event.type, event.detail)
         with self._lock:
             is_new = self._seen.is_new((*by, *what), event.at)
             fresh = [uid for uid in event.studies if self._listed.is_new((*by, uid), event.at)]

@@ -26,7 +26,7 @@ from triage.store.worklist_views import TooManyViewsError, delete_view, save_vie
 from triage.web.access import may
 from triage.web.callers import note_studies
 from triage.web.context import MOST_OFFSET, UID_PATTERN, Context, Uid, WebContext
-from triage.web.people import known_person_at, person_at
+from triage.web.people import Person, person_at
 from triage.web.refusals import Refusal, RefusedRequestError
 from triage.web.security import require_same_origin
 from triage.worklist.filters import WorklistFilter, WorklistSearch
@@ -45,7 +45,6 @@ router = APIRouter(
     prefix="/api/v1", tags=["worklist"], dependencies=[Depends(may(Permission.SEE_PATIENTS))]
 )
 
-Person = Annotated[str, Depends(known_person_at)]
 _SEARCHING = [Depends(may(Permission.SEE_PATIENTS, kind=AuditKind.QUERY))]
 SAME_ORIGIN = [Depends(require_same_origin)]
 ViewName = Annotated[

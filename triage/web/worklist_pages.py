@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Form, Header, HTTPException, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.templating import Jinja2Templates
 
 from triage.core.permissions import Permission
 from triage.store.worklist_views import default_view_of
@@ -62,7 +61,7 @@ def worklist(request: Request, context: Context, page: Page = 1) -> Response:
         "view": row.name if row is not None else "",
         "page_size": PAGE_SIZE,
     }
-    return _render(request, "worklist.html", content)
+    return templates.TemplateResponse(request, "worklist.html", content)
 
 
 @router.get("/worklist/rows", dependencies=_FOLLOWING)
@@ -133,7 +132,7 @@ def _read(request: Request, context: WebContext, text: str, page: int) -> Respon
         "has_more": has_more,
         "text": text,
     }
-    return _render(request, "read.html", content)
+    return templates.TemplateResponse(request, "read.html", content)
 
 
 @router.get("/next", dependencies=_SEEING)
@@ -171,8 +170,3 @@ async def key_image(
     except PixelError as error:
         raise HTTPException(404, f"No picture can be made of it: {error}") from error
     return Response(content, media_type="image/jpeg", headers=headers)
-
-
-def _render(request: Request, name: str, content: dict[str, Any]) -> Response:
-    pages: Jinja2Templates = templates
-    return pages.TemplateResponse(request, name, content)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, joinedload
 from triage.core.commitment import CommitmentState
 from triage.core.runs import DeliveryState, RunState
 from triage.core.visits import Ending
-from triage.store.outbox import label_of
+from triage.store.outbox import failed_attempts, label_of
 from triage.store.tables import (
     AnalysisRunRow,
     ArchiveCountRow,
@@ -248,6 +248,9 @@ def _delivery_lanes(session: Session, study: StudyRow, now: datetime) -> Iterabl
         is_idle = row.delivered_at is None or row.attempts > 1
         bar = Bar(start=start, end=end, tone=tone, text=text, is_idle=is_idle)
         lanes[row.destination].append(bar)
+    for one in failed_attempts(session, study.id):
+        text = f"{one.label}, attempt {one.number}: {one.answer}"
+        lanes[one.destination].append(Bar(start=one.at, end=one.at, tone=Tone.FAILED, text=text))
     for name, bars in lanes.items():
         yield Lane(group="Delivery", name=f"to {name}", bars=tuple(bars))
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 from triage.core.runs import RunState, StudyState
 from triage.core.stages import COUNTING_STAGES
 from triage.store.history import is_for_readers
+from triage.store.outbox import failed_attempts
 from triage.store.studies import find_study
 from triage.store.tables import (
     AnalysisRunRow,
@@ -178,6 +179,14 @@ def _table(
         )
         for run in runs
         if run.started_at is not None
+    ]
+    lines += [
+        LifeEvent(
+            at=one.at,
+            kind="not-taken",
+            text=f"{one.label} to {one.destination}, attempt {one.number}: {one.answer}",
+        )
+        for one in failed_attempts(session, study.id)
     ]
     lines += [
         LifeEvent(at=event.at, kind=event.kind, text=without_series_uids(event.text))

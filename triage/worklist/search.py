@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, exists, false, or_, select
+from sqlalchemy import ColumnElement, and_, exists, false, func, or_, select
 from sqlalchemy.orm import Session
 
-from triage.core.search_words import words_sought
+from triage.core.search_words import LONGEST_WORD, folded, words_sought, zero_padded
 from triage.store.chunks import MOST_IN_A_STATEMENT, chunks
 from triage.store.prefixes import begins_with
-from triage.store.tables import StudyRow
+from triage.store.tables import PatientRow, StudyRow
 from triage.store.worklist_tables import PatientWordRow
 
 _MOST_PATIENTS = 2000
 _MOST_STUDIES = 5000
+_LONGEST_ACCESSION_NUMBER = 16  # SH, DICOM PS3.5 6.2
 
 
 def conditions_of_text(
@@ -36,6 +37,38 @@ def conditions_of_text(
     if known is not None:
         conditions.append(StudyRow.id.in_(known) if known else false())
     return conditions
+
+
+def is_of_patient_named(name: str) -> ColumnElement[bool]:
+    """Return the condition that each word of `name` begins a word of the study's patient."""
+    words = [
+        StudyRow.patient_id.in_(
+            select(PatientWordRow.patient_id).where(begins_with(PatientWordRow.word, word))
+        )
+        for word in words_sought(name)
+    ]
+    return and_(*words) if words else false()
+
+
+def is_of_patient_numbered(patient_id: str) -> ColumnElement[bool]:
+    """Return the condition that the Patient ID is this one but for case and leading zeros."""
+    words = zero_padded(folded(patient_id), LONGEST_WORD)
+    written = {*words, *zero_padded(patient_id.upper(), LONGEST_WORD)}
+    return StudyRow.patient_id.in_(
+        select(PatientRow.id)
+        .join(PatientWordRow, PatientWordRow.patient_id == PatientRow.id)
+        # The words narrow it down, and a word of the name is not the number.
+        .where(
+            PatientWordRow.word.in_(words), func.upper(PatientRow.patient_id).in_(sorted(written))
+        )
+    )
+
+
+def has_accession_number(number: str) -> ColumnElement[bool]:
+    """Return the condition that the number is this one but for case and leading zeros."""
+    cases = (number, *_cases(number.upper()))
+    written = {one for case in cases for one in zero_padded(case, _LONGEST_ACCESSION_NUMBER)}
+    return StudyRow.accession_number.in_(sorted(written))
 
 
 def _few_studies(

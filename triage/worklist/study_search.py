@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, and_, func, or_, select
-from sqlalchemy.orm import InstrumentedAttribute, Session, joinedload
+from sqlalchemy import ColumnElement, and_, func, select, union
+from sqlalchemy.orm import Session, joinedload
 
 from triage.core.days import Day
 from triage.store.tables import InstanceRow, PatientRow, SeriesRow, StudyRow
 from triage.worklist.expected import ExpectedStudy, expected_studies
+from triage.worklist.search import (
+    conditions_of_text,
+    has_accession_number,
+    is_of_patient_named,
+    is_of_patient_numbered,
+)
 from triage.worklist.whereabouts import Whereabouts, whereabouts_of
 from triage.worklist.wording import calendar_date, patient_identifier, person_name
 
 _MOST = 100
-_Column = InstrumentedAttribute[str]
-_IsNumber = Callable[[_Column, str], ColumnElement[bool]]
 _Said = Annotated[str, Field(max_length=128)]
 
 
 class StudySearch(BaseModel):
     """What is known of a study; all that is given must match, and something must be given.
 
-    A name matches by its beginnings, whatever the order ("ada love" finds Lovelace^Ada); an
-    accession number or Patient ID as a whole or, where none is the same, without regard to case and
-    leading zeros.
+    A name matches by the beginnings of its words, as on the worklist, whatever order, case and
+    accents ("ada love" finds Lovelace^Ada); an accession number or Patient ID as a whole or, where
+    none is the same, without regard to case and leading zeros.
     """
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, frozen=True)
@@ -39,7 +43,7 @@ class StudySearch(BaseModel):
     study_date: Day | None = None
     sender: Annotated[str, Field(max_length=16)] = ""
     text: _Said = ""
-    """One of the above, when nobody said which."""
+    """One of the above, when nobody said which; where no number is the same, also by beginnings."""
 
     @property
     def is_empty(self) -> bool:
@@ -84,9 +88,9 @@ def find_studies(session: Session, search: StudySearch, now: datetime) -> FoundS
     """Return the studies that match, the newest first: also those read, purged, or only priors."""
     if search.is_empty:
         return FoundStudies(studies=(), is_cut_off=False)
-    rows = _rows(session, _conditions(search, _is_exactly))
+    rows = _rows(session, _conditions(session, search))
     if not rows and (search.accession_number or search.patient_id or search.text):
-        rows = _rows(session, _conditions(search, _is_nearly))
+        rows = _rows(session, _conditions(session, search, nearly=True))
     shown = rows[:_MOST]
     images = _images(session, [study.id for study in shown])
     where = whereabouts_of(session, shown, now)
@@ -112,7 +116,6 @@ def _expected(session: Session, search: StudySearch) -> tuple[ExpectedStudy, ...
 def _rows(session: Session, conditions: list[ColumnElement[bool]]) -> Sequence[StudyRow]:
     return session.scalars(
         select(StudyRow)
-        .join(PatientRow, PatientRow.id == StudyRow.patient_id)
         .where(*conditions)
         .options(joinedload(StudyRow.patient))
         .order_by(StudyRow.last_instance_at.desc(), StudyRow.id.desc())
@@ -120,14 +123,18 @@ def _rows(session: Session, conditions: list[ColumnElement[bool]]) -> Sequence[S
     ).all()
 
 
-def _conditions(search: StudySearch, is_number: _IsNumber) -> list[ColumnElement[bool]]:
+def _conditions(
+    session: Session, search: StudySearch, *, nearly: bool = False
+) -> list[ColumnElement[bool]]:
+    is_number = has_accession_number if nearly else _has_exactly_accession_number
+    is_patient = is_of_patient_numbered if nearly else _is_of_exactly_patient
     conditions: list[ColumnElement[bool]] = []
     if search.accession_number:
-        conditions.append(is_number(StudyRow.accession_number, search.accession_number))
+        conditions.append(is_number(search.accession_number))
     if search.patient_id:
-        conditions.append(_is_patient(search.patient_id, is_number))
+        conditions.append(is_patient(search.patient_id))
     if search.patient_name:
-        conditions += _is_name(search.patient_name)
+        conditions.append(is_of_patient_named(search.patient_name))
     if search.study_instance_uid:
         conditions.append(StudyRow.study_instance_uid == search.study_instance_uid)
     if search.study_date:
@@ -137,48 +144,23 @@ def _conditions(search: StudySearch, is_number: _IsNumber) -> list[ColumnElement
     if search.sender:
         conditions.append(_is_from(search.sender))
     if search.text:
-        conditions.append(_is_any_of(search.text, is_number))
+        text = search.text
+        ways = [is_number(text), is_patient(text), StudyRow.study_instance_uid == text]
+        # The name only if no number is the same.
+        if nearly and (words := conditions_of_text(session, text, conditions)):
+            ways.append(and_(*words))
+        # Not by OR: so each way uses an index of its own.
+        conditions.append(StudyRow.id.in_(union(*(select(StudyRow.id).where(w) for w in ways))))
     return conditions
 
 
-def _is_any_of(text: str, is_number: _IsNumber) -> ColumnElement[bool]:
-    """Return the condition that one of the attributes is `text`; the name only if no number is."""
-    numbers = or_(
-        is_number(StudyRow.accession_number, text),
-        _is_patient(text, is_number),
-        StudyRow.study_instance_uid == text,
-    )
-    return numbers if is_number is _is_exactly else numbers | and_(*_is_name(text))
+def _has_exactly_accession_number(number: str) -> ColumnElement[bool]:
+    return StudyRow.accession_number == number
 
 
-def _is_patient(said: str, is_number: _IsNumber) -> ColumnElement[bool]:
-    # Not by the join: so each of several conditions can use an index of its own.
-    return StudyRow.patient_id.in_(
-        select(PatientRow.id).where(is_number(PatientRow.patient_id, said))
-    )
-
-
-def _is_exactly(column: _Column, said: str) -> ColumnElement[bool]:
-    return column == said
-
-
-def _is_nearly(column: _Column, said: str) -> ColumnElement[bool]:
-    """Return the condition that a number is the one that was said, as a person would compare."""
-    stored = func.upper(func.ltrim(column, "0 "))
-    return (stored == said.upper().lstrip("0 ")) | (func.upper(column) == said.upper())
-
-
-def _is_name(said: str) -> list[ColumnElement[bool]]:
-    """Return the conditions that each word begins a part of a Person Name (DICOM PS3.5 6.2.1)."""
-    words = said.replace("^", " ").replace(",", " ").lower().split() or [said.lower()]
-    name = func.lower(PatientRow.name)
-    return [
-        or_(
-            name.startswith(word, autoescape=True),
-            *(name.contains(f"{mark}{word}", autoescape=True) for mark in "^= -"),
-        )
-        for word in words
-    ]
+def _is_of_exactly_patient(patient_id: str) -> ColumnElement[bool]:
+    # Not by a join: so each of several conditions can use an index of its own.
+    return StudyRow.patient_id.in_(select(PatientRow.id).where(PatientRow.patient_id == patient_id))
 
 
 def _is_from(sender: str) -> ColumnElement[bool]:

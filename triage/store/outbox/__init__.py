@@ -1,9 +1,10 @@
 """The outbox: what carries result objects and notices to their destinations.
 
 `objects` indexes what runs left, `routing` says who gets what, `queueing` and `notices` queue it in
-`rows`, and `due` is what the worker claims.
+`rows`, `due` is what the worker claims, and `attempts` are those that failed.
 """
 
+from triage.store.outbox.attempts import FailedAttempt, failed_attempts
 from triage.store.outbox.due import (
     SAYING,
     DueDelivery,
@@ -34,11 +35,13 @@ __all__ = [
     "CORRECTION",
     "SAYING",
     "DueDelivery",
+    "FailedAttempt",
     "NewResultObject",
     "add_result_objects",
     "add_returned_object",
     "add_withdrawal_objects",
     "claim_due_delivery",
+    "failed_attempts",
     "has_notices_to_queue",
     "is_delivery_due",
     "label_of",

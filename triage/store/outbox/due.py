@@ -10,6 +10,7 @@ from sqlalchemy import Select, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from triage.core.runs import DeliveryKind, DeliveryState, RunState
+from triage.store.attempt_tables import FailedAttemptRow
 from triage.store.history import note
 from triage.store.tables import AnalysisRunRow, DeliveryRow, PausedDestinationRow
 
@@ -160,7 +161,8 @@ def mark_delivered(session: Session, due: DueDelivery, *, now: datetime) -> None
     row.committed_at = None
     row.lease_until = None
     row.last_error = ""
-    text = f"{due.label} delivered to {due.destination}"
+    tried = f", attempt {due.attempt}" if due.attempt > 1 else ""
+    text = f"{due.label} delivered to {due.destination}{tried}"
     note(session, due.study_id, "delivered", text, at=now, run_id=due.run_id)
 
 
@@ -186,6 +188,9 @@ def mark_not_delivered(
         return
     row.last_error = error
     row.lease_until = None
+    # Not the words of the other side: they may name the patient, and neither line is ever deleted.
+    answer = error.partition(SAYING)[0]
+    session.add(FailedAttemptRow(delivery_id=row.id, number=due.attempt, at=now, answer=answer))
     is_result = row.kind is DeliveryKind.RESULT
     if is_result and row.run is not None and row.run.state is RunState.SUPERSEDED:
         row.state = DeliveryState.WITHDRAWN
@@ -195,8 +200,7 @@ def mark_not_delivered(
         row.next_attempt_at = now + retry_after
         return
     row.state = DeliveryState.DEAD
-    # Not the words of the other side: they may name the patient, and the history is never deleted.
-    text = f"{due.label} was not taken by {due.destination}: {error.partition(SAYING)[0]}"
+    text = f"{due.label} was not taken by {due.destination}: {answer}"
     note(session, due.study_id, "undeliverable", text, at=now, run_id=due.run_id)
 
 

@@ -14,6 +14,7 @@ from triage.core.runs import DeliveryKind, DeliveryState
 from triage.core.visits import Ending, Way
 from triage.store.database import Database
 from triage.store.delivery_decisions import Decision
+from triage.store.outbox import claim_due_delivery, mark_delivered, mark_not_delivered
 from triage.store.prioritising import raise_ai_priority
 from triage.store.runs import claim_most_urgent, complete_run
 from triage.store.studies import hold_open, record_instance
@@ -33,8 +34,8 @@ from triage.store.visits import (
     record_visit_parts,
 )
 from triage.store.workers import Heartbeat, beat
-from triage.worklist.board import Reachability, board
 from triage.worklist.lifeline import StudyLife, study_life
+from triage.worklist.operations_board import Reachability, board
 
 AROUND = Reachability(
     version="0.1.0",
@@ -168,6 +169,44 @@ def test_life_has_a_line_for_all_that_happened(database: Database, clock: Manual
     assert run_bars[-1].end - run_bars[0].start == timedelta(seconds=4)
     assert life.where.stage == "delivery"
     assert life.where.to_do == "Delivery to ris has failed for good: mend the cause and send again."
+
+
+def test_life_shows_each_attempt_to_deliver_with_its_answer(
+    database: Database, clock: ManualClock
+) -> None:
+    with database.transaction() as session:
+        row = DeliveryRow(
+            kind=DeliveryKind.RESULT,
+            subject="result:1",
+            destination="ris",
+            lane="1",
+            study_id=record_instance(session, received(clock())).study_id,
+            next_attempt_at=clock(),
+        )
+        session.add(row)
+    begun = clock()
+    for answer in ("no answer", "HTTP 503", ""):
+        with database.transaction() as session:
+            due = claim_due_delivery(session, lease=timedelta(seconds=60), now=clock.advance(600))
+            assert due is not None
+            if answer:
+                wait = timedelta(seconds=60)
+                mark_not_delivered(session, due, answer, retry_after=wait, now=clock())
+            else:
+                mark_delivered(session, due, now=clock())
+    life = life_of(database, clock)
+    said = [(event.at - begun, event.text) for event in life.events if "ris" in event.text]
+    assert said == [
+        (timedelta(minutes=10), "Result notice to ris, attempt 1: no answer"),
+        (timedelta(minutes=20), "Result notice to ris, attempt 2: HTTP 503"),
+        (timedelta(minutes=30), "Result notice delivered to ris, attempt 3"),
+    ]
+    (lane,) = [lane for lane in life.lanes if lane.group == "Delivery"]
+    assert [(bar.start - begun, bar.tone.value) for bar in lane.bars] == [
+        (timedelta(minutes=30), "done"),
+        (timedelta(minutes=10), "failed"),
+        (timedelta(minutes=20), "failed"),
+    ]
 
 
 def test_board_of_a_quiet_and_of_a_busy_installation(
