@@ -243,6 +243,55 @@ def test_image_is_turned_mirrored_and_measured(
     assert float(length[1]) == pytest.approx(60, abs=1)
 
 
+EDGES = ("top", "right", "bottom", "left")
+
+
+def edges(page: Page, pane: str = "") -> list[str]:
+    """Return the letters at the edges of a stack, clockwise from the top."""
+    return [page.locator(f"#{pane}edge-{edge}").inner_text() for edge in EDGES]
+
+
+def test_edges_say_which_side_of_the_patient_is_where_however_the_image_is_turned(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    open_viewer(page, address, hospital.receive(*hospital.head_ct(slices=2, rows=32)))
+    assert edges(page) == ["A", "L", "P", "R"]
+    for key in "rxrrxrxrr":
+        top, right, bottom, left = edges(page)
+        page.keyboard.press(key)
+        is_turned = key == "r"
+        expected = [left, top, right, bottom] if is_turned else [top, left, bottom, right]
+        assert edges(page) == expected
+    page.keyboard.press("f")
+    assert edges(page) == ["A", "L", "P", "R"]
+
+
+def test_each_stack_has_its_own_letters_two_where_it_lies_oblique(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    uid, prior = two_studies(hospital, (2, 2), ImageOrientationPatient=[0.8, 0.6, 0, 0, 0, -1])
+    open_viewer(page, address, uid)
+    compare(page, prior)
+    assert edges(page) == ["A", "L", "P", "R"]
+    assert edges(page, "prior-") == ["H", "LP", "F", "RA"]
+
+
+def test_radiograph_has_the_letters_that_it_states_and_none_without(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    radiograph, unsaid = hospital.head_ct(slices=2, rows=32, Modality="DX")
+    for image in (radiograph, unsaid):
+        del image.ImageOrientationPatient, image.ImagePositionPatient
+    radiograph.PatientOrientation = ["L", "F"]
+    open_viewer(page, address, hospital.receive(radiograph, unsaid))
+    page.keyboard.press("Home")
+    expect(page.locator("#edge-right")).to_have_text("L")
+    assert edges(page) == ["H", "L", "F", "R"]
+    page.keyboard.press("End")
+    expect(page.locator("#edge-right")).to_have_text("")
+    assert edges(page) == ["", "", "", ""]
+
+
 def shown_kind(page: Page) -> dict[str, int]:
     """Count the pixels of the canvas that are bright, and those that are coloured."""
     return dict(

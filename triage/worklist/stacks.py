@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydicom.uid import UID
 
+from triage.core.directions import Directions, directions_of, stated_directions
 from triage.core.runs import RunState
 from triage.core.studies import FRAME_POSITIONS
 from triage.store.tables import AnalysisRunRow, InstanceRow, SeriesRow
@@ -37,6 +38,8 @@ class ImageView(BaseModel):
     """Whether the spacing is that at the detector of a projection (Imager Pixel Spacing)."""
     depths_mm: tuple[float, ...] = ()
     """Where each frame lies along the series' normal, empty where that is not known."""
+    directions: Directions | None = None
+    """To which side of the patient the right and the lower edge point, such as L and P."""
 
 
 class SeriesView(BaseModel):
@@ -158,7 +161,14 @@ def _image(instance: InstanceRow, normal: Normal | None) -> ImageView:
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
         is_spacing_at_detector=in_patient is None and spacing is not None,
         depths_mm=_depths(instance.headers, frames, normal),
+        directions=_directions(instance.headers),
     )
+
+
+def _directions(headers: Mapping[str, Any]) -> Directions | None:
+    orientation = _floats(headers.get("ImageOrientationPatient"), 6)
+    in_space = directions_of(orientation) if orientation is not None else None
+    return in_space or stated_directions(headers.get("PatientOrientation"))
 
 
 def _depths(headers: Mapping[str, Any], frames: int, normal: Normal | None) -> tuple[float, ...]:

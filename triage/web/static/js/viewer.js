@@ -1,6 +1,6 @@
 /* The image stack: one canvas, scrolled, windowed, zoomed, with what the AI outlines on top. */
 
-import { imageToCanvas } from "./geometry.js";
+import { edgesOf, imageToCanvas } from "./geometry.js";
 import { paintHeat } from "./heat.js";
 import { paint } from "./pixels.js";
 
@@ -27,13 +27,14 @@ export function placeOf(prefix) {
       value: byId("corner-value"),
       window: byId("corner-window"),
     },
+    edges: Object.fromEntries(["top", "right", "bottom", "left"].map((edge) => [edge, byId(`edge-${edge}`)])),
   };
 }
 
 export class Viewer {
   /**
-   * `place` names the elements: viewport, canvas, marks, slider, message, and the corners image,
-   * series, value and window. `onChange` is called after every change of series, image or setting,
+   * `place` names the elements: viewport, canvas, marks, slider, message, the corners image, series,
+   * value and window, and the edges. `onChange` is called after every change of series, image or setting,
    * `annotations` draws over each image.
    */
   constructor({ frames, overlays, heatMaps, place, annotations, onChange }) {
@@ -197,6 +198,7 @@ export class Viewer {
     if (this.frame) this.drawn += 1;
     canvas.dataset.drawn = this.frame ? String(this.drawn) : "";
     this.#writeCorners();
+    this.#writeEdges();
     this.onChange();
   }
 
@@ -245,6 +247,13 @@ export class Viewer {
       ...turned,
     ].filter(Boolean).join("\n");
     viewport.setAttribute("aria-label", count ? `${name}, image ${this.index + 1} of ${count}` : "Image stack");
+  }
+
+  /** Say which side of the patient is where, as the image is turned and mirrored. */
+  #writeEdges() {
+    const directions = this.frame ? this.image?.directions : null;
+    const letters = edgesOf(directions ? this.matrix() : null, directions);
+    for (const [edge, element] of Object.entries(this.place.edges)) element.textContent = letters[edge];
   }
 
   /** Mark on the strip above the slider which images have something on them. */
@@ -342,6 +351,7 @@ function imagesOf(studyUid, series) {
       spacing: image.pixel_spacing_mm,
       isAtDetector: image.is_spacing_at_detector,
       depth: image.depths_mm[frame] ?? null,
+      directions: image.directions,
     })),
   );
 }
