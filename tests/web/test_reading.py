@@ -19,6 +19,7 @@ from pydicom.uid import generate_uid
 
 from tests.models.images import enhanced
 from tests.web.hospital import Hospital, hemorrhage
+from tests.web.radiographs import analysed_chest
 from tests.web.test_browser import flagged_study, open_viewer, red_pixels
 
 
@@ -194,6 +195,37 @@ def test_a_heat_map_has_its_own_opacity_and_colour_scale(
     page.keyboard.press("h")
     assert coloured_pixels(page) == 0
     expect(page.locator("#scale")).to_be_hidden()
+
+
+def test_heat_map_of_a_radiograph_lies_where_the_model_looked_however_it_is_turned(
+    page: Page, address: str, hospital: Hospital, tmp_path: Path
+) -> None:
+    image, _ = analysed_chest(hospital, tmp_path)
+    open_viewer(page, address, image.StudyInstanceUID)
+    expect(page.locator("#heat-tools")).to_be_visible()
+    expect(page.locator("#heat-map option")).to_have_text("Saliency: Pneumothorax")
+    expect(page.locator("#scale")).to_be_visible()
+
+    def is_hot(column: float, row: float) -> bool:
+        """Ask for a place of the image, which is 100 by 120 and fills the height."""
+        width, height = page.evaluate("[canvas.width, canvas.height]")
+        scale = height / 120
+        x, y = 0.5 + (column - 50) * scale / width, row * scale / height
+        red, _, blue = pixel(page, x, y)
+        return red > blue + 40
+
+    assert is_hot(75, 25)
+    assert not is_hot(25, 25)
+    assert not is_hot(75, 90)
+    page.keyboard.press("x")
+    assert is_hot(25, 25)
+    assert not is_hot(75, 25)
+    page.locator("#heat-opacity").fill("0")
+    assert coloured_pixels(page) == 0
+    page.locator("#heat-opacity").fill("80")
+    assert is_hot(25, 25)
+    page.keyboard.press("h")
+    assert coloured_pixels(page) == 0
 
 
 def test_image_is_turned_mirrored_and_measured(

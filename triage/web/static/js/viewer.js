@@ -132,7 +132,7 @@ export class Viewer {
     const wrong = found.find((layer) => !fits(layer));
     this.frame = frame;
     this.layers = found.filter(fits);
-    this.heat = heat && !(heat instanceof Error) && fits(heat) ? heat : null;
+    this.heat = heat && !(heat instanceof Error) && (heat.coversImage || fits(heat)) ? heat : null;
     if (failed) this.say(`The AI overlay cannot be shown: ${failed.message}`);
     else this.say(wrong ? `The AI overlay of ${wrong.columns} × ${wrong.rows} does not fit this image.` : "");
     this.repaint();
@@ -175,7 +175,7 @@ export class Viewer {
     if (frame) {
       fill(this.picture, frame, (picture) => paint(frame, this.shownWindow, this.isInverted, picture));
       fill(this.overlay, frame, (picture) => this.overlays.paint(this.layers, this.opacity, picture));
-      if (this.heat) fill(this.heatPicture, frame, (picture) => paintHeat(this.heat, picture));
+      if (this.heat) fill(this.heatPicture, this.heat, (picture) => paintHeat(this.heat, picture));
     }
     this.draw();
   }
@@ -210,7 +210,7 @@ export class Viewer {
     context.drawImage(this.picture, 0, 0);
     if (this.isHeatOn && this.heat) {
       context.globalAlpha = this.heatOpacity;
-      context.drawImage(this.heatPicture, 0, 0);
+      context.drawImage(this.heatPicture, 0, 0, this.frame.columns, this.frame.rows);
       context.globalAlpha = 1;
     }
     if (this.isOverlayOn && this.layers.length) context.drawImage(this.overlay, 0, 0);
@@ -356,13 +356,13 @@ function imagesOf(studyUid, series) {
   );
 }
 
-function fill(canvas, frame, work) {
-  if (canvas.width !== frame.columns || canvas.height !== frame.rows) {
-    canvas.width = frame.columns;
-    canvas.height = frame.rows;
+function fill(canvas, { columns, rows }, work) {
+  if (canvas.width !== columns || canvas.height !== rows) {
+    canvas.width = columns;
+    canvas.height = rows;
   }
   const context = canvas.getContext("2d");
-  const picture = context.createImageData(frame.columns, frame.rows);
+  const picture = context.createImageData(columns, rows);
   work(picture);
   context.putImageData(picture, 0, 0);
 }
