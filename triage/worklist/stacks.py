@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -21,6 +22,7 @@ SEGMENTATION_SOP_CLASS_UIDS = frozenset(
 )
 Normal = tuple[float, float, float]
 
+_directions_in_space = lru_cache(maxsize=256)(directions_of)  # a stack has one, said by each slice
 _PARALLEL = 0.999  # cosine: 2.5 degrees
 _SECONDARY_CAPTURE_ROOT = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -167,7 +169,7 @@ def _image(instance: InstanceRow, normal: Normal | None) -> ImageView:
 
 def _directions(headers: Mapping[str, Any]) -> Directions | None:
     orientation = _floats(headers.get("ImageOrientationPatient"), 6)
-    in_space = directions_of(orientation) if orientation is not None else None
+    in_space = _directions_in_space(orientation) if orientation is not None else None
     return in_space or stated_directions(headers.get("PatientOrientation"))
 
 
