@@ -19,6 +19,7 @@ from pydicom.uid import generate_uid
 
 from tests.models.images import enhanced
 from tests.web.hospital import Hospital, hemorrhage
+from tests.web.radiographs import analysed_chest
 from tests.web.test_browser import flagged_study, open_viewer, red_pixels
 
 
@@ -111,6 +112,11 @@ def test_a_prior_stands_beside_and_is_scrolled_by_distance_with_its_own_window(
     open_viewer(page, address, uid)
     compare(page, prior)
     expect(page.locator("#link-words")).to_contain_text("Linked by distance along the slices")
+    main, other = (page.locator(f"#{one}").bounding_box() for one in ("canvas", "prior-canvas"))
+    assert main is not None
+    assert other is not None
+    assert (main["y"], main["height"]) == (other["y"], other["height"])
+    expect(page.locator("#corner-patient")).to_contain_text("2026-03-09")
     expect(page.locator("#corner-image")).to_have_text("Image 4 / 6")
     expect(page.locator("#prior-corner-image")).to_have_text("Image 7 / 11")
     page.locator("#viewport").hover()
@@ -196,6 +202,40 @@ def test_a_heat_map_has_its_own_opacity_and_colour_scale(
     expect(page.locator("#scale")).to_be_hidden()
 
 
+def test_heat_map_of_a_radiograph_lies_where_the_model_looked_however_it_is_turned(
+    page: Page, address: str, hospital: Hospital, tmp_path: Path
+) -> None:
+    image, _ = analysed_chest(hospital, tmp_path)
+    open_viewer(page, address, image.StudyInstanceUID)
+    expect(page.locator("#heat-tools")).to_be_visible()
+    expect(page.locator("#heat-map")).to_be_hidden()  # there is nothing to choose
+    expect(page.locator("#scale")).to_contain_text("Saliency: Pneumothorax")
+
+    def is_hot(column: float, row: float) -> bool:
+        """Ask for a place of the image, which is 100 by 120 and fills the height."""
+        width, height = page.evaluate("[canvas.width, canvas.height]")
+        scale = height / 120
+        x, y = 0.5 + (column - 50) * scale / width, row * scale / height
+        red, _, blue = pixel(page, x, y)
+        return red > blue + 40
+
+    assert is_hot(75, 25)
+    assert not is_hot(25, 25)
+    assert not is_hot(75, 90)
+    page.keyboard.press("x")
+    assert is_hot(25, 25)
+    assert not is_hot(75, 25)
+    page.locator("#heat-opacity").fill("0")
+    assert coloured_pixels(page) == 0
+    page.locator("#heat-opacity").fill("80")
+    assert is_hot(25, 25)
+    page.keyboard.press("h")
+    assert coloured_pixels(page) == 0
+    page.get_by_role("button", name="Heat map", exact=True).last.click()  # at the finding
+    assert is_hot(25, 25)
+    expect(page.locator("#corner-series")).to_contain_text("DX")  # over the image itself
+
+
 def test_image_is_turned_mirrored_and_measured(
     page: Page, address: str, hospital: Hospital
 ) -> None:
@@ -241,6 +281,55 @@ def test_image_is_turned_mirrored_and_measured(
     length = re.fullmatch(r"([\d.]+) mm", page.evaluate("window.written.at(-1)"))
     assert length is not None
     assert float(length[1]) == pytest.approx(60, abs=1)
+
+
+EDGES = ("top", "right", "bottom", "left")
+
+
+def edges(page: Page, pane: str = "") -> list[str]:
+    """Return the letters at the edges of a stack, clockwise from the top."""
+    return [page.locator(f"#{pane}edge-{edge}").inner_text() for edge in EDGES]
+
+
+def test_edges_say_which_side_of_the_patient_is_where_however_the_image_is_turned(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    open_viewer(page, address, hospital.receive(*hospital.head_ct(slices=2, rows=32)))
+    assert edges(page) == ["A", "L", "P", "R"]
+    for key in "rxrrxrxrr":
+        top, right, bottom, left = edges(page)
+        page.keyboard.press(key)
+        is_turned = key == "r"
+        expected = [left, top, right, bottom] if is_turned else [top, left, bottom, right]
+        assert edges(page) == expected
+    page.keyboard.press("f")
+    assert edges(page) == ["A", "L", "P", "R"]
+
+
+def test_each_stack_has_its_own_letters_two_where_it_lies_oblique(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    uid, prior = two_studies(hospital, (2, 2), ImageOrientationPatient=[0.8, 0.6, 0, 0, 0, -1])
+    open_viewer(page, address, uid)
+    compare(page, prior)
+    assert edges(page) == ["A", "L", "P", "R"]
+    assert edges(page, "prior-") == ["H", "LP", "F", "RA"]
+
+
+def test_radiograph_has_the_letters_that_it_states_and_none_without(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    radiograph, unsaid = hospital.head_ct(slices=2, rows=32, Modality="DX")
+    for image in (radiograph, unsaid):
+        del image.ImageOrientationPatient, image.ImagePositionPatient
+    radiograph.PatientOrientation = ["L", "F"]
+    open_viewer(page, address, hospital.receive(radiograph, unsaid))
+    page.keyboard.press("Home")
+    expect(page.locator("#edge-right")).to_have_text("L")
+    assert edges(page) == ["H", "L", "F", "R"]
+    page.keyboard.press("End")
+    expect(page.locator("#edge-right")).to_have_text("")
+    assert edges(page) == ["", "", "", ""]
 
 
 def shown_kind(page: Page) -> dict[str, int]:

@@ -93,3 +93,20 @@ def test_a_spacing_at_the_detector_is_told_from_one_in_the_patient() -> None:
         (0.15, 0.15),
         False,
     )
+
+
+def test_edges_are_named_by_image_orientation_or_else_as_the_radiograph_states_them() -> None:
+    stack = view(
+        slice_at([0, 0, 0], OBLIQUE, PatientOrientation=["R", "F"]),
+        {"PatientOrientation": ["L", "F"]},
+        {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0], "PatientOrientation": ["R", "F"]},
+        {"ImageOrientationPatient": AXIAL, "NumberOfFrames": 2},
+        {},
+    )
+    assert [image.directions for image in stack.images] == [
+        ("L", "PH"),
+        ("L", "F"),
+        ("R", "F"),
+        ("L", "P"),
+        None,
+    ]

@@ -431,6 +431,10 @@ class PixelSpacingMm(RootModel[tuple[float, float]]):
     root: Annotated[tuple[float, float], Field(max_length=2, min_length=2)]
 
 
+class Directions(RootModel[tuple[str, str]]):
+    root: Annotated[tuple[str, str], Field(max_length=2, min_length=2)]
+
+
 class ImageView(BaseModel):
     """
     An image, or a multi-frame image with all its frames.
@@ -442,6 +446,7 @@ class ImageView(BaseModel):
     pixel_spacing_mm: PixelSpacingMm | None
     is_spacing_at_detector: bool = False
     depths_mm: list[float] = []
+    directions: Directions | None = None
 
 
 class InitOrder(BaseModel):

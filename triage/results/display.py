@@ -13,14 +13,13 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
+from triage.decoding.heat_pictures import picture_size
 from triage.decoding.multi_frame import frame_value
 from triage.results.context import ResultContext
 from triage.results.sources import read_with_pixels
 
 Plane = NDArray[np.float32]
 
-_SMALLEST_SIDE, _LARGEST_SIDE = 512, 1024
-_MOST_STRETCHED = 8.0
 _OF_FRAMES = ("RescaleIntercept", "RescaleSlope", "WindowCenter", "WindowWidth")
 
 
@@ -50,9 +49,7 @@ def displayed(context: ResultContext, place: int) -> Display:
     frame = context.frames[place] - 1 if context.is_multi_frame else 0
     base = _in_colour(dataset, frame)
     rows, columns = base.shape[:2]
-    height, width = (rows * _proportion(dataset, frame), float(columns))
-    factor = min(max(height, width, _SMALLEST_SIDE), _LARGEST_SIDE) / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    size = picture_size(dataset, frame)
     pixels = np.stack([_resized(base[..., c], size) for c in range(3)], axis=-1)
     return Display(pixels, (size[0] / columns, size[1] / rows))
 
@@ -79,16 +76,6 @@ def shown_window(context: ResultContext, place: int) -> tuple[float, float, str 
 def _resized(plane: Plane, size: tuple[int, int]) -> Plane:
     image = Image.fromarray(plane.astype(np.float32))
     return np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float32)
-
-
-def _proportion(dataset: Dataset, frame: int) -> float:
-    """Return how much higher than wide a pixel is (DICOM PS3.3 C.7.6.3.1.7, 10.7.1.3)."""
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
-        stated = frame_value(dataset, frame, keyword)
-        if stated is not None and len(stated) == 2 and min(map(float, stated)) > 0:
-            proportion = float(stated[0]) / float(stated[1])
-            return min(max(proportion, 1 / _MOST_STRETCHED), _MOST_STRETCHED)
-    return 1.0
 
 
 def _in_colour(dataset: Dataset, frame: int) -> Plane:

@@ -12,9 +12,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from triage.core.findings import Finding
+from triage.decoding.heat_pictures import SALIENCY
 from triage.results.banner import Colour, Line, Picture, lines_of, with_banner
 from triage.results.capture import build_capture
-from triage.results.context import ResultContext
+from triage.results.context import ResultContext, coded
 from triage.results.display import Plane, displayed
 from triage.results.tint import to_picture, with_heat, with_tint
 
@@ -29,12 +30,14 @@ class _Overlay:
         source: index of the source image, or of the analysed frame of a multi-frame source.
         strength: from 0 to 1 on the source pixels.
         color: of full strength; None for the scale from red to yellow.
+        is_heat: whether it is a heat map and not an outline.
     """
 
     finding: Finding
     source: int
     strength: Plane
     color: Colour | None = None
+    is_heat: bool = False
 
 
 def build_heat_map(context: ResultContext) -> Dataset | None:
@@ -47,7 +50,12 @@ def build_heat_map(context: ResultContext) -> Dataset | None:
         return None
     lines = lines_of(context, [Line(overlay.finding.in_words())])
     pixels = with_banner(_blend(context, overlay), lines)
-    return build_capture(context, "heat-map", pixels, finding=overlay.finding, place=overlay.source)
+    capture = build_capture(
+        context, "heat-map", pixels, finding=overlay.finding, place=overlay.source
+    )
+    if overlay.is_heat:
+        capture.DerivationCodeSequence = [coded(SALIENCY)]
+    return capture
 
 
 def _choose_overlay(context: ResultContext) -> _Overlay | None:
@@ -57,7 +65,7 @@ def _choose_overlay(context: ResultContext) -> _Overlay | None:
         heat = context.analysis.heat_maps.get(finding.key)
         if heat is not None:
             strength = np.clip(np.nan_to_num(heat), 0, 1)
-            return _Overlay(finding, places[0] if places else 0, strength)
+            return _Overlay(finding, places[0] if places else 0, strength, is_heat=True)
         if finding.key in outlined:
             each = outlined[finding.key]
             place = context.best_place_of(each)

@@ -9,14 +9,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from triage.core.codes import Code
+from triage.decoding.heat_pictures import SALIENCY
 from triage.results.context import MANUFACTURER, ResultContext, coded, side_of, stamp
 from triage.results.derived import DerivedMap
 from triage.results.maps import FindingMap, maps_of
 from triage.results.multi_frame import placed_sources, refer_to_analysed
 
 PROBABILITY = Code(value="122157", scheme="DCM", meaning="Probability")
-SALIENCY = Code(value="130404", scheme="DCM", meaning="Saliency")
-"""How much a pixel counted for the answer: what heat maps show."""
 
 _NO_UNITS = Code(value="1", scheme="UCUM", meaning="no units")
 _LONG_STRING = 64  # the VR LO, DICOM PS3.5 6.2

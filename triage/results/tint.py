@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from triage.decoding.heat_pictures import STRONGEST_HEAT, heat_colour
 from triage.results.banner import Colour, Picture
 from triage.results.display import Plane
-
-_STRONGEST_HEAT = 0.55
 
 
 def with_heat(base: Plane, strength: Plane) -> Plane:
     """Return `base` (rows, columns, 3) with `strength` from 0 to 1 over it, from red to yellow."""
-    strong = strength[..., np.newaxis]
-    colour = np.concatenate([np.ones_like(strong), strong, np.zeros_like(strong)], axis=-1)
-    return _mixed(base, colour, _STRONGEST_HEAT * strong)
+    return _mixed(base, heat_colour(strength), STRONGEST_HEAT * strength[..., np.newaxis])
 
 
 def with_tint(base: Plane, share: Plane, colour: Colour) -> Plane:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, HTTPException, Response
 from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from triage.core.permissions import Permission
+from triage.store.tables import InstanceRow, SeriesRow, StudyRow
 from triage.web.access import may
 from triage.web.context import Context, FrameNumber, Uid, WebContext
 from triage.web.images import IfNoneMatch
@@ -23,12 +26,20 @@ from triage.web.parametric_maps import (
     MapFrame,
     ParametricMap,
     read_map,
-    strengths,
+)
+from triage.web.pictured_maps import (
+    HEAT_MAP_ROLE,
+    SECONDARY_CAPTURE_SOP_CLASS_UIDS,
+    PicturedMap,
+    laid_on,
+    read_picture,
 )
 from triage.web.pixels import PixelError
 from triage.web.placing import Position, SourceFrame
 
 router = APIRouter(tags=["images"], dependencies=[Depends(may(Permission.SEE_PATIENTS))])
+
+HeatMap = ParametricMap | PicturedMap
 
 
 class MapImage(BaseModel):
@@ -39,9 +50,10 @@ class MapImage(BaseModel):
 
 
 class MapView(BaseModel):
-    """A parametric map as the viewer lays it over the source images.
+    """A heat map as the viewer lays it over the source images.
 
-    `low` and `high` are the values at the ends of the colour scale.
+    `low` and `high` are the values at the ends of the colour scale. It has the pixels of the image,
+    or else `covers_image`: then it is stretched over all of it.
     """
 
     map_uid: str
@@ -53,19 +65,21 @@ class MapView(BaseModel):
     columns: int = 0
     low: float = 0.0
     high: float = 1.0
+    covers_image: bool = False
     images: tuple[MapImage, ...] = ()
     error: str = ""
 
 
 @router.get("/studies/{study_instance_uid}/heat-maps")
 async def heat_maps(study_instance_uid: Uid, context: Context) -> list[MapView]:
-    """List the parametric maps of the study's images."""
+    """List the heat maps of the study's images: parametric maps, and what pictures show of one."""
 
     def look() -> list[MapView]:
         with context.database.reading() as session:
-            stored = stored_overlays(session, study_instance_uid, PARAMETRIC_MAP_SOP_CLASS_UIDS)
+            stored = _stored_maps(session, study_instance_uid)
             positions = image_positions(session, study_instance_uid) if stored else {}
-        return [_map_view(context, one, positions) for one in stored]
+        views = [_map_view(context, study_instance_uid, one, positions) for one in stored]
+        return [view for view in views if view is not None]
 
     return await in_decoders(context, look)
 
@@ -85,14 +99,16 @@ async def heat_map_strengths(
 ) -> Response:
     """Give the map on one image, a byte for each pixel: 0 for its low end, 255 for its high one."""
 
-    def look() -> tuple[StoredOverlay, ParametricMap, MapFrame] | None:
+    def look() -> tuple[StoredOverlay, HeatMap, MapFrame] | None:
         with context.database.reading() as session:
-            stored = stored_overlays(session, study_instance_uid, PARAMETRIC_MAP_SOP_CLASS_UIDS)
+            stored = _stored_maps(session, study_instance_uid)
             positions = image_positions(session, study_instance_uid)
         for one in stored:
             if one.sop_instance_uid == map_uid:
                 require_file(one.purged_at)
-                found = read_map(context.files.absolute(one.path))
+                found = _read(context, study_instance_uid, one)
+                if found is None:
+                    return None
                 by_source = found.frames_by_source(positions)
                 frame = by_source.get(SourceFrame(sop_instance_uid, number))
                 return (one, found, frame) if frame is not None else None
@@ -101,25 +117,62 @@ async def heat_map_strengths(
     found = await in_decoders(context, look)
     if found is None:
         raise HTTPException(404, "Triage holds no such heat map of this image")
-    stored, parametric_map, frame = found
+    stored, heat_map, frame = found
     tag = f'"{stored.sha256[:32]}-{frame.index}"'
     if if_none_match == tag:
         return Response(status_code=304, headers=caching(tag))
-    values = await in_decoders(context, lambda: strengths(parametric_map, frame))
+    values = await in_decoders(context, lambda: heat_map.strengths(frame))
     return Response(
         values.tobytes(),
         media_type="application/octet-stream",
         headers={
             **caching(tag),
-            "X-Image-Rows": str(parametric_map.rows),
-            "X-Image-Columns": str(parametric_map.columns),
+            "X-Image-Rows": str(heat_map.rows),
+            "X-Image-Columns": str(heat_map.columns),
         },
     )
 
 
+def _stored_maps(session: Session, study_uid: str) -> list[StoredOverlay]:
+    """Return the parametric maps, and the pictures of those models that left none."""
+    maps = stored_overlays(session, study_uid, PARAMETRIC_MAP_SOP_CLASS_UIDS)
+    with_maps = {one.model for one in maps}
+    pictures = stored_overlays(session, study_uid, SECONDARY_CAPTURE_SOP_CLASS_UIDS, HEAT_MAP_ROLE)
+    # What is gone cannot be asked whether it was a heat map or an outline: it is left out.
+    kept = [one for one in pictures if one.purged_at is None and one.model not in with_maps]
+    return [*maps, *kept]
+
+
+def _read(context: WebContext, study_uid: str, stored: StoredOverlay) -> HeatMap | None:
+    """Return the heat map in a stored object, None where it is a picture that shows none.
+
+    Raises:
+        PixelError: it, or the image that it is a picture of, cannot be read.
+    """
+    path = context.files.absolute(stored.path)
+    if stored.sop_class_uid in PARAMETRIC_MAP_SOP_CLASS_UIDS:
+        return read_map(path)
+    picture = read_picture(path)
+    if picture is None:
+        return None
+    with context.database.reading() as session:
+        source = session.scalar(
+            select(InstanceRow.path)
+            .join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
+            .join(StudyRow, StudyRow.id == SeriesRow.study_id)
+            .where(
+                StudyRow.study_instance_uid == study_uid,
+                InstanceRow.sop_instance_uid == picture.source.sop_instance_uid,
+                InstanceRow.conflicts_with.is_(None),
+                InstanceRow.purged_at.is_(None),
+            )
+        )
+    return laid_on(picture, context.files.absolute(source)) if source is not None else None
+
+
 def _map_view(
-    context: WebContext, stored: StoredOverlay, positions: dict[str, Position]
-) -> MapView:
+    context: WebContext, study_uid: str, stored: StoredOverlay, positions: dict[str, Position]
+) -> MapView | None:
     about = {
         "map_uid": stored.sop_instance_uid,
         "series_instance_uid": stored.series_instance_uid,
@@ -129,9 +182,11 @@ def _map_view(
     if stored.purged_at is not None:
         return MapView(**about, error=deleted(stored.purged_at))
     try:
-        found = read_map(context.files.absolute(stored.path))
+        found = _read(context, study_uid, stored)
     except PixelError as error:
         return MapView(**about, error=str(error))
+    if found is None:
+        return None
     return MapView(
         **about,
         label=found.label,
@@ -139,6 +194,7 @@ def _map_view(
         columns=found.columns,
         low=found.low,
         high=found.high,
+        covers_image=found.covers_image,
         images=tuple(
             MapImage(sop_instance_uid=source.sop_instance_uid, frame=source.number)
             for source in found.frames_by_source(positions)

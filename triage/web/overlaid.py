@@ -30,6 +30,7 @@ class StoredOverlay:
     """A stored object that is laid over images, and the model that made it."""
 
     sop_instance_uid: str
+    sop_class_uid: str
     series_instance_uid: str
     path: str
     sha256: str
@@ -67,13 +68,13 @@ def caching(tag: str) -> dict[str, str]:
 
 
 def stored_overlays(
-    session: Session, study_uid: str, sop_class_uids: Collection[str]
+    session: Session, study_uid: str, sop_class_uids: Collection[str], role: str = ""
 ) -> list[StoredOverlay]:
     """Return the objects of these classes that counting models left for the study's images.
 
-    What was superseded or withdrawn is none of them.
+    What was superseded or withdrawn is none of them. With a `role`, only results of that kind.
     """
-    rows = session.execute(
+    statement = (
         select(
             InstanceRow,
             SeriesRow.series_instance_uid,
@@ -97,13 +98,16 @@ def stored_overlays(
         .where(or_(AnalysisRunRow.id.is_(None), ~is_withdrawn_by_person(AnalysisRunRow.id)))
         .order_by(InstanceRow.id)
     )
+    if role:
+        statement = statement.where(ResultObjectRow.role == role)
     found = []
-    for instance, series_uid, run, remote_model in rows:
+    for instance, series_uid, run, remote_model in session.execute(statement):
         if run is not None and (run.state is RunState.SUPERSEDED or not run.stage.counts):
             continue
         found.append(
             StoredOverlay(
                 sop_instance_uid=instance.sop_instance_uid,
+                sop_class_uid=instance.sop_class_uid,
                 series_instance_uid=series_uid,
                 path=instance.path,
                 sha256=instance.sha256,

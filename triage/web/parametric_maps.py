@@ -62,6 +62,24 @@ class ParametricMap:
                 found.setdefault(source, frame)
         return found
 
+    @property
+    def covers_image(self) -> bool:
+        """It is not stretched: its pixels are those of the image."""
+        return False
+
+    def strengths(self, frame: MapFrame) -> NDArray[np.uint8]:
+        """Return the values of a frame, of shape (rows, columns), 0 for `low`, 255 for `high`.
+
+        Raises:
+            PixelError: the pixels cannot be decoded.
+        """
+        try:
+            values = np.asarray(pixel_array(self.path, index=frame.index), np.float64)
+        except Exception as error:
+            raise PixelError(f"the heat map cannot be decoded: {why(error)}") from error
+        share = (np.nan_to_num(values) - self.low) / (self.high - self.low)
+        return np.asarray(np.rint(255 * np.clip(share, 0, 1)), np.uint8)
+
 
 @lru_cache(maxsize=32)
 def read_map(path: Path) -> ParametricMap:
@@ -105,17 +123,3 @@ def _range(mapping: Dataset | None) -> tuple[float, float]:
 def _frames(groups: Any, shared: Dataset) -> Iterator[MapFrame]:
     for index, own in enumerate(groups):
         yield MapFrame(index, tuple(sources_named(own, shared)), position_of(own, shared))
-
-
-def strengths(found: ParametricMap, frame: MapFrame) -> NDArray[np.uint8]:
-    """Return the values of a frame, of shape (rows, columns), 0 for `low` and 255 for `high`.
-
-    Raises:
-        PixelError: the pixels cannot be decoded.
-    """
-    try:
-        values = np.asarray(pixel_array(found.path, index=frame.index), np.float64)
-    except Exception as error:
-        raise PixelError(f"the heat map cannot be decoded: {why(error)}") from error
-    share = (np.nan_to_num(values) - found.low) / (found.high - found.low)
-    return np.asarray(np.rint(255 * np.clip(share, 0, 1)), np.uint8)

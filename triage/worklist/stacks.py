@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from pydicom.uid import UID
 
+from triage.core.directions import Directions, directions_of, stated_directions
 from triage.core.runs import RunState
 from triage.core.studies import FRAME_POSITIONS
 from triage.store.tables import AnalysisRunRow, InstanceRow, SeriesRow
@@ -20,6 +22,7 @@ SEGMENTATION_SOP_CLASS_UIDS = frozenset(
 )
 Normal = tuple[float, float, float]
 
+_directions_in_space = lru_cache(maxsize=256)(directions_of)  # a stack has one, said by each slice
 _PARALLEL = 0.999  # cosine: 2.5 degrees
 _SECONDARY_CAPTURE_ROOT = "1.2.840.10008.5.1.4.1.1.7"
 
@@ -37,6 +40,8 @@ class ImageView(BaseModel):
     """Whether the spacing is that at the detector of a projection (Imager Pixel Spacing)."""
     depths_mm: tuple[float, ...] = ()
     """Where each frame lies along the series' normal, empty where that is not known."""
+    directions: Directions | None = None
+    """To which side of the patient the right and the lower edge point, such as L and P."""
 
 
 class SeriesView(BaseModel):
@@ -158,7 +163,14 @@ def _image(instance: InstanceRow, normal: Normal | None) -> ImageView:
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None,
         is_spacing_at_detector=in_patient is None and spacing is not None,
         depths_mm=_depths(instance.headers, frames, normal),
+        directions=_directions(instance.headers),
     )
+
+
+def _directions(headers: Mapping[str, Any]) -> Directions | None:
+    orientation = _floats(headers.get("ImageOrientationPatient"), 6)
+    in_space = _directions_in_space(orientation) if orientation is not None else None
+    return in_space or stated_directions(headers.get("PatientOrientation"))
 
 
 def _depths(headers: Mapping[str, Any], frames: int, normal: Normal | None) -> tuple[float, ...]:

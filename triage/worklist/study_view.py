@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -350,17 +350,25 @@ def _findings(
         for row, run in rows
     ]
     urgency = {p.name.lower(): p for p in Priority}
-    return tuple(
-        sorted(
-            views,
-            key=lambda f: (
-                bool(f.withdrawn),
-                not f.present,
-                -urgency[f.priority.name.lower()],
-                -f.confidence,
-            ),
-        )
+    ordered = sorted(
+        views,
+        key=lambda f: (
+            bool(f.withdrawn),
+            not f.present,
+            -urgency[f.priority.name.lower()],
+            -f.confidence,
+        ),
     )
+    return tuple(_with_own_heat_map(ordered))
+
+
+def _with_own_heat_map(by_urgency: Sequence[FindingView]) -> Iterator[FindingView]:
+    """Yield the findings, of each run only the most urgent with the heat map: it shows no other."""
+    seen: set[int] = set()
+    for view in by_urgency:
+        is_first = view.present and view.run_id not in seen
+        seen.update({view.run_id} if is_first else ())
+        yield view if is_first else view.model_copy(update={"heat_map_series_uid": ""})
 
 
 def _finding_view(

@@ -21,6 +21,29 @@ export function imageToCanvas(canvas, frame, spacing, { zoom, pan, quarters, isF
     .translateSelf(-frame.columns / 2, -frame.rows / 2);
 }
 
+const OPPOSITE = { L: "R", R: "L", P: "A", A: "P", H: "F", F: "H" };
+
+/**
+ * Return which side of the patient is at each edge, `{top, right, bottom, left}` in letters. `matrix`
+ * is that to the canvas, `directions` are those of the image: to where its columns and its rows
+ * count up (DICOM PS3.3 C.7.6.1.1.1); without them there are no letters.
+ */
+export function edgesOf(matrix, directions) {
+  if (!directions) return { top: "", right: "", bottom: "", left: "" };
+  const [right, bottom] = directions;
+  // Turned by quarters: a column runs either across the canvas or down it.
+  const isLying = Math.abs(matrix.b) > Math.abs(matrix.a);
+  const across = isLying ? [matrix.c, bottom] : [matrix.a, right];
+  const down = isLying ? [matrix.b, right] : [matrix.d, bottom];
+  const ahead = ([sign, letters]) => (sign > 0 ? letters : opposite(letters));
+  const behind = ([sign, letters]) => (sign > 0 ? opposite(letters) : letters);
+  return { top: behind(down), right: ahead(across), bottom: ahead(down), left: behind(across) };
+}
+
+function opposite(letters) {
+  return [...letters].map((letter) => OPPOSITE[letter]).join("");
+}
+
 /** Return the length between two points of an image in words: in mm where that can be known. */
 export function lengthInWords([x0, y0], [x1, y1], image) {
   const [rowMm, columnMm] = image.spacing ?? [1, 1];

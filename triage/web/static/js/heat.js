@@ -47,12 +47,15 @@ export class HeatMaps {
     return Boolean(this.map?.images.some((one) => one.sop_instance_uid === image.uid && one.frame === image.frame));
   }
 
-  /** Return a promise of the chosen map on this image, `{rows, columns, values}`, or null. */
+  /**
+   * Return a promise of the chosen map on this image, `{rows, columns, values, coversImage}`, or null.
+   * What covers the image is stretched over it; all else has its pixels.
+   */
   async on(image) {
     if (!this.isOn(image)) return null;
     const address = `/studies/${this.studyUid}/heat-maps/${this.chosen}/images/${image.uid}/frames/${image.frame}`;
     if (!this.kept.has(address)) {
-      const layer = fetchLayer(address);
+      const layer = fetchLayer(address, this.map.covers_image);
       layer.catch(() => this.kept.delete(address));
       this.kept.set(address, layer);
       if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value);
@@ -61,13 +64,14 @@ export class HeatMaps {
   }
 }
 
-async function fetchLayer(address) {
+async function fetchLayer(address, coversImage) {
   const response = await fetch(address, { headers: { Accept: "application/octet-stream" } });
   if (!response.ok) throw new Error(await reason(response));
   return {
     rows: Number(response.headers.get("X-Image-Rows")),
     columns: Number(response.headers.get("X-Image-Columns")),
     values: new Uint8Array(await response.arrayBuffer()),
+    coversImage,
   };
 }
 

@@ -64,7 +64,7 @@ async function load(from) {
     return false;
   })));
   answers.take(study);
-  byId("corner-patient").textContent = [study.patient.name, study.patient.patient_id].filter(Boolean).join("\n");
+  byId("corner-patient").textContent = [study.patient.name, study.patient.patient_id, study.study_date].filter(Boolean).join("\n");
   if (!viewer.series) openFirst(); // the image does not wait for what is laid over it
   const overlaysChanged = (await laidOver).some(Boolean);
   if (overlaysChanged) showLegend();
@@ -102,6 +102,16 @@ function jumpTo(finding) {
   if (middle) showImage(middle.uid, middle.frame);
 }
 
+/** Lay the heat map over its image that came in this series; return whether there is one. */
+function showHeatMap(seriesUid) {
+  const map = heatMaps.list.find((one) => one.series_instance_uid === seriesUid && one.images.length);
+  if (!map) return false;
+  heatMaps.chosen = map.map_uid;
+  byId("heat-map").value = map.map_uid;
+  viewer.isHeatOn = true;
+  return showImage(map.images[0].sop_instance_uid, map.images[0].frame);
+}
+
 function showLegend() {
   const legend = byId("legend");
   legend.replaceChildren();
@@ -121,6 +131,7 @@ function showLegend() {
     ),
   );
   byId("heat-map").value = heatMaps.chosen ?? "";
+  byId("heat-choice").hidden = byId("heat-map").length < 2; // the scale says which one it is
 }
 
 function segmentItem(key, segment) {
@@ -167,6 +178,7 @@ function showState() {
   byId("cine-tools").hidden = shown.images.length < 2;
   byId("legend").hidden = !viewer.isOverlayOn || !viewer.images.some((image) => overlays.isOn(image));
   byId("scale").hidden = !viewer.isHeatOn || !viewer.heat;
+  byId("scale-label").textContent = heatMaps.map?.label ?? "";
   byId("scale-low").textContent = String(heatMaps.map?.low ?? "");
   byId("scale-high").textContent = String(heatMaps.map?.high ?? "");
 }
@@ -175,7 +187,7 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   const { series, window: preset, do: action, show, open } = button.dataset;
-  if (series || open) {
+  if (series || (open && !showHeatMap(open))) {
     const found = seriesOf(series ?? open);
     if (found) viewer.open(uid, found);
   }

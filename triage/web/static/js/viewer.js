@@ -1,6 +1,6 @@
 /* The image stack: one canvas, scrolled, windowed, zoomed, with what the AI outlines on top. */
 
-import { imageToCanvas } from "./geometry.js";
+import { edgesOf, imageToCanvas } from "./geometry.js";
 import { paintHeat } from "./heat.js";
 import { paint } from "./pixels.js";
 
@@ -27,13 +27,14 @@ export function placeOf(prefix) {
       value: byId("corner-value"),
       window: byId("corner-window"),
     },
+    edges: Object.fromEntries(["top", "right", "bottom", "left"].map((edge) => [edge, byId(`edge-${edge}`)])),
   };
 }
 
 export class Viewer {
   /**
-   * `place` names the elements: viewport, canvas, marks, slider, message, and the corners image,
-   * series, value and window. `onChange` is called after every change of series, image or setting,
+   * `place` names the elements: viewport, canvas, marks, slider, message, the corners image, series,
+   * value and window, and the edges. `onChange` is called after every change of series, image or setting,
    * `annotations` draws over each image.
    */
   constructor({ frames, overlays, heatMaps, place, annotations, onChange }) {
@@ -131,7 +132,7 @@ export class Viewer {
     const wrong = found.find((layer) => !fits(layer));
     this.frame = frame;
     this.layers = found.filter(fits);
-    this.heat = heat && !(heat instanceof Error) && fits(heat) ? heat : null;
+    this.heat = heat && !(heat instanceof Error) && (heat.coversImage || fits(heat)) ? heat : null;
     if (failed) this.say(`The AI overlay cannot be shown: ${failed.message}`);
     else this.say(wrong ? `The AI overlay of ${wrong.columns} × ${wrong.rows} does not fit this image.` : "");
     this.repaint();
@@ -174,7 +175,7 @@ export class Viewer {
     if (frame) {
       fill(this.picture, frame, (picture) => paint(frame, this.shownWindow, this.isInverted, picture));
       fill(this.overlay, frame, (picture) => this.overlays.paint(this.layers, this.opacity, picture));
-      if (this.heat) fill(this.heatPicture, frame, (picture) => paintHeat(this.heat, picture));
+      if (this.heat) fill(this.heatPicture, this.heat, (picture) => paintHeat(this.heat, picture));
     }
     this.draw();
   }
@@ -197,6 +198,7 @@ export class Viewer {
     if (this.frame) this.drawn += 1;
     canvas.dataset.drawn = this.frame ? String(this.drawn) : "";
     this.#writeCorners();
+    this.#writeEdges();
     this.onChange();
   }
 
@@ -208,7 +210,7 @@ export class Viewer {
     context.drawImage(this.picture, 0, 0);
     if (this.isHeatOn && this.heat) {
       context.globalAlpha = this.heatOpacity;
-      context.drawImage(this.heatPicture, 0, 0);
+      context.drawImage(this.heatPicture, 0, 0, this.frame.columns, this.frame.rows);
       context.globalAlpha = 1;
     }
     if (this.isOverlayOn && this.layers.length) context.drawImage(this.overlay, 0, 0);
@@ -245,6 +247,13 @@ export class Viewer {
       ...turned,
     ].filter(Boolean).join("\n");
     viewport.setAttribute("aria-label", count ? `${name}, image ${this.index + 1} of ${count}` : "Image stack");
+  }
+
+  /** Say which side of the patient is where, as the image is turned and mirrored. */
+  #writeEdges() {
+    const directions = this.frame ? this.image?.directions : null;
+    const letters = edgesOf(directions ? this.matrix() : null, directions);
+    for (const [edge, element] of Object.entries(this.place.edges)) element.textContent = letters[edge];
   }
 
   /** Mark on the strip above the slider which images have something on them. */
@@ -342,17 +351,18 @@ function imagesOf(studyUid, series) {
       spacing: image.pixel_spacing_mm,
       isAtDetector: image.is_spacing_at_detector,
       depth: image.depths_mm[frame] ?? null,
+      directions: image.directions,
     })),
   );
 }
 
-function fill(canvas, frame, work) {
-  if (canvas.width !== frame.columns || canvas.height !== frame.rows) {
-    canvas.width = frame.columns;
-    canvas.height = frame.rows;
+function fill(canvas, { columns, rows }, work) {
+  if (canvas.width !== columns || canvas.height !== rows) {
+    canvas.width = columns;
+    canvas.height = rows;
   }
   const context = canvas.getContext("2d");
-  const picture = context.createImageData(frame.columns, frame.rows);
+  const picture = context.createImageData(columns, rows);
   work(picture);
   context.putImageData(picture, 0, 0);
 }
