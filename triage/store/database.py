@@ -41,6 +41,11 @@ class Database:
         self._queue = f"{self._file}.writers" if self._file else None
 
     @property
+    def file(self) -> str | None:
+        """The file of an SQLite database; None of PostgreSQL, and of a database in memory."""
+        return self._file
+
+    @property
     def is_sqlite(self) -> bool:
         """Whether this is the embedded database."""
         return self.engine.dialect.name == "sqlite"
