@@ -39,6 +39,7 @@ from triage.results.withdrawal import withdraw_next
 from triage.settings import RemoteModelSettings, Settings
 from triage.settings.notifications import BROWSER
 from triage.store import runs
+from triage.store.changes import CommitWatch, Lookout
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.notification_rounds import notify_round
@@ -59,6 +60,7 @@ _PREFECT_PAUSE_S = 2.0
 _DECODE_AHEAD_POLL_S = 0.25
 _JOB_POLL_S = 0.5
 _JOB_RETENTION_S = 60.0
+_LONGEST_BLIND_S = 1.0  # without a commit: retries and leases become due with time alone
 
 
 def worker_name() -> str:
@@ -112,6 +114,7 @@ class Worker:
             1 + sum(d.concurrency for d in step.settings.destinations) + len(self._channels),
             thread_name_prefix="deliver",
         )
+        self._commits = CommitWatch(step.database)
         self._stopping = asyncio.Event()
         self._flows: set[asyncio.Task[None]] = set()
         self._unclaimed = 0
@@ -137,29 +140,38 @@ class Worker:
             await self._warming.warm_all()
         log.info("worker.ready", worker=step.worker, models=list(step.hosts.process_ids()))
         loops = [
-            asyncio.create_task(self._guarded(once, pause))
+            asyncio.create_task(self._after_commits(once, pause))
             for once, pause in (
                 (self._start_flows, step.settings.worker.poll_interval_s),
                 (self._queue_notices, _DELIVERY_POLL_S),
+                (self._notify, _NOTIFICATION_POLL_S),
+                (self._jobs.carry_out_next, _JOB_POLL_S),
+            )
+        ]
+        loops += [
+            asyncio.create_task(self._guarded(once, pause))
+            for once, pause in (
                 (partial(self._deliver, None), _ORPHANS_POLL_S),
                 (self._withdraw, _WITHDRAWAL_POLL_S),
-                (self._notify, _NOTIFICATION_POLL_S),
                 (self._beat, _HEARTBEAT_S),
                 (self._recover_expired, _HEARTBEAT_S),
                 (self._warm_ahead, _WARMING_POLL_S),
                 (self._watch_models, step.settings.watch.interval_s),
-                (self._jobs.carry_out_next, _JOB_POLL_S),
                 (self._delete_due_jobs, _JOB_RETENTION_S),
             )
         ]
         loops += [
-            asyncio.create_task(self._guarded(partial(self._deliver, d.name), _DELIVERY_POLL_S))
+            asyncio.create_task(
+                self._after_commits(partial(self._deliver, d.name), _DELIVERY_POLL_S)
+            )
             for d in step.settings.destinations
             for _ in range(d.concurrency)
         ]
         loops += [
             asyncio.create_task(
-                self._guarded(partial(self._send_notifications, channel), _NOTIFICATION_POLL_S)
+                self._after_commits(
+                    partial(self._send_notifications, channel), _NOTIFICATION_POLL_S
+                )
             )
             for channel in self._channels
         ]
@@ -171,32 +183,61 @@ class Worker:
             loops.append(asyncio.create_task(self._guarded(self._take_back, _REMOTE_POLL_S)))
         if step.settings.worker.decode_ahead_mb:
             ahead = Arrivals(step.database, step.files, step.decoded)
-            loops.append(asyncio.create_task(self._guarded(ahead.decode, _DECODE_AHEAD_POLL_S)))
+            loops.append(
+                asyncio.create_task(self._after_commits(ahead.decode, _DECODE_AHEAD_POLL_S))
+            )
         await self._stopping.wait()
         for task in loops:
             task.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await asyncio.gather(*self._flows, return_exceptions=True)
         await asyncio.to_thread(self._senders.shutdown)
+        self._commits.close()
 
-    async def _guarded(self, once: Callable[[], Awaitable[None]], pause_s: float) -> None:
+    async def _after_commits(
+        self, once: Callable[[], Awaitable[bool | None]], pause_s: float
+    ) -> None:
+        """Call `once` again and again, as `_guarded` does, but not while nothing is committed.
+
+        It says whether it left something to do, which then does not wait for a commit.
+        """
+        lookout = Lookout(self._commits, longest_s=_LONGEST_BLIND_S)
+
+        async def look() -> None:
+            if not lookout.is_due():
+                return
+            try:
+                is_left = await once()
+            except BaseException:
+                lookout.look_again()
+                raise
+            if is_left:
+                lookout.look_again()
+
+        await self._guarded(look, pause_s, name=repr(once))
+
+    async def _guarded(
+        self, once: Callable[[], Awaitable[None]], pause_s: float, *, name: str = ""
+    ) -> None:
         """Call `once` for ever; what goes wrong is logged and tried again."""
         while True:
             try:
                 await once()
             except Exception as error:  # noqa: BLE001 - a loop of the worker must never end
-                log.error("worker.loop_failed", loop=repr(once), error=repr(error))
+                log.error("worker.loop_failed", loop=name or repr(once), error=repr(error))
                 await asyncio.sleep(1.0)
             await asyncio.sleep(pause_s)
 
-    async def _start_flows(self) -> None:
+    async def _start_flows(self) -> bool:
+        """Call a flow for each run that waits, and say whether runs are left to look for."""
         if len(self._flows) >= self._in_flight:
-            return
+            return True
         waiting = await asyncio.to_thread(self._count_claimable) - self._unclaimed
         for _ in range(min(waiting, self._in_flight - len(self._flows))):
             task = asyncio.create_task(self._call_flow())
             self._flows.add(task)
             task.add_done_callback(self._flows.discard)
+        return bool(self._flows) or waiting > 0
 
     def _count_claimable(self) -> int:
         with self._step.database.reading() as session:

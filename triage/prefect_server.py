@@ -23,6 +23,8 @@ def prefect_environment(settings: Settings) -> Mapping[str, str]:
         "PREFECT_CLIENT_MAX_RETRIES": "2",
         "PREFECT_API_REQUEST_TIMEOUT": "15",
         "PREFECT_CLI_PROMPT": "false",
+        # Kinds of credentials and notifications for Prefect's own pages; Triage uses none.
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     }
 
 
@@ -30,12 +32,12 @@ def prefect_server_command(settings: Settings) -> list[str]:
     """Return the command that runs the server on the configured address.
 
     Its background services (schedules, late runs, event triggers) are left out: Triage schedules
-    nothing through Prefect, and on two cores they cost more than all the flows.
+    nothing through Prefect, and on two cores they cost more than all the flows. A home without a
+    database gets a migrated one first.
     """
     return [
-        sys.executable,
-        "-m",
-        "prefect",
+        *(sys.executable, "-m", "triage.prefect_database"),
+        *(sys.executable, "-m", "prefect"),
         "server",
         "start",
         "--host",

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
 
 from triage.core.errors import TriageError
 from triage.core.proportions import Interval, wilson_interval
@@ -146,6 +145,8 @@ def roc_auc(truth: ArrayLike, scores: ArrayLike) -> float | None:
     negatives = len(truths) - positives
     if not positives or not negatives:
         return None
+    from scipy.stats import rankdata  # noqa: PLC0415 - a second that no start should wait for
+
     rank_sum = float(rankdata(values)[truths].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
@@ -204,6 +205,8 @@ def delong_auc_interval(
         np.var(wins.mean(axis=1), ddof=1) / len(positive)
         + np.var(wins.mean(axis=0), ddof=1) / len(negative)
     )
+    from scipy.stats import norm  # noqa: PLC0415 - a second that no start should wait for
+
     margin = float(norm.ppf((1 + level) / 2)) * math.sqrt(variance)
     return Interval(max(0.0, area - margin), min(1.0, area + margin))
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Protocol
 
 import structlog
+
+from triage.store.changes import CommitWatch, Lookout
+from triage.store.database import Database
+
+_LONGEST_BLIND_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +46,7 @@ class Rounds:
         pauses_first: bool = False,
         share_of_time: float = 0.0,
         failing: str = "",
+        commits_to: Database | None = None,
     ) -> None:
         """Prepare.
 
@@ -50,6 +57,8 @@ class Rounds:
             pauses_first: whether there is a pause before the first round too.
             share_of_time: how many times as long as the round before it a pause is at least.
             failing: what the log says of an error, instead of the error with its traceback.
+            commits_to: the database whose commits bring something to do. While there are none, a
+                round begins once a second, for what becomes due with time.
         """
         self._name = name
         self._go_round = go_round
@@ -57,6 +66,7 @@ class Rounds:
         self._pauses_first = pauses_first
         self._share_of_time = share_of_time
         self._failing = failing
+        self._database = commits_to
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"triage-{name}", daemon=True)
 
@@ -78,9 +88,18 @@ class Rounds:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        if self._database is None:
+            self._go_on(lambda: True)
+            return
+        with closing(CommitWatch(self._database)) as watch:
+            self._go_on(Lookout(watch, longest_s=_LONGEST_BLIND_S).is_due)
+
+    def _go_on(self, is_due: Callable[[], bool]) -> None:
         was_failing = False
         pause_s = self._pause_s if self._pauses_first else 0.0
         while not self._stopping.wait(pause_s):
+            if not was_failing and not is_due():
+                continue
             started = time.monotonic()
             try:
                 while not self.is_ending and self._go_round() is True:

@@ -22,7 +22,6 @@ from triage.results.errors import ResultError
 from triage.results.heat_map import build_heat_map
 from triage.results.key_objects import build_key_objects
 from triage.results.parametric_map import build_parametric_maps
-from triage.results.pdf import build_pdf
 from triage.results.presentation_state import build_presentation_state
 from triage.results.report import build_report
 from triage.results.secondary_capture import build_secondary_captures
@@ -124,7 +123,7 @@ def _build(context: ResultContext, variants: Sequence[SegmentationForm]) -> Iter
         *_objects(context, "secondary-capture", build_secondary_captures),
         *_objects(context, "rtstruct", build_structure_set),
         *_objects(context, "presentation-state", build_presentation_state),
-        *_objects(context, "pdf", build_pdf),
+        *_objects(context, "pdf", _build_pdf),
     ]
     yield from usual
     yield from _key_objects(context, usual)
@@ -134,6 +133,13 @@ def _build(context: ResultContext, variants: Sequence[SegmentationForm]) -> Iter
         if made := list(_segmentation_and_report(other)):
             yield from made
             yield from _key_objects(other, [*made, *without_segmentation])
+
+
+def _build_pdf(context: ResultContext) -> Dataset:
+    # Only where a manifest asks for pages: reportlab and matplotlib take longer than all else here.
+    from triage.results.pdf import build_pdf  # noqa: PLC0415
+
+    return build_pdf(context)
 
 
 def _segmentation_and_report(context: ResultContext) -> Iterator[BuiltObject]:

@@ -7,12 +7,15 @@ Every key can also be set as an environment variable: `TRIAGE_RECEIVER__PORT=111
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
+import itertools
 import json
 import os
 import re
+import textwrap
 import tomllib
-from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -675,7 +678,6 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
     )
 
     data_directory: Path = Path("var")
@@ -937,25 +939,25 @@ def _keys_beside(path: list[str]) -> list[str]:
 
 def settings_reference() -> str:
     """Return all settings as a Markdown table for each section of the file."""
-    sections = [("", Settings.model_fields)]
+    sections: list[tuple[str, type[BaseModel]]] = [("", Settings)]
     for name, field in Settings.model_fields.items():
         section = _TABLES.get(name) or field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
             heading = f"[[{name}]]" if name in _TABLES else f"[{name}]"
-            sections.append((heading, section.model_fields))
+            sections.append((heading, section))
         sections += [
-            (_heading(table), rows.model_fields)
+            (_heading(table), rows)
             for table, rows in _TABLES.items()
             if table.startswith(f"{name}.")
         ]
         sections += [
-            (f"[{nested}]", rows.model_fields)
+            (f"[{nested}]", rows)
             for nested, rows in _NESTED.items()
             if nested.startswith(f"{name}.")
         ]
         if name == "destinations":
-            sections.append(("[destinations.route]", RouteSettings.model_fields))
-    return "\n\n".join(_section_reference(heading, fields) for heading, fields in sections)
+            sections.append(("[destinations.route]", RouteSettings))
+    return "\n\n".join(_section_reference(heading, section) for heading, section in sections)
 
 
 def _heading(table: str) -> str:
@@ -963,14 +965,36 @@ def _heading(table: str) -> str:
     return f'[[{name}]] kind = "{kind}"' if name == "destinations" else f"[[{table}]]"
 
 
-def _section_reference(heading: str, fields: Mapping[str, FieldInfo]) -> str:
+def _section_reference(heading: str, section: type[BaseModel]) -> str:
     title = f"## `{heading}`" if heading else "## At the top"
+    meanings = _meanings(section)
     rows = [
-        f"| `{name}` | {_default(field)} | {' '.join(field.description.split())} |"
-        for name, field in fields.items()
-        if field.description
+        f"| `{name}` | {_default(field)} | {' '.join(meanings[name].split())} |"
+        for name, field in section.model_fields.items()
+        if name in meanings
     ]
     return "\n".join([title, "", "| key | default | meaning |", "|---|---|---|", *rows])
+
+
+def _meanings(section: type[BaseModel]) -> dict[str, str]:
+    """Return the docstrings of the fields of a section.
+
+    Pydantic could keep them as descriptions, but would read all this source at every start.
+    """
+    found: dict[str, str] = {}
+    for model in reversed(section.mro()):
+        if not issubclass(model, BaseModel) or not model.__module__.startswith(__name__):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, following in itertools.pairwise(body.body):
+            match statement, following:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[name] = text
+    return found
 
 
 def _default(field: FieldInfo) -> str:

@@ -41,7 +41,7 @@ class SettingsError(TriageError):
 class Section(BaseModel):
     """A section of the file; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class TlsSettings(Section):

@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import t as student
 
 from triage.core.priority import Priority
 from triage.simulation.cohorts import NO_DISEASE, Cohort, Floats, draw_cohort
@@ -297,5 +296,7 @@ def _estimate(values: Sequence[float]) -> Estimate:
     if len(values) < 2:
         return Estimate(mean=mean, low=mean, high=mean)
     error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    from scipy.stats import t as student  # noqa: PLC0415 - a second that no start should wait for
+
     margin = float(student.ppf(0.975, len(values) - 1)) * error
     return Estimate(mean=mean, low=mean - margin, high=mean + margin)

@@ -26,8 +26,6 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.linalg import spsolve
 
 from triage.core.priority import Priority
 from triage.simulation.scenario import Ai, Duration, Scenario, StudyKind
@@ -154,6 +152,10 @@ def _stationary(
         rows += [target, source]
         columns += [source, source]
         values += [rate[is_left], -rate[is_left]]
+    # Half a second that no start should wait for.
+    from scipy.sparse import coo_array, csr_array  # noqa: PLC0415
+    from scipy.sparse.linalg import spsolve  # noqa: PLC0415
+
     balance = csr_array(
         coo_array(
             (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),

@@ -11,11 +11,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, create_engine, event
+from sqlalchemy import (
+    Connection,
+    Engine,
+    PoolProxiedConnection,
+    create_engine,
+    event,
+    inspect,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
@@ -23,6 +26,7 @@ from triage.core.errors import TriageError
 from triage.store.syncing import sync
 
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
+_MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class DatabaseError(TriageError):
@@ -39,6 +43,11 @@ class Database:
         self._kept = {True: _Kept(), False: _Kept()}
         self._file = file if file != ":memory:" else None
         self._queue = f"{self._file}.writers" if self._file else None
+
+    @property
+    def file(self) -> str | None:
+        """The file of an SQLite database; None of PostgreSQL, and of a database in memory."""
+        return self._file
 
     @property
     def is_sqlite(self) -> bool:
@@ -140,15 +149,17 @@ class Database:
             if not self.is_sqlite:
                 # Two processes that start together must not migrate at the same time.
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7492031)")
-            config = _alembic_config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _upgrade(connection)
 
     def check_schema(self) -> None:
         """Raise DatabaseError unless the schema is the one that this version expects."""
-        wanted = ScriptDirectory.from_config(_alembic_config()).get_current_head()
-        with self.engine.connect() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+        wanted = newest_migration()
+        with self.engine.connect().execution_options(triage_reads=True) as connection:
+            found = (
+                connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+                if inspect(connection).has_table("alembic_version")
+                else None
+            )
         if found != wanted:
             raise DatabaseError(
                 f"the database schema is at {found or 'nothing'}, this version needs {wanted}; "
@@ -165,10 +176,20 @@ class Database:
             self._hasty_engine.dispose()
 
 
-def _alembic_config() -> Config:
+def newest_migration() -> str:
+    """Return the name of the newest migration, which is that of its file."""
+    return max(file.stem for file in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _upgrade(connection: Connection) -> None:
+    # Who only looks at the schema, as each process does when it starts, does not wait for Alembic.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 class _Kept:

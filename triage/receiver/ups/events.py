@@ -64,7 +64,10 @@ class UpsEvents:
         self._has_started = False
         self._has_told_of_restart = not settings.ups.enabled
         self._rounds = [
-            *(Rounds(f"ups-events-{n + 1}", self.go_round, pause_s=0.2) for n in range(_TELLERS)),
+            *(
+                Rounds(f"ups-events-{n + 1}", self.go_round, pause_s=0.2, commits_to=database)
+                for n in range(_TELLERS)
+            ),
             Rounds("ups-list", self.keep_in_order, pause_s=_LOOK_EVERY_S),
         ]
 

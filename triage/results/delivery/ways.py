@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from triage.core.notices import Notice
-from triage.results.delivery import dicom, email, fhir, folder, hl7, stow, webhook
+from triage.results.delivery import dicom, email, folder, hl7, stow, webhook
 from triage.results.delivery.outside import leaving, leaving_notice
 from triage.settings import (
     DicomDestination,
@@ -58,4 +58,7 @@ def send_notice(notice: Notice, destination: NoticeDestination, settings: Settin
     elif isinstance(destination, Hl7Destination):
         hl7.tell(notice, destination)
     else:
+        # The resources of FHIR take long to import, and few destinations want them.
+        from triage.results.delivery import fhir  # noqa: PLC0415
+
         fhir.tell(notice, destination)
