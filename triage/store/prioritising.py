@@ -22,7 +22,7 @@ from triage.core.places import PersonalRaise, Place, Source, StudyFacts, place_o
 from triage.core.policy import AiPriority, ai_priority
 from triage.core.priority import Priority
 from triage.core.runs import RunState, StudyState
-from triage.store.chunks import MOST_IN_A_STATEMENT, chunks, write_in_full
+from triage.store.chunks import chunks, write_in_full
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.history import note, note_each
@@ -32,7 +32,7 @@ from triage.store.study_workitems import follow_studies, follow_study, schedule_
 from triage.store.tables import AnalysisRunRow, PriorityEventRow, StudyRow
 
 LONGEST_REASON = 1000
-_MOST_AT_ONCE = MOST_IN_A_STATEMENT
+_MOST_AT_ONCE = 200
 _ON_THE_LIST = (StudyRow.read_at.is_(None), StudyRow.is_prior.is_(False))
 _OF_A_PLACE = (
     "priority",
