@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from tests.web.hospital import Hospital
+from triage.web.app import spare_what_stays
 from triage.web.board import Asked, Board, look
 from triage.web.rendering import templates
 from triage.worklist.changes import ChangeToken, change_token
@@ -90,6 +92,14 @@ def test_page_that_asks_after_a_change_does_not_get_the_look_from_before(
     assert early == (first,)
     assert late == [(first, second)] * 20
     assert looks.number == 2
+
+
+def test_what_is_loaded_is_left_out_of_the_collectors_rounds() -> None:
+    try:
+        spare_what_stays()
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_look_that_failed_is_not_what_the_next_page_gets(hospital: Hospital, looks: Looks) -> None:
