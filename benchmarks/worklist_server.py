@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from triage.settings import Settings
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
-from triage.web.app import create_app
+from triage.web.app import create_app, spare_what_stays
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
     url, port = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(Settings(), Database(url), InstanceFiles(Path(folder) / "data"))
+        spare_what_stays()  # as run_web does
         uvicorn.run(app, port=int(port), log_level="warning", access_log=False)
 
 

@@ -67,6 +67,24 @@ def test_views_and_changes_are_kept_with_study_and_patient(
     assert {e.event.address for e in newest_first} == {"testclient"}
 
 
+def test_open_list_is_a_query_and_tells_each_study_once(
+    reading_room: TestClient, hospital: Hospital
+) -> None:
+    first, second = (hospital.receive(*hospital.head_ct(slices=1)) for _ in range(2))
+    before = len(trail(reading_room))
+    for _ in range(3):
+        assert reading_room.post("/worklist/rows", json={}, headers=OURS).status_code == 200
+    third = hospital.receive(*hospital.head_ct(slices=1))
+    hospital.clock.advance(1)
+    reading_room.post("/worklist/rows", json={}, headers=OURS)
+    newest_first = trail(reading_room)
+    said = [(e.event.kind, e.event.action, e.event.studies) for e in newest_first]
+    assert said[: len(said) - before] == [
+        (AuditKind.QUERY, "R", (third,)),
+        (AuditKind.QUERY, "R", (first, second)),
+    ]
+
+
 def test_what_is_said_of_a_finding_is_kept_with_its_study(
     reading_room: TestClient, hospital: Hospital
 ) -> None:

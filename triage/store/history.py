@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, select
+from sqlalchemy import ColumnElement, and_, exists, insert, select
 from sqlalchemy.orm import Session
 
 from triage.core.stages import COUNTING_STAGES
@@ -25,6 +26,18 @@ def note(
 ) -> None:
     """Add a line to the history of a study; `kind` is one of those that StudyEventRow lists."""
     session.add(StudyEventRow(study_id=study_id, run_id=run_id, at=at, kind=kind, text=text))
+
+
+def note_each(
+    session: Session, kind: str, texts: Sequence[tuple[int, str]], *, at: datetime
+) -> None:
+    """Add a line to the history of each of these studies, in one statement.
+
+    `texts` are pairs of a study's id and what is said of it.
+    """
+    if texts:
+        lines = [{"study_id": study, "at": at, "kind": kind, "text": text} for study, text in texts]
+        session.execute(insert(StudyEventRow), lines)
 
 
 def texts_of_kind(session: Session, study_id: int, kind: str) -> list[str]:

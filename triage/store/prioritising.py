@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, insert, or_, select
+from sqlalchemy.orm import Session, lazyload, load_only
 
 from triage.core.errors import TriageError
 from triage.core.findings import Finding
@@ -21,17 +22,30 @@ from triage.core.places import PersonalRaise, Place, Source, StudyFacts, place_o
 from triage.core.policy import AiPriority, ai_priority
 from triage.core.priority import Priority
 from triage.core.runs import RunState, StudyState
+from triage.store.chunks import chunks, write_in_full
 from triage.store.clock import Clock
 from triage.store.database import Database
-from triage.store.history import note
+from triage.store.history import note, note_each
 from triage.store.policies import PolicyInForce, policy_in_force, switch_ai
 from triage.store.standing_findings import standing_findings
-from triage.store.study_workitems import follow_study, schedule_reading
+from triage.store.study_workitems import follow_studies, follow_study, schedule_reading
 from triage.store.tables import AnalysisRunRow, PriorityEventRow, StudyRow
 
 LONGEST_REASON = 1000
 _MOST_AT_ONCE = 200
 _ON_THE_LIST = (StudyRow.read_at.is_(None), StudyRow.is_prior.is_(False))
+_OF_A_PLACE = (
+    "priority",
+    "priority_without_ai",
+    "points",
+    "ranked_at",
+    "due_at",
+    "rises_at",
+    "ranked_by",
+    "ai_priority",
+    "ai_points",
+    "ai_reason",
+)
 _STARTS_READING = (Source.AI, Source.PERSON)
 
 
@@ -106,8 +120,10 @@ def reprioritise(
     if _is_asked_by_older_policy(study, in_force):
         standing = standing_findings(session, [study.id])[study.id]
         state_ai_anew(study, ai_priority(standing, in_force.policy))
-    said = _Said(source, reason, now, run_id)
-    move = _put(session, study, in_force, said, is_told=is_told)
+    move = _put(study, in_force, now)
+    if move.is_moved or is_told:
+        said = _Said(source, reason, now, run_id)
+        session.add(PriorityEventRow(**_event_of(study, move, said)))
     if move.is_moved:
         _move_waiting_runs(session, [study])
     if source in _STARTS_READING and (move.is_moved or study.state is StudyState.RECEIVING):
@@ -128,40 +144,35 @@ class _Said:
 
 @dataclass(frozen=True, slots=True)
 class _Move:
+    before: Priority
+    place: Place
     is_moved: bool
-    is_of_class: bool
+
+    @property
+    def is_of_class(self) -> bool:
+        return self.place.priority is not self.before
 
 
-def _put(
-    session: Session,
-    study: StudyRow,
-    in_force: PolicyInForce,
-    said: _Said,
-    *,
-    is_told: bool = False,
-) -> _Move:
-    """Write the place that is right now, and the event if there is one."""
+def _put(study: StudyRow, in_force: PolicyInForce, now: datetime) -> _Move:
+    """Write the place that is right now."""
     before, ranked_at = study.priority, study.ranked_at
-    place = place_now(study, in_force, said.at)
+    place = place_now(study, in_force, now)
     _write(study, in_force, place)
-    move = _Move(
-        is_moved=(study.priority, study.ranked_at) != (before, ranked_at),
-        is_of_class=study.priority is not before,
-    )
-    if move.is_moved or is_told:
-        session.add(
-            PriorityEventRow(
-                study_id=study.id,
-                run_id=said.run_id,
-                at=said.at,
-                source=said.source.value,
-                before=before,
-                after=place.priority,
-                reason=said.reason,
-                place=place.in_words(),
-            )
-        )
-    return move
+    is_moved = (place.priority, place.ranked_at) != (before, ranked_at)
+    return _Move(before, place, is_moved)
+
+
+def _event_of(study: StudyRow, move: _Move, said: _Said) -> dict[str, Any]:
+    return {
+        "study_id": study.id,
+        "run_id": said.run_id,
+        "at": said.at,
+        "source": said.source.value,
+        "before": move.before,
+        "after": move.place.priority,
+        "reason": said.reason,
+        "place": move.place.in_words(),
+    }
 
 
 def _is_asked_by_older_policy(study: StudyRow, in_force: PolicyInForce) -> bool:
@@ -180,15 +191,20 @@ def _write(study: StudyRow, in_force: PolicyInForce, place: Place) -> None:
 
 def _move_waiting_runs(session: Session, studies: Sequence[StudyRow]) -> None:
     # Not waited for: a worker that holds its run waits for the study, which is held here.
+    # A run's row is long, and its model's has a manifest: of many, only what is written is read.
+    row = AnalysisRunRow
     by_id = {study.id: study for study in studies}
-    waiting = session.scalars(
-        select(AnalysisRunRow)
-        .where(AnalysisRunRow.study_id.in_(by_id), AnalysisRunRow.state == RunState.PENDING)
-        .with_for_update(skip_locked=True, of=AnalysisRunRow)
-    )
-    for run in waiting:
-        study = by_id[run.study_id]
-        run.priority, run.ranked_at = study.priority, study.ranked_at
+    for some in chunks(list(by_id)):
+        waiting = session.scalars(
+            select(row)
+            .where(row.study_id.in_(some), row.state == RunState.PENDING)
+            .options(lazyload(row.model), load_only(row.study_id, row.priority, row.ranked_at))
+            .with_for_update(skip_locked=True, of=row)
+        )
+        for run in waiting:
+            study = by_id[run.study_id]
+            run.priority, run.ranked_at = study.priority, study.ranked_at
+            write_in_full(run, ("priority", "ranked_at"))
 
 
 def raise_for_findings(
@@ -342,7 +358,8 @@ def rank_some(session: Session, now: datetime, *, limit: int = _MOST_AT_ONCE) ->
     in_force = policy_in_force(session)
     ranked = 0
     for because in _not_in_place(in_force, now):
-        ranked += _rank_those(session, because, in_force, now, limit - ranked)
+        if ranked < limit:
+            ranked += _rank_those(session, because, in_force, now, limit - ranked)
     return ranked
 
 
@@ -396,9 +413,18 @@ def _rank_those(
     standing = standing_findings(session, [study.id for study in outdated])
     for study in outdated:
         state_ai_anew(study, ai_priority(standing[study.id], in_force.policy))
-    moved = [study for study in studies if _rank(session, study, in_force, now)]
-    if moved:
-        _move_waiting_runs(session, moved)
+    reasons = {study.id: _why(study, in_force) for study in studies}  # before it says who ranked it
+    moves = [(study, _put(study, in_force, now)) for study in studies]
+    moves = [(study, move) for study, move in moves if move.is_moved]
+    for study in studies:
+        write_in_full(study, _OF_A_PLACE)
+    session.flush()
+    events = [_event_of(study, move, _Said(*reasons[study.id], now)) for study, move in moves]
+    if events:
+        session.execute(insert(PriorityEventRow), events)
+    note_each(session, "ranked", [(study.id, reasons[study.id][1]) for study, _ in moves], at=now)
+    _move_waiting_runs(session, [study for study, _ in moves])
+    follow_studies(session, [study for study, move in moves if move.is_of_class], now)
     session.flush()
     return len(studies)
 
@@ -409,18 +435,9 @@ def _not_in_place(
     return StudyRow.ranked_by < in_force.epoch, StudyRow.rises_at <= now
 
 
-def _rank(session: Session, study: StudyRow, in_force: PolicyInForce, now: datetime) -> bool:
-    is_by_policy = study.ranked_by < in_force.epoch
-    source, reason = _why(in_force) if is_by_policy else (Source.WAITING, "it waits for long")
-    move = _put(session, study, in_force, _Said(source, reason, now))
-    if move.is_moved:
-        note(session, study.id, "ranked", reason, at=now)
-    if move.is_of_class:
-        follow_study(session, study, now)
-    return move.is_moved
-
-
-def _why(in_force: PolicyInForce) -> tuple[Source, str]:
+def _why(study: StudyRow, in_force: PolicyInForce) -> tuple[Source, str]:
+    if study.ranked_by >= in_force.epoch:
+        return Source.WAITING, "it waits for long"
     if in_force.epoch == 0:
         return Source.POLICY, "the shipped policy holds"
     by = f" by {in_force.who}: {in_force.reason}"

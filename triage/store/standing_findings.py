@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from triage.core.findings import Finding
+from triage.store.model_tables import ModelRow
 from triage.store.remote_findings import standing_remote_findings
 from triage.store.tables import AnalysisRunRow, FindingRow, WithdrawalRow
 
@@ -23,21 +24,30 @@ def standing_findings(
     models never count.
     """
     ids = list(study_ids)
+    # Columns, not rows: studies are ranked anew by the hundred, and a model's row has its manifest.
     rows = session.execute(
-        select(AnalysisRunRow, FindingRow, WithdrawalRow.who)
+        select(
+            AnalysisRunRow.study_id,
+            AnalysisRunRow.model_id,
+            AnalysisRunRow.stage,
+            ModelRow.name,
+            ModelRow.version,
+            FindingRow.key,
+            FindingRow.content,
+            WithdrawalRow.who,
+        )
         .join(FindingRow, FindingRow.run_id == AnalysisRunRow.id)
+        .join(ModelRow, ModelRow.id == AnalysisRunRow.model_id)
         .outerjoin(WithdrawalRow, WithdrawalRow.run_id == AnalysisRunRow.id)
         .where(AnalysisRunRow.study_id.in_(ids), FindingRow.present.is_(True))
         .order_by(AnalysisRunRow.id)
-    ).all()
-    newest = {
-        (run.study_id, run.model_id, finding.key): (run, finding, who) for run, finding, who in rows
-    }
+    )
+    newest = {(row.study_id, row.model_id, row.key): row for row in rows}
     found: dict[int, list[tuple[str, Finding]]] = defaultdict(list)
-    for run, finding, who in newest.values():
-        if run.stage.counts and not who:
-            said = Finding.model_validate(finding.content)
-            found[run.study_id].append((f"{run.model.name} {run.model.version}", said))
+    for row in newest.values():
+        if row.stage.counts and not row.who:
+            said = Finding.model_validate(row.content)
+            found[row.study_id].append((f"{row.name} {row.version}", said))
     for study_id, remote in standing_remote_findings(session, ids).items():
         found[study_id] += remote
     return found

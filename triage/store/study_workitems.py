@@ -10,13 +10,14 @@ Whatever goes wrong with a workitem, the study is completed, flagged and read al
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import structlog
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from triage.core.dicom_json import element
@@ -29,6 +30,7 @@ from triage.core.workitem_attributes import (
     refreshed,
 )
 from triage.core.workitems import StepState
+from triage.store.chunks import chunks
 from triage.store.claims import end_workitem_claim
 from triage.store.raises import reason_of_priority
 from triage.store.tables import STAND_IN_PREFIX, StudyRow
@@ -39,6 +41,7 @@ from triage.store.workitems import (
     cancel_unclaimed,
     put_in_state,
     write_attributes,
+    write_attributes_of_each,
 )
 
 log = structlog.get_logger(__name__)
@@ -85,6 +88,40 @@ def follow_study(session: Session, study: StudyRow, now: datetime) -> None:
         newest = _newest(session, study.id)
         if newest is not None and not newest.state.is_final:
             _refresh(session, newest, study, now)
+
+
+def follow_studies(session: Session, studies: Sequence[StudyRow], now: datetime) -> None:
+    """Do the same for many studies in a few statements; if that fails, for one after the other."""
+    for some in chunks(studies):
+        try:
+            with session.begin_nested():
+                _follow_at_once(session, some, now)
+        except Exception as error:  # one of them fails: the others follow all the same
+            log.exception("workitems not written at once", error=type(error).__name__)
+            for study in some:
+                follow_study(session, study, now)
+
+
+def _follow_at_once(session: Session, studies: Sequence[StudyRow], now: datetime) -> None:
+    by_id = {study.id: study for study in studies}
+    newest = (
+        select(func.max(WorkitemRow.id))
+        .where(WorkitemRow.study_id.in_(by_id))
+        .group_by(WorkitemRow.study_id)
+    )
+    rows = session.scalars(
+        select(WorkitemRow)
+        .where(WorkitemRow.id.in_(newest))
+        .order_by(WorkitemRow.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    changes = [
+        (row, _as_followed(row, by_id[row.study_id], now))
+        for row in rows
+        if row.study_id is not None and not row.state.is_final
+    ]
+    write_attributes_of_each(session, changes, now)
 
 
 def end_reading(session: Session, study: StudyRow, now: datetime) -> None:
@@ -183,8 +220,11 @@ def _newest(session: Session, study_id: int) -> WorkitemRow | None:
 
 
 def _refresh(session: Session, row: WorkitemRow, study: StudyRow, now: datetime) -> None:
-    after = refreshed(row.attributes, _as_it_is(study), now, row.asked_priority)
-    write_attributes(session, row, after, now)
+    write_attributes(session, row, _as_followed(row, study, now), now)
+
+
+def _as_followed(row: WorkitemRow, study: StudyRow, now: datetime) -> dict[str, Any]:
+    return refreshed(row.attributes, _as_it_is(study), now, row.asked_priority)
 
 
 def _as_it_is(study: StudyRow) -> StudyToRead:

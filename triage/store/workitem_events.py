@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from triage.core.workitem_attributes import (
     restart_report,
 )
 from triage.core.workitems import GLOBAL_SUBSCRIPTION
+from triage.store.chunks import chunks
 from triage.store.workitem_tables import (
     Channel,
     EventState,
@@ -51,20 +53,37 @@ class DueEvent:
 
 def subscribers_of(session: Session, workitem_id: int) -> list[Subscriber]:
     """Return who is told of what becomes of a workitem."""
-    rows = session.execute(
-        select(WorkitemSubscriptionRow.ae_title, WorkitemSubscriptionRow.channel).where(
-            WorkitemSubscriptionRow.workitem_id == workitem_id
-        )
-    )
-    return [Subscriber(*row) for row in rows]
+    return _subscribers(session, [workitem_id])[workitem_id]
+
+
+def _subscribers(session: Session, workitem_ids: Sequence[int]) -> dict[int, list[Subscriber]]:
+    row = WorkitemSubscriptionRow
+    found: dict[int, list[Subscriber]] = defaultdict(list)
+    for some in chunks(workitem_ids):
+        for workitem_id, ae_title, channel in session.execute(
+            select(row.workitem_id, row.ae_title, row.channel)
+            .where(row.workitem_id.in_(some))
+            .order_by(row.id)
+        ):
+            found[workitem_id].append(Subscriber(ae_title, channel))
+    return found
 
 
 def tell_all(
     session: Session, workitem: WorkitemRow, events: Sequence[UpsEvent], now: datetime
 ) -> None:
     """Put events of a workitem in the outbox, for each of its subscribers."""
-    if events:
-        for subscriber in subscribers_of(session, workitem.id):
+    tell_all_of_each(session, [(workitem, events)], now)
+
+
+def tell_all_of_each(
+    session: Session, said: Sequence[tuple[WorkitemRow, Sequence[UpsEvent]]], now: datetime
+) -> None:
+    """Do the same for several workitems, whose subscribers are asked for at once."""
+    said = [(workitem, events) for workitem, events in said if events]
+    subscribers = _subscribers(session, [workitem.id for workitem, _ in said])
+    for workitem, events in said:
+        for subscriber in subscribers[workitem.id]:
             tell(session, subscriber, workitem.sop_instance_uid, events, now)
 
 

@@ -7,7 +7,7 @@ caller's transaction: what was answered with success is in the database.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -39,11 +39,11 @@ from triage.core.workitems import (
     status_of_change,
     status_of_update,
 )
-from triage.store.chunks import chunks
+from triage.store.chunks import chunks, write_in_full
 from triage.store.claims import claim_by_workitem, end_claim, end_workitem_claim
 from triage.store.history import note
 from triage.store.tables import StudyRow
-from triage.store.workitem_events import subscribers_of, tell_all
+from triage.store.workitem_events import subscribers_of, tell_all, tell_all_of_each
 from triage.store.workitem_subscriptions import subscribe_to_new
 from triage.store.workitem_tables import (
     WorkitemEventRow,
@@ -264,11 +264,21 @@ def write_attributes(
     session: Session, row: WorkitemRow, after: dict[str, Any], now: datetime
 ) -> None:
     """Write the attributes of a locked workitem, and tell its subscribers what changed."""
-    events = reports_of_change(row.attributes, after)
-    row.attributes = after
-    row.priority = StepPriority(text_of(after, PRIORITY))
+    write_attributes_of_each(session, [(row, after)], now)
+
+
+def write_attributes_of_each(
+    session: Session, changes: Sequence[tuple[WorkitemRow, dict[str, Any]]], now: datetime
+) -> None:
+    """Do the same for several workitems, in a few statements."""
+    said = []
+    for row, after in changes:
+        said.append((row, reports_of_change(row.attributes, after)))
+        row.attributes = after
+        row.priority = StepPriority(text_of(after, PRIORITY))
+        write_in_full(row, ("attributes", "priority"))
     session.flush()
-    tell_all(session, row, events, now)
+    tell_all_of_each(session, said, now)
 
 
 def find_workitems(

@@ -82,6 +82,7 @@ class May:
         access = access_of(connection)
         _describe(connection, access, self.permission, self._kind)
         access.is_audited = self._is_audited
+        access.is_background = self._is_background
         try:
             caller = await self._caller(connection)
             self._check(caller)
@@ -181,7 +182,8 @@ def may(
 
     `program` is the section whose Authorization header lets programs in as well. `kind` is the
     audit event where it does not follow from permission and method. `is_background` marks what an
-    open page asks by itself: it keeps no session alive. What is not `is_audited` says nothing of a
-    patient, whatever permission it takes; a refusal is in the trail all the same.
+    open page asks by itself: it keeps no session alive, and only reads, whatever its method. What
+    is not `is_audited` says nothing of a patient, whatever permission it takes; a refusal is in the
+    trail all the same.
     """
     return May(permission, program, kind, is_background=is_background, is_audited=is_audited)

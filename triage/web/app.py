@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -299,7 +300,18 @@ def run_web(settings: Settings) -> None:
             sender = AuditSender(database, settings.audit, system_clock)
             stack.callback(sender.close)
             sender.start()
+        spare_what_stays()
         _Server(config, pages.state.context.live).run(sockets=sockets)
+
+
+def spare_what_stays() -> None:
+    """Let the garbage collector go past what is loaded now: it stays as long as the process.
+
+    To go through all modules and routes took it 0.25 s of processor time, at every third change
+    that 200 open pages asked for.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def with_viewer(pages: FastAPI, settings: Settings) -> ASGIApp:

@@ -93,7 +93,7 @@ def event_of(connection: HTTPConnection, status: int, now: datetime) -> AuditEve
         at=now,
         kind=kind,
         type=access.type,
-        action="E" if access.is_refused else _ACTIONS.get(_method(connection), "R"),
+        action=_action_of(connection, access),
         outcome=_outcome_of(status),
         who=caller.name if caller else "",
         way=caller.way if caller else "",
@@ -102,6 +102,17 @@ def event_of(connection: HTTPConnection, status: int, now: datetime) -> AuditEve
         studies=studies,
         detail=detail,
     )
+
+
+def _action_of(connection: HTTPConnection, access: Access) -> Action:
+    if access.is_refused:
+        return "E"
+    return "R" if _only_reads(connection, access) else _ACTIONS.get(_method(connection), "R")
+
+
+def _only_reads(connection: HTTPConnection, access: Access) -> bool:
+    # An open list is followed by POST, because what is searched for belongs in no address.
+    return access.is_background or _method(connection) in ("GET", "HEAD")
 
 
 def _method(connection: HTTPConnection) -> str:
@@ -113,7 +124,7 @@ def _kind_of(connection: HTTPConnection, access: Access) -> AuditKind | None:
         return access.kind
     if access.permission is Permission.READ_AUDIT:
         return AuditKind.AUDIT_LOG_USED
-    if _method(connection) not in ("GET", "HEAD"):
+    if not _only_reads(connection, access):
         is_of_patients = access.permission in _OF_PATIENTS
         return AuditKind.INSTANCES_ACCESSED if is_of_patients else AuditKind.SECURITY_ALERT
     if access.permission not in _NAMES_PATIENTS:

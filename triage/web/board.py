@@ -1,12 +1,14 @@
 """The worklist as all open pages see it, made once for each change.
 
 When a study is flagged, every open page asks for the list at the same moment. Two hundred pages
-that look at the same studies get the same answer: it is made for the first that asks. A page that
-names the answer it has is sent only the rows that differ.
+that look at the same studies get the same answer: it is made for the first that asks, in a thread,
+and the others wait for it in the event loop. A page that names the answer it has is sent only the
+rows that differ.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import threading
@@ -19,6 +21,7 @@ from typing import Any, TypeVar
 
 from jinja2 import Environment
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from triage.store.clock import Clock
 from triage.store.database import Database
@@ -45,8 +48,6 @@ _TALLY_HOLDS_S = 5.0
 _LONG_LIST = 5000
 _LONG_TALLY_HOLDS_S = 2.0
 _ANSWER_HOLDS_S = 15.0  # a claim that has run out is seen at the latest then
-_LOCKS = 16
-
 
 ALL = WorklistSearch()
 
@@ -110,7 +111,7 @@ class _Made:
 
 
 class Board:
-    """Gives the list, and remembers what it gave.
+    """Gives the list, and remembers what it gave; answers are asked for in one event loop.
 
     `followed` gives the token up to which open pages have been told of changes, None where none is
     open: a page that asks because it was told need not have the database looked at again. Rows are
@@ -128,8 +129,7 @@ class Board:
         self._clock = clock
         self._templates = templates
         self._followed = followed
-        # What is asked for often does not wait for a search that takes long.
-        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._making: dict[Asked, asyncio.Task[_Made]] = {}
         self._counting = threading.Lock()
         self._keeping = threading.Lock()
         self._made: OrderedDict[Asked, _Made] = OrderedDict()
@@ -141,30 +141,59 @@ class Board:
         with self._database.reading() as session:
             return self._counted(session, change_token(session))
 
-    def answer(self, asked: Asked, known_tag: str = "") -> Given:
-        """Return what a page must be sent that has the list of the tag `known_tag`."""
-        asked = asked.shared()
-        token = self._followed() or self._looked_up()
-        with self._locks[hash(asked) % _LOCKS]:
-            made = self._current(asked, token)
-            shown = tuple(made.answer.rows)
-            if made.answer.tag == known_tag:
-                return Given(known_tag, b"", shown)
-            known = self._answers.get(known_tag)
-            tag = known.tag if known is not None else ""
-            if tag not in made.changes:
-                made.changes[tag] = made.answer.as_json(known)
-            return Given(made.answer.tag, made.changes[tag], shown)
+    async def answer(self, asked: Asked, known_tag: str = "") -> Given:
+        """Return what a page must be sent that has the list of the tag `known_tag`.
 
-    def _current(self, asked: Asked, token: ChangeToken) -> _Made:
-        now = time.monotonic()
+        Where the list is made already, that takes neither a thread nor the database.
+        """
+        asked = asked.shared()
+        token = self._followed()
+        if token is None:
+            token = await run_in_threadpool(self._looked_up)
+        made = await self._current(asked, token)
+        shown = tuple(made.answer.rows)
+        if made.answer.tag == known_tag:
+            return Given(known_tag, b"", shown)
+        known = self._answers.get(known_tag)
+        tag = known.tag if known is not None else ""
+        if tag not in made.changes:
+            made.changes[tag] = made.answer.as_json(known)
+        return Given(made.answer.tag, made.changes[tag], shown)
+
+    async def _current(self, asked: Asked, token: ChangeToken) -> _Made:
+        if (made := self._holding(asked, token)) is not None:
+            return made
+        making = self._making.get(asked)
+        if making is not None:
+            await asyncio.shield(making)
+            if (made := self._holding(asked, token)) is not None:
+                return made
+            # That one began before this was asked, and knows less. One that began since will do.
+            making = self._making.get(asked)
+        if making is None:
+            making = asyncio.create_task(self._make_for_all(asked, token))
+            self._making[asked] = making
+        return await asyncio.shield(making)
+
+    def _holding(self, asked: Asked, token: ChangeToken) -> _Made | None:
         made = self._made.get(asked)
-        if made is not None and made.token == token and now - made.at < _ANSWER_HOLDS_S:
-            return made
+        if made is None or made.token != token:
+            return None
+        return made if time.monotonic() - made.at < _ANSWER_HOLDS_S else None
+
+    async def _make_for_all(self, asked: Asked, token: ChangeToken) -> _Made:
+        try:
+            return await run_in_threadpool(self._made_anew, asked, token)
+        finally:
+            del self._making[asked]
+
+    def _made_anew(self, asked: Asked, token: ChangeToken) -> _Made:
+        now = time.monotonic()
+        before = self._made.get(asked)
         answer = self._make(asked, token)
-        if made is not None and made.answer.tag == answer.tag:
-            made.token, made.at = token, now
-            return made
+        if before is not None and before.answer.tag == answer.tag:
+            before.token, before.at = token, now
+            return before
         made = _Made(answer, token, now)
         with self._keeping:
             _keep(self._made, asked, made)

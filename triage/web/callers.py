@@ -87,6 +87,7 @@ class Access:
     detail: str = ""
     is_refused: bool = False
     is_audited: bool = True
+    is_background: bool = False
 
 
 def access_of(connection: HTTPConnection) -> Access:

@@ -77,7 +77,11 @@ def web_context(request: Request) -> WebContext:
     return context
 
 
-Context = Annotated[WebContext, Depends(web_context)]
+async def _context(request: Request) -> WebContext:
+    return web_context(request)  # a coroutine: FastAPI would give a function a thread
+
+
+Context = Annotated[WebContext, Depends(_context)]
 
 MOST_OFFSET = 2**31 - 1
 """A list has no more; a greater number is none that a database takes."""

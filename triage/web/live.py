@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,7 +24,7 @@ _HEARTBEAT_S = 15.0
 _QUEUE_LENGTH = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Update:
     """What open pages are told: which studies changed, and how."""
 
@@ -31,8 +32,9 @@ class Update:
     changes: tuple[Change, ...] = ()
     is_complete: bool = True
 
+    @cached_property
     def as_event(self) -> str:
-        """Return the message as an event stream writes it (WHATWG HTML, 9.2)."""
+        """The message as an event stream writes it (WHATWG HTML, 9.2); the same for all pages."""
         studies = {c.study_instance_uid: [] for c in self.changes}  # type: dict[str, list[str]]
         for change in self.changes:
             studies[change.study_instance_uid].append(change.kind)
@@ -66,7 +68,7 @@ class LiveUpdates:
         try:
             await self._start_following()
             # The page asks for the list anew when it hears this, so nothing is missed between.
-            yield f"retry: 1000\n{Update(self._token.newest_event_id, (), False).as_event()}"
+            yield f"retry: 1000\n{Update(self._token.newest_event_id, (), False).as_event}"
             while not self._is_closed:
                 try:
                     update = await asyncio.wait_for(page.updates.get(), _HEARTBEAT_S)
@@ -75,7 +77,7 @@ class LiveUpdates:
                     continue
                 if update is None:
                     return
-                yield update.as_event()
+                yield update.as_event
         finally:
             self._pages.discard(page)
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triage.settings import WebSettings
-from triage.web.callers import Way, caller_of
+from triage.web.callers import Way, access_of, caller_of
 from triage.web.loopback import LOOPBACK
 from triage.web.static_files import STATIC_ROOT
 
@@ -120,7 +121,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def require_same_origin(request: Request) -> None:
+async def require_same_origin(request: Request) -> None:
     """Refuse a change that another site's page asks for in the name of this browser's user.
 
     Browsers state the origin of every POST; what states none is no browser and must say so with
@@ -131,7 +132,10 @@ def require_same_origin(request: Request) -> None:
     Raises:
         HTTPException: 403.
     """
-    caller = caller_of(request)
+    if access_of(request).is_identified:
+        caller = caller_of(request)
+    else:
+        caller = await run_in_threadpool(caller_of, request)
     if caller is not None and caller.way in (Way.TOKEN, Way.PROGRAM):
         return
     fetched_from = request.headers.get("sec-fetch-site", "same-origin")

@@ -65,7 +65,7 @@ def worklist(request: Request, context: Context, page: Page = 1) -> Response:
 
 
 @router.get("/worklist/rows", dependencies=_FOLLOWING)
-def rows(
+async def rows(
     request: Request,
     context: Context,
     page: Page = 1,
@@ -73,17 +73,17 @@ def rows(
 ) -> Response:
     """Give all of the list's rows for a page that is open already."""
     known = (if_none_match or "").strip('"')
-    return _as_json(request, context.board.answer(Asked(page=page), known))
+    return _as_json(request, await context.board.answer(Asked(page=page), known))
 
 
 @router.post("/worklist/rows", dependencies=[*_FOLLOWING, Depends(require_same_origin)])
-def filtered_rows(request: Request, context: Context, body: AskedRows) -> Response:
+async def filtered_rows(request: Request, context: Context, body: AskedRows) -> Response:
     """Give the rows that a filter or a search leaves, as far as the page has not got them.
 
     What is searched for may name a patient, so it comes in the body: never in an address.
     """
     asked = Asked(body.wanted, person_at(request), body.page)
-    return _as_json(request, context.board.answer(asked, body.tag))
+    return _as_json(request, await context.board.answer(asked, body.tag))
 
 
 def _as_json(request: Request, given: Given) -> Response:
