@@ -37,8 +37,9 @@ def write_tiny_model(registry: Path, marks: Path) -> None:
         "preprocessing": {
             "_target_": "Compose",
             "transforms": [
+                # Takes the volume from memory, where Triage runs a bundle.
+                {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
                 {"_target_": "Lambdad", "keys": "image", "func": mark},
-                {"_target_": "EnsureChannelFirstd", "keys": "image"},
             ],
         },
         "inferer": {"_target_": "SimpleInferer"},
