@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.tiny_model import write_tiny_model
 from tests.models import bundles
 from tests.models.test_runners import turned_head
 from tests.models.tiny import (
@@ -62,6 +63,14 @@ def test_lesion_comes_back_on_its_voxels(
     assert said.segmentation is not None
     np.testing.assert_array_equal(said.segmentation == 1, lesion)
     assert said.findings[0].present
+
+
+def test_the_model_of_the_benchmarks_runs(volume: Volume, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    write_tiny_model(tmp_path, marks)
+    package = load_package(tmp_path / "tiny" / "1.0.0")
+    load_runner(package, "cpu").run(ModelInput(volume.values, volume.affine, {}))
+    assert len(marks.read_text().splitlines()) == 1
 
 
 def test_images_are_stacked_as_channels_on_the_grid_of_the_first(
