@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ from tests.tools import (
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 
+# What is imported stays. Looking through half a million objects of it for garbage again and again
+# took a sixth of the tests' processor time.
+gc.disable()
+
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("triage", deadline=None)
 hypothesis.settings.load_profile("triage")
@@ -31,10 +36,24 @@ _TOGETHER = (
     ("tests/end_to_end/", "tests/deployment/"),
     ("tests/chaos/", "tests/web/test_browser.py", "tests/fuzz/"),
 )
-# Tests of a file share warm model hosts or a browser, whose start takes seconds.
+# What is built of a series, by each process that has one of these tests.
+_SAME_RESULTS = (
+    ("tests/results/test_matrix.py", "tests/results/test_readers.py"),
+    (
+        "tests/results/test_build.py",
+        "tests/results/test_heat_map.py",
+        "tests/results/test_report.py",
+        "tests/results/test_secondary_capture.py",
+        "tests/results/test_segmentation.py",
+        "tests/results/test_structure_set.py",
+    ),
+)
+# Tests of a file share warm model hosts, a receiver or a browser, whose start takes seconds.
 _BY_FILE = (
     "tests/flows/",
     "tests/models/",
+    "tests/hostile/",
+    "tests/results/fhir/",
     "tests/web/test_notifications_browser.py",
     "tests/web/test_reading.py",
     "tests/web/test_viewer.py",
@@ -51,11 +70,13 @@ class _Together(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(_BY_FILE):
             return nodeid.partition("::")[0]
-        return next((places[0] for places in _TOGETHER if nodeid.startswith(places)), nodeid)
+        together = (*_TOGETHER, *_SAME_RESULTS)
+        return next((places[0] for places in together if nodeid.startswith(places)), nodeid)
 
 
 def _turn(nodeid: str) -> int:
-    places = (*(place for places in _TOGETHER for place in places), *_BY_FILE)
+    together = (place for places in (*_TOGETHER, *_SAME_RESULTS) for place in places)
+    places = (*together, *_BY_FILE)
     return next((n for n, place in enumerate(places) if nodeid.startswith(place)), len(places))
 
 
@@ -72,6 +93,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if item not in slow]
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from here on, among what the tests make."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Together:

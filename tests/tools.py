@@ -22,6 +22,9 @@ from triage.settings import DicomDestination
 
 PROJECT = Path(__file__).resolve().parent.parent
 
+_SHORTEST_LOOK_S = 0.01
+_LONGEST_LOOK_S = 0.25
+
 
 def require_tool(name: str) -> str:
     """Return the path of the program `name`; skip the test where it is not installed.
@@ -62,12 +65,17 @@ def shared_data_directory() -> Path | None:
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
-    """Return once `condition()` is true; fail the test if that takes longer than `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
+    """Return once `condition()` is true; fail the test if that takes longer than `timeout_s`.
+
+    The longer it takes, the seldomer it looks: a look is often a request or a query, on the
+    processors that what it waits for needs.
+    """
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout_s:
             pytest.fail(f"after {timeout_s:g} s still waiting until {what}")
-        time.sleep(0.01)
+        time.sleep(min(max(waited / 10, _SHORTEST_LOOK_S), _LONGEST_LOOK_S))
 
 
 def archive_named(name: str) -> DicomDestination:

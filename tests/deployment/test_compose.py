@@ -121,7 +121,7 @@ def test_parts_run_as_processes_with_the_same_commands_and_variables(
 
         def is_flagged() -> bool:
             address = f"http://127.0.0.1:{ports['web']}/api/v1/studies/{study_instance_uid}"
-            answer = httpx.get(address, timeout=10)
+            answer = httpx.get(address, timeout=10, verify=False)
             return answer.is_success and answer.json()["priority"] == "stat"
 
         wait_until(is_flagged, "the study is flagged", timeout_s=90)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
+from click.testing import CliRunner
 from pydicom.dataset import Dataset
 from sqlalchemy import select
 
 from tests.datasets import ct_slice
 from tests.receiver.conftest import StartReceiver, send
-from tests.tools import PROJECT, wait_until
+from tests.tools import wait_until
+from triage.cli import main
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 from triage.store.tables import InstanceRow, StudyRow
@@ -59,24 +57,14 @@ def test_receiver_purges_by_itself_and_takes_the_images_again(
 
 def command(url: str, data: Path, *options: str) -> str:
     """Run `triage purge` and return what it prints."""
-    environment: dict[str, Any] = {
-        **os.environ,
+    environment = {
         "TRIAGE_DATABASE__URL": url,
         "TRIAGE_DATA_DIRECTORY": str(data),
         "TRIAGE_RETENTION": json.dumps({"read_days": 0}),
-        "PYTHONPATH": str(PROJECT),
     }
-    ended = subprocess.run(
-        [sys.executable, "-m", "triage.cli", "purge", *options],
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=data,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    ended = CliRunner().invoke(main, ["purge", *options], env=environment)
+    assert ended.exit_code == 0, ended.output
+    return ended.output
 
 
 def test_command_says_what_would_go_and_deletes_it(
