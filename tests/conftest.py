@@ -10,6 +10,8 @@ from typing import Any
 import hypothesis
 import pytest
 import structlog
+from argon2 import PasswordHasher
+from sqlalchemy import Engine
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.tools import (
@@ -18,6 +20,8 @@ from tests.tools import (
     find_free_port,
     shared_data_directory,
 )
+from triage.store import database as database_module
+from triage.store import passwords
 from triage.store.database import Database
 from triage.store.files import InstanceFiles
 
@@ -85,6 +89,40 @@ def logging_as_before() -> Iterator[None]:
     """Undo what a command that ran in this process set up for the logs."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statements_compiled_once() -> Iterator[None]:
+    """Let all engines of a kind share their compiled statements, as one engine's transactions do.
+
+    Each test has its own database and so its own engine, which would compile anew what the
+    tests before it have compiled: half of the time of a test that uses a database.
+    """
+    create_engine = database_module._create_engine
+    shared: dict[str, Engine] = {}
+
+    def create_sharing_engine(*args: Any, **options: Any) -> Engine:
+        engine = create_engine(*args, **options)
+        first = shared.get(engine.name)
+        if first is None or first.dialect.server_version_info is None:  # it was never connected
+            shared[engine.name] = engine
+        else:
+            engine.dialect = first.dialect  # the cache's keys name it
+            engine._compiled_cache = first._compiled_cache
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database_module, "_create_engine", create_sharing_engine)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def passwords_hashed_fast() -> Iterator[None]:
+    """Hash passwords with the least that Argon2 allows, in this process alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        least = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+        patch.setattr(passwords, "_HASHER", least)
+        yield
 
 
 @pytest.fixture(scope="session")
