@@ -39,6 +39,7 @@ _TOGETHER = (
 _BY_FILE = (
     "tests/flows/",
     "tests/models/",
+    "tests/web/test_accessibility.py",
     "tests/web/test_notifications_browser.py",
     "tests/web/test_reading.py",
     "tests/web/test_viewer.py",
