@@ -145,6 +145,9 @@ class PostgresqlCluster:
             "full_page_writes": "off",
             "max_connections": "200",
             "shared_buffers": "32MB",
+            # Databases of a second's life need neither statistics nor compiled expressions.
+            "autovacuum": "off",
+            "jit": "off",
         }
         setpriv = ["setpriv", *self._as_user]
         initdb = [self._initdb, "-D", data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8"]

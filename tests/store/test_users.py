@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from argon2 import PasswordHasher, extract_parameters
+from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from tests.tools import ManualClock
 from triage.core.audit import AuditEvent, AuditKind, Outcome
@@ -27,6 +29,13 @@ from triage.store.log_ins import (
     record_failure,
     take_pending,
 )
+from triage.store.passwords import (
+    PARAMETERS,
+    hash_of_nobody,
+    hash_password,
+    is_password,
+    needs_new_hash,
+)
 from triage.store.sessions import (
     SessionLimits,
     begin_session,
@@ -44,6 +53,8 @@ from triage.store.users import (
     users,
 )
 
+# Not the hash of the tests, which costs as little as it can.
+HASHER = "triage.store.passwords._HASHER"
 PASSWORD = "correct horse battery"
 LIMITS = SessionLimits(timedelta(minutes=30), timedelta(hours=12))
 RULES = LockRules(2, timedelta(minutes=15))
@@ -181,3 +192,23 @@ def test_trail_is_filtered_and_told_in_its_order(database: Database, clock: Manu
         assert [int(entry.event.uid) for entry in waiting] == [0, 1]
         mark_sent(session, [entry.id for entry in waiting])
         assert [int(entry.event.uid) for entry in waiting_entries(session, limit=9)] == [2, 3, 4]
+
+
+def test_passwords_are_hashed_with_the_parameters_of_the_rfc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(HASHER, PasswordHasher.from_parameters(PARAMETERS))
+    encoded = hash_password(PASSWORD)
+    assert extract_parameters(encoded) == PARAMETERS == RFC_9106_LOW_MEMORY
+    assert extract_parameters(hash_of_nobody()) == PARAMETERS
+    assert is_password(encoded, PASSWORD)
+    assert not is_password(encoded, PASSWORD + "!")
+    assert not is_password("", PASSWORD)
+
+
+def test_hash_of_weaker_parameters_is_made_anew() -> None:
+    weaker = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+    assert not needs_new_hash(weaker)  # those of the tests
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HASHER, PasswordHasher.from_parameters(PARAMETERS))
+        assert needs_new_hash(weaker)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -90,28 +89,26 @@ def test_markup_of_who_asks_stays_text(hospital: Hospital) -> None:
         assert log_in(client, "nobody").status_code == 401  # the table is still there
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "PatientID=' OR '1'='1",
-        "PatientName=%27%3B DROP TABLE studies%3B--",
-        "StudyInstanceUID=1.2.3' UNION SELECT password_hash FROM users--",
-        "includefield=00100010' OR 1=1",
-        "PatientID=%25",
-        "PatientID=_%25_",
-        "limit=1;DELETE FROM studies",
-    ],
+QUERIES = (
+    "PatientID=' OR '1'='1",
+    "PatientName=%27%3B DROP TABLE studies%3B--",
+    "StudyInstanceUID=1.2.3' UNION SELECT password_hash FROM users--",
+    "includefield=00100010' OR 1=1",
+    "PatientID=%25",
+    "PatientID=_%25_",
+    "limit=1;DELETE FROM studies",
 )
-def test_queries_find_nothing_that_they_do_not_name(
-    client: TestClient, hospital: Hospital, query: str
-) -> None:
+
+
+def test_queries_find_nothing_that_they_do_not_name(client: TestClient, hospital: Hospital) -> None:
     hospital.receive(*hospital.head_ct(slices=1, PatientID="PID-7"))
-    answer = client.get(f"/dicom-web/studies?{query}")
-    assert answer.status_code in (200, 204, 400)
-    assert "password_hash" not in answer.text
-    if not query.startswith("includefield"):
-        assert "PID-7" not in answer.text
-    assert "PID-7" in client.get("/dicom-web/studies?PatientID=PID-7").text
+    for query in QUERIES:
+        answer = client.get(f"/dicom-web/studies?{query}")
+        assert answer.status_code in (200, 204, 400), query
+        assert "password_hash" not in answer.text, query
+        if not query.startswith("includefield"):
+            assert "PID-7" not in answer.text, query
+        assert "PID-7" in client.get("/dicom-web/studies?PatientID=PID-7").text, query
 
 
 def test_paths_lead_out_of_nowhere(client: TestClient) -> None:

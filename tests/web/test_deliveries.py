@@ -68,28 +68,25 @@ def test_pages_list_objects_and_notices_with_why_and_the_next_step(
     assert "ris &lt;is&gt; broken (1 attempt)" in page
 
 
-@pytest.mark.parametrize(
-    ("asked", "count"),
-    [
-        ("", 2),
-        ("destination=ris", 1),
-        ("state=dead", 2),
-        ("state=delivered", 0),
-        ("state=all&study=1.2.3", 0),
-        ("state=all&limit=1&offset=1", 1),
-    ],
-)
-def test_deliveries_are_filtered(client: TestClient, study: str, asked: str, count: int) -> None:
-    found = client.get(f"/api/v1/deliveries?{asked}").json()
-    assert len(found["entries"]) == count
-    assert client.get(f"/deliveries?{asked}", headers=HTML).status_code == 200
+def test_deliveries_are_filtered(client: TestClient, study: str) -> None:
+    for asked, count in {
+        "": 2,
+        "destination=ris": 1,
+        "state=dead": 2,
+        "state=delivered": 0,
+        "state=all&study=1.2.3": 0,
+        "state=all&limit=1&offset=1": 1,
+    }.items():
+        found = client.get(f"/api/v1/deliveries?{asked}").json()
+        assert len(found["entries"]) == count, asked
+        assert client.get(f"/deliveries?{asked}", headers=HTML).status_code == 200, asked
     by_study = client.get(f"/api/v1/deliveries?study={study}").json()
     assert {one["delivery"]["what"] for one in by_study["entries"]} == {"SR", "Priority notice"}
 
 
-@pytest.mark.parametrize("asked", ["state=lost", "study=a", "destination=A!", "page=0"])
-def test_wrong_filters_are_refused(client: TestClient, asked: str) -> None:
-    assert client.get(f"/deliveries?{asked}", headers=HTML).status_code == 422
+def test_wrong_filters_are_refused(client: TestClient) -> None:
+    for asked in ("state=lost", "study=a", "destination=A!", "page=0"):
+        assert client.get(f"/deliveries?{asked}", headers=HTML).status_code == 422, asked
 
 
 def test_dead_letter_is_given_up_and_sent_again_from_the_page(

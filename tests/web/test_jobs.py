@@ -110,43 +110,41 @@ def test_study_is_named_by_its_uid_or_by_the_address_of_its_page(
     assert page.count("data-open-job") == 3
 
 
-@pytest.mark.parametrize(
-    ("address", "sent", "status", "words"),
-    [
-        (f"{API}/model-jobs/init", {}, 422, "source: send a file that ends in .zip"),
-        (f"{API}/model-jobs/init", {"source": ("a.exe", b"x")}, 422, "source: send a file"),
-        (
-            f"{API}/model-jobs/init",
-            {"source": ("a.pt2", b"x"), "version": (None, "1")},
-            422,
-            "version: three numbers",
-        ),
-        (f"{API}/model-jobs/init", {"source": ("a.pt2", bytes(1 << 21))}, 413, "source: it is"),
-        (f"{API}/model-jobs/check", {"package": ("a.rar", b"x")}, 422, "package: send a file"),
-        (f"{VERSION}/try", {"study": (None, "")}, 422, "study: give either"),
-        (
-            f"{VERSION}/try",
-            {"images": ("a.zip", b"x"), "study": (None, "1.2")},
-            422,
-            "study: give either",
-        ),
-        (f"{VERSION}/try", {"study": (None, "../etc")}, 422, "study: give a Study Instance UID"),
-        (f"{VERSION}/try", {"study": (None, "1.2.999")}, 404, "study: Triage holds no images"),
-        (f"{VERSION}/evaluate", {"images": ("a.zip", b"x")}, 422, "labels: send a file"),
-        (f"{VERSION}/evaluate", {"labels": ("a.xls", b"x")}, 422, "labels: send a file"),
-        (f"{API}/models/{NAME}/versions/9.9.9/check", {}, 404, "version: "),
-        (f"{API}/models/none/versions/1.0.0/evaluate", {"labels": LABELS}, 404, "name: "),
-    ],
+REFUSED: tuple[tuple[str, Any, int, str], ...] = (
+    (f"{API}/model-jobs/init", {}, 422, "source: send a file that ends in .zip"),
+    (f"{API}/model-jobs/init", {"source": ("a.exe", b"x")}, 422, "source: send a file"),
+    (
+        f"{API}/model-jobs/init",
+        {"source": ("a.pt2", b"x"), "version": (None, "1")},
+        422,
+        "version: three numbers",
+    ),
+    (f"{API}/model-jobs/init", {"source": ("a.pt2", bytes(1 << 21))}, 413, "source: it is"),
+    (f"{API}/model-jobs/check", {"package": ("a.rar", b"x")}, 422, "package: send a file"),
+    (f"{VERSION}/try", {"study": (None, "")}, 422, "study: give either"),
+    (
+        f"{VERSION}/try",
+        {"images": ("a.zip", b"x"), "study": (None, "1.2")},
+        422,
+        "study: give either",
+    ),
+    (f"{VERSION}/try", {"study": (None, "../etc")}, 422, "study: give a Study Instance UID"),
+    (f"{VERSION}/try", {"study": (None, "1.2.999")}, 404, "study: Triage holds no images"),
+    (f"{VERSION}/evaluate", {"images": ("a.zip", b"x")}, 422, "labels: send a file"),
+    (f"{VERSION}/evaluate", {"labels": ("a.xls", b"x")}, 422, "labels: send a file"),
+    (f"{API}/models/{NAME}/versions/9.9.9/check", {}, 404, "version: "),
+    (f"{API}/models/none/versions/1.0.0/evaluate", {"labels": LABELS}, 404, "name: "),
 )
-def test_refusal_names_the_field_and_leaves_nothing(
-    client: TestClient, settings: Settings, *, address: str, sent: Any, status: int, words: str
-) -> None:
-    answer = client.post(address, files=sent or None, headers=OURS)
-    assert answer.status_code == status, answer.text
-    assert answer.json()["detail"].startswith(words)
-    assert answer.json()["field"] == words.partition(":")[0]
-    assert client.get(f"{API}/model-jobs").json() == []
-    assert not any((settings.data_directory / "jobs").glob("*"))
+
+
+def test_refusal_names_the_field_and_leaves_nothing(client: TestClient, settings: Settings) -> None:
+    for address, sent, status, words in REFUSED:
+        answer = client.post(address, files=sent or None, headers=OURS)
+        assert answer.status_code == status, (address, sent, answer.text)
+        assert answer.json()["detail"].startswith(words)
+        assert answer.json()["field"] == words.partition(":")[0]
+        assert client.get(f"{API}/model-jobs").json() == []
+        assert not any((settings.data_directory / "jobs").glob("*"))
 
 
 def test_changes_of_other_sites_are_refused(client: TestClient) -> None:

@@ -171,22 +171,22 @@ def test_another_sites_page_changes_nothing_in_a_persons_name(hospital: Hospital
         assert client.get("/api/v1/worklist").status_code == 200
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "https://evil.example/",
-        "//evil.example",
-        "/\\evil.example",
-        "/\t/evil.example",
-        "\\\\evil.example",
-        "javascript:alert(1)",
-        "studies/1.2",
-        "/é",
-    ],
+ELSEWHERE = (
+    "https://evil.example/",
+    "//evil.example",
+    "/\\evil.example",
+    "/\t/evil.example",
+    "\\\\evil.example",
+    "javascript:alert(1)",
+    "studies/1.2",
+    "/é",
 )
-def test_log_in_leads_nobody_to_another_site(hospital: Hospital, address: str) -> None:
-    assert local_path(address) == ""
+
+
+def test_log_in_leads_nobody_to_another_site(hospital: Hospital) -> None:
     add_account(hospital, "ada", Role.RADIOLOGIST)
-    with pages(hospital) as client:
-        assert log_in(client, "ada", next=address).headers["location"] == "/login"
-        assert client.get("/login", headers=HTML).headers["location"] == "/"
+    for address in ELSEWHERE:
+        assert local_path(address) == "", address
+        with pages(hospital) as client:
+            assert log_in(client, "ada", next=address).headers["location"] == "/login", address
+            assert client.get("/login", headers=HTML).headers["location"] == "/", address

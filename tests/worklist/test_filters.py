@@ -123,13 +123,7 @@ def test_next_study_is_none_that_somebody_else_reads(hospital: Hospital) -> None
         assert next_to_read(session, now + timedelta(hours=1), who="joan") == first
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["müller", "MULLER", "mul", "hans mull", "ludenscheidt", "p-7", "acc9", "ACC9", "hans, acc"],
-)
-def test_study_is_found_by_the_beginnings_of_names_and_numbers(
-    hospital: Hospital, text: str
-) -> None:
+def test_study_is_found_by_the_beginnings_of_names_and_numbers(hospital: Hospital) -> None:
     wanted = receive(
         hospital,
         PatientName="Müller-Lüdenscheidt^Hans",
@@ -138,14 +132,18 @@ def test_study_is_found_by_the_beginnings_of_names_and_numbers(
         SpecificCharacterSet="ISO_IR 100",
     )
     receive(hospital, PatientName="Kloebner^Ada", PatientID="Q-77", AccessionNumber="B1")
-    assert shown(hospital, text=text) == [wanted]
+    for text in (
+        *("müller", "MULLER", "mul", "hans mull", "ludenscheidt"),
+        *("p-7", "acc9", "ACC9", "hans, acc"),
+    ):
+        assert shown(hospital, text=text) == [wanted], text
 
 
-@pytest.mark.parametrize("text", ["uller", "hans ada", "%", "_", "(none)", "muller\\"])
-def test_what_does_not_begin_so_is_not_found(hospital: Hospital, text: str) -> None:
+def test_what_does_not_begin_so_is_not_found(hospital: Hospital) -> None:
     receive(hospital, PatientName="Muller^Hans", PatientID="")
     receive(hospital, PatientName="Kloebner^Ada")
-    assert shown(hospital, text=text) == []
+    for text in ("uller", "hans ada", "%", "_", "(none)", "muller\\"):
+        assert shown(hospital, text=text) == [], text
 
 
 def test_search_that_says_nothing_finds_everything(hospital: Hospital) -> None:
