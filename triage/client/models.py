@@ -1149,9 +1149,9 @@ class StudySearch(BaseModel):
     """
     What is known of a study; all that is given must match, and something must be given.
 
-    A name matches by its beginnings, whatever the order ("ada love" finds Lovelace^Ada); an
-    accession number or Patient ID as a whole or, where none is the same, without regard to case and
-    leading zeros.
+    A name matches by the beginnings of its words, as on the worklist, whatever order, case and
+    accents ("ada love" finds Lovelace^Ada); an accession number or Patient ID as a whole or, where
+    none is the same, without regard to case and leading zeros.
     """
 
     accession_number: str = ""

@@ -123,7 +123,12 @@ class StorageProvider(DULServiceProvider):
 
     def idle_timer_expired(self) -> bool:
         """Return whether the peer has been silent for too long; not while it waits for us."""
-        return not self.is_answering and super().idle_timer_expired()
+        waits_for_us = self.is_answering or not self.assoc.dimse.msg_queue.empty()
+        return not waits_for_us and super().idle_timer_expired()
+
+    def _send(self, pdu: Any) -> None:
+        super()._send(pdu)
+        self._idle_timer.restart()  # until now the peer had to wait for us
 
     def _read_pdu_data(self) -> None:
         if self.state_machine.current_state != "Sta6":

@@ -159,7 +159,7 @@ def test_a_result_goes_from_the_outbox_to_the_server(
     with database.reading() as session:
         [row] = session.query(DeliveryRow).all()
         assert row.state is DeliveryState.DELIVERED
-    assert history(database, "delivered") == ["Result notice delivered to record"]
+    assert history(database, "delivered") == ["Result notice delivered to record, attempt 2"]
     study = server.only("ImagingStudy")
     assert study["identifier"][0]["value"] == f"urn:oid:{uid}"
     assert [each["modality"]["code"] for each in study["series"]] == ["DX", "SR", "OT"]
