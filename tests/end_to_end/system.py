@@ -101,10 +101,10 @@ class RunningSystem:
         """Whether every check of `triage doctor` passes; they are made in this process."""
         self._check_runs()
         with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)  # paths of settings, such as the viewer's, begin there
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            settings = load_settings()
-        is_green = all(check.is_ok for check in examine(settings))
+            is_green = all(check.is_ok for check in examine(load_settings()))
         if not is_green:
             time.sleep(1)  # the next look would take from those that start
         return is_green
