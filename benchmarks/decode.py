@@ -17,7 +17,6 @@ Seconds of processors tell what a way costs also on a machine that is busy.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -39,6 +38,7 @@ from pydicom.uid import JPEGLSLossless
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
+from benchmarks.figures import write_figures  # noqa: E402
 from tests.models.tiny import slice_dataset  # noqa: E402
 from triage.models.ahead import DecodedAhead  # noqa: E402
 from triage.models.sources import Source, in_parallel  # noqa: E402
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="write one flat object of the figures")
     arguments = parser.parse_args()
     figures: dict[str, dict[str, dict[str, float]]] = {}
     print(f"{arguments.slices} slices, {os.cpu_count()} cores, median of {arguments.repeats}")
@@ -77,7 +77,7 @@ def main() -> None:
                 flush=True,
             )
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_figures(arguments.json, figures)
 
 
 def _write(folder: Path, slices: int, syntax: str | None) -> list[Source]:

@@ -9,7 +9,6 @@ it; the parameters of QuCAD's and multi-QuCAD's example configurations (FDA, DID
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.figures import write_figures
 from triage.simulation.compare import WaitComparison, Waiting, compare
 from triage.simulation.formulas import Arrivals, two_preemptive_classes
 from triage.simulation.scenario import scenario_of
@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=int, default=60)
     parser.add_argument("--replications", type=int, default=20)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="write one flat object of the figures")
     arguments = parser.parse_args()
     began, played = time.perf_counter(), 0
     lines = []
@@ -188,12 +188,15 @@ def main() -> None:
     print(f"theory is inside the 95 % interval in {inside} of {len(lines)}")
     print(f"{played / took:.0f} studies a second")
     if arguments.json:
-        said = {
-            "lines": [vars(line) | {"is_inside": line.is_inside} for line in lines],
-            "inside": inside,
-            "studies_per_s": round(played / took),
+        means = {
+            f"{line.case} {line.group}": {
+                "simulated_min": line.simulated,
+                "theory_min": line.theory,
+            }
+            for line in lines
         }
-        arguments.json.write_text(json.dumps(said, indent=2))
+        counts = {"cases": len(lines), "inside": inside, "studies_per_s": round(played / took)}
+        write_figures(arguments.json, {**counts, **means})
 
 
 if __name__ == "__main__":
