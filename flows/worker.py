@@ -60,7 +60,6 @@ _PREFECT_PAUSE_S = 2.0
 _DECODE_AHEAD_POLL_S = 0.25
 _JOB_POLL_S = 0.5
 _JOB_RETENTION_S = 60.0
-_LONGEST_BLIND_S = 1.0  # without a commit: retries and leases become due with time alone
 
 
 def worker_name() -> str:
@@ -201,7 +200,7 @@ class Worker:
 
         It says whether it left something to do, which then does not wait for a commit.
         """
-        lookout = Lookout(self._commits, longest_s=_LONGEST_BLIND_S)
+        lookout = Lookout(self._commits)
 
         async def look() -> None:
             if not lookout.is_due():

@@ -55,6 +55,17 @@ def log_in(client: TestClient, name: str, password: str = PASSWORD, **form: str)
     return client.post("/login", data=data, headers=HTML | OURS)
 
 
+def log_in_auditor(client: TestClient, hospital: Hospital, study_uid: str) -> None:
+    """Log in an auditor, after a radiologist had opened a study and been refused a page."""
+    add_account(hospital, "ada", Role.RADIOLOGIST)
+    add_account(hospital, "audrey", Role.AUDITOR)
+    log_in(client, "ada")
+    client.get(f"/studies/{study_uid}", headers=HTML)
+    client.get("/status", headers=HTML)
+    client.post("/logout", headers=OURS)
+    log_in(client, "audrey")
+
+
 def trail(client: TestClient, wanted: AuditFilter = AuditFilter()) -> list[AuditEntry]:  # noqa: B008
     """Return what the audit trail holds, the newest first."""
     context: WebContext = client.app.state.context  # type: ignore[attr-defined]

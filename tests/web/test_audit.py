@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError
 
 from tests.certificates import Authority
 from tests.tools import ManualClock
-from tests.web.access import HTML, OURS, add_account, log_in, pages, trail
+from tests.web.access import HTML, OURS, add_account, log_in, log_in_auditor, pages, trail
 from tests.web.hospital import Hospital, hemorrhage
 from tests.web.repository import checked, tls_repository
 from triage.core.audit import AuditEvent, AuditKind, Outcome
@@ -213,14 +213,8 @@ def test_pages_answer_while_the_disk_refuses_the_trail(
 def auditor(hospital: Hospital) -> Iterator[TestClient]:
     """A browser in which an auditor is logged in; somebody did something before."""
     uid = hospital.receive(*hospital.head_ct(slices=1, PatientID="PID-7"))
-    add_account(hospital, "ada", Role.RADIOLOGIST)
-    add_account(hospital, "audrey", Role.AUDITOR)
     with pages(hospital) as client:
-        log_in(client, "ada")
-        client.get(f"/studies/{uid}", headers=HTML)
-        client.get("/status", headers=HTML)
-        client.post("/logout", headers=OURS)
-        log_in(client, "audrey")
+        log_in_auditor(client, hospital, uid)
         trail(client)
         yield client
 

@@ -13,11 +13,10 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 
-from tests.web.access import HTML, OURS, add_account, log_in, pages
+from tests.web.access import HTML, log_in_auditor, pages
 from tests.web.hospital import Hospital
 from triage.commands.users import users
 from triage.core.audit import Action, AuditEvent, AuditKind, Outcome
-from triage.core.permissions import Role
 from triage.web.access import May
 from triage.web.audit_words import known_types, words_of
 from triage.web.viewer import create_viewer
@@ -109,14 +108,8 @@ def test_words_say_what_was_done_and_what_was_not(event: AuditEvent, words: str)
 def auditor(hospital: Hospital) -> TestClient:
     """A browser in which an auditor is logged in, after a radiologist had opened a study."""
     uid = hospital.receive(*hospital.head_ct(slices=1))
-    add_account(hospital, "ada", Role.RADIOLOGIST)
-    add_account(hospital, "audrey", Role.AUDITOR)
     with pages(hospital) as client:
-        log_in(client, "ada")
-        client.get(f"/studies/{uid}", headers=HTML)
-        client.get("/status", headers=HTML)
-        client.post("/logout", headers=OURS)
-        log_in(client, "audrey")
+        log_in_auditor(client, hospital, uid)
         return client
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 import numpy as np
+import scipy  # imports scipy.stats when asked for it: a second that no start should wait for
 from numpy.typing import ArrayLike, NDArray
 
 _LEAST_EXPECTED = 5.0  # Cochran, Biometrics 10:417 (1954)
@@ -93,9 +94,7 @@ def compare_samples(reference: Sample, current: Sample, minimum: int) -> tuple[D
     ]
     if not tests:
         return ()
-    from scipy import stats  # noqa: PLC0415 - a second that no start should wait for
-
-    adjusted = stats.false_discovery_control([test.p_value for test in tests], method="bh")
+    adjusted = scipy.stats.false_discovery_control([test.p_value for test in tests], method="bh")
     found = [
         replace(test, adjusted_p_value=float(p)) for test, p in zip(tests, adjusted, strict=True)
     ]
@@ -123,9 +122,7 @@ def compare_numbers(
 
     Hodges, Arkiv för Matematik 3:469 (1958). Ties make it cautious.
     """
-    from scipy import stats  # noqa: PLC0415 - a second that no start should wait for
-
-    outcome = stats.ks_2samp(reference, current, method="asymp")
+    outcome = scipy.stats.ks_2samp(reference, current, method="asymp")
     return DriftTest(
         subject=subject,
         method=Method.KOLMOGOROV_SMIRNOV,
@@ -145,14 +142,12 @@ def compare_categories(subject: str, reference: Sequence[str], current: Sequence
     left are compared by Fisher's exact test.
     """
     before, now = Counter(reference), Counter(current)
-    from scipy import stats  # noqa: PLC0415 - a second that no start should wait for
-
     table = _contingency(before, now)
     method, p_value = Method.CHI_SQUARE, 1.0
     if table.shape[1] == 2:
-        method, p_value = Method.FISHER, float(stats.fisher_exact(table).pvalue)
+        method, p_value = Method.FISHER, float(scipy.stats.fisher_exact(table).pvalue)
     elif table.shape[1] > 2:
-        p_value = float(stats.chi2_contingency(table).pvalue)
+        p_value = float(scipy.stats.chi2_contingency(table).pvalue)
     names = sorted(before | now)
     return DriftTest(
         subject=subject,
@@ -175,12 +170,10 @@ def compare_outcomes(subject: str, reference: Sequence[bool], current: Sequence[
     """
     before, now = (sum(reference), len(reference)), (sum(current), len(current))
     counts = [[part, whole - part] for part, whole in (before, now)]
-    from scipy import stats  # noqa: PLC0415 - a second that no start should wait for
-
     return DriftTest(
         subject=subject,
         method=Method.FISHER,
-        p_value=float(stats.fisher_exact(np.array(counts)).pvalue),
+        p_value=float(scipy.stats.fisher_exact(np.array(counts)).pvalue),
         stability_index=population_stability_index(*counts),
         reference=f"{100 * before[0] / before[1]:.1f} % positive",
         current=f"{100 * now[0] / now[1]:.1f} % positive",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import scipy
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
@@ -338,7 +339,5 @@ def mcnemar_p(only_a_right: int, only_b_right: int) -> float:
     >>> round(mcnemar_p(1, 9), 4)
     0.0215
     """
-    from scipy.stats import binomtest  # noqa: PLC0415 - a second that no web page should wait for
-
     discordant = only_a_right + only_b_right
-    return float(binomtest(only_a_right, discordant, 0.5).pvalue) if discordant else 1.0
+    return float(scipy.stats.binomtest(only_a_right, discordant, 0.5).pvalue) if discordant else 1.0

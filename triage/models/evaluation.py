@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from triage.core.errors import TriageError
@@ -145,9 +146,7 @@ def roc_auc(truth: ArrayLike, scores: ArrayLike) -> float | None:
     negatives = len(truths) - positives
     if not positives or not negatives:
         return None
-    from scipy.stats import rankdata  # noqa: PLC0415 - a second that no start should wait for
-
-    rank_sum = float(rankdata(values)[truths].sum())
+    rank_sum = float(scipy.stats.rankdata(values)[truths].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
@@ -205,9 +204,7 @@ def delong_auc_interval(
         np.var(wins.mean(axis=1), ddof=1) / len(positive)
         + np.var(wins.mean(axis=0), ddof=1) / len(negative)
     )
-    from scipy.stats import norm  # noqa: PLC0415 - a second that no start should wait for
-
-    margin = float(norm.ppf((1 + level) / 2)) * math.sqrt(variance)
+    margin = float(scipy.stats.norm.ppf((1 + level) / 2)) * math.sqrt(variance)
     return Interval(max(0.0, area - margin), min(1.0, area + margin))
 
 

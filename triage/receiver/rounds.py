@@ -13,8 +13,6 @@ import structlog
 from triage.store.changes import CommitWatch, Lookout
 from triage.store.database import Database
 
-_LONGEST_BLIND_S = 1.0
-
 log = structlog.get_logger(__name__)
 
 
@@ -92,7 +90,7 @@ class Rounds:
             self._go_on(lambda: True)
             return
         with closing(CommitWatch(self._database)) as watch:
-            self._go_on(Lookout(watch, longest_s=_LONGEST_BLIND_S).is_due)
+            self._go_on(Lookout(watch).is_due)
 
     def _go_on(self, is_due: Callable[[], bool]) -> None:
         was_failing = False

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import BaseModel, ConfigDict
 
 from triage.core.priority import Priority
@@ -296,7 +297,5 @@ def _estimate(values: Sequence[float]) -> Estimate:
     if len(values) < 2:
         return Estimate(mean=mean, low=mean, high=mean)
     error = float(np.std(values, ddof=1)) / len(values) ** 0.5
-    from scipy.stats import t as student  # noqa: PLC0415 - a second that no start should wait for
-
-    margin = float(student.ppf(0.975, len(values) - 1)) * error
+    margin = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * error
     return Estimate(mean=mean, low=mean - margin, high=mean + margin)

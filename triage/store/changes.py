@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from triage.store.database import Database
 
+_LONGEST_BLIND_S = 1.0
+
 
 class CommitWatch:
     """Tells the commits of all connections to an SQLite file; used and closed by one thread."""
@@ -51,11 +53,11 @@ class Lookout:
     """Whether it is time to look for something to do.
 
     It is after each commit of anybody, as long as the last look left something, and at the latest
-    after `longest_s`, for what becomes due with time alone.
+    after `longest_s`, for what becomes due with time alone, such as retries and leases.
     """
 
     watch: CommitWatch
-    longest_s: float
+    longest_s: float = _LONGEST_BLIND_S
     monotonic: Callable[[], float] = time.monotonic
     _seen: int | None = None
     _looked_at: float = float("-inf")

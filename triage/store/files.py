@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import itertools
@@ -16,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
-from triage.store.syncing import begin_writing, sync
+from triage.store.syncing import begin_writing, sync, sync_file_system
 
 _INCOMING = "incoming"
 # In containers that share a disk, processes have the same numbers.
@@ -91,14 +90,7 @@ class InstanceFiles:
         Raises:
             OSError: the disk refused.
         """
-        libc = ctypes.CDLL(None, use_errno=True)
-        descriptor = os.open(self.root, os.O_RDONLY)
-        try:
-            if libc.syncfs(descriptor):
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-        finally:
-            os.close(descriptor)
+        sync_file_system(self.root)
 
     def begin(self) -> GrowingFile:
         """Return a new file that takes bytes before it is known whose they are.

@@ -24,6 +24,22 @@ def sync(path: str | Path) -> None:
         os.close(descriptor)
 
 
+def sync_file_system(path: str | Path) -> None:
+    """Return once all that is written to the file system of `path` outlasts a power failure.
+
+    Raises:
+        OSError: it is not there, or the disk failed.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if libc.syncfs(descriptor):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
+
+
 def begin_writing(descriptor: int, position: int, length: int) -> None:
     """Let the disk begin to write a part of a file, so that a sync a little later finds it done.
 
