@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.web.hospital import Hospital, hemorrhage, segmentation
 from triage.core.jobs import JobState
@@ -94,6 +94,25 @@ def test_filter_keeps_names_out_of_the_address(
     expect(page.locator("#rows > tr:visible")).to_have_count(1)
     expect(page.locator("#matching")).to_have_text("1 match the filter")
     assert page.url == f"{address}/"
+
+
+def test_saved_views_that_come_late_undo_no_typing(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    three_studies(hospital)
+    late: list[Route] = []
+
+    def hold_back(route: Route) -> None:
+        late.append(route)
+
+    page.route("**/api/v1/worklist/views", hold_back)
+    page.goto(address)
+    expect(page.locator("#live")).to_have_attribute("data-state", "live")
+    page.get_by_placeholder("Name, ID").fill("ada 2")
+    with page.expect_response("**/api/v1/worklist/views"):
+        late.pop().continue_()
+    expect(page.locator("#rows > tr:visible")).to_have_count(1)
+    expect(page.get_by_placeholder("Name, ID")).to_have_value("ada 2")
 
 
 def test_page_says_when_the_connection_is_lost_and_comes_back(

@@ -4,6 +4,7 @@
 import { toast } from "./page.js";
 
 const KEPT = "triage.worklist";
+const TYPING_PAUSE_MS = 200;
 const SETS = ["modalities", "body_parts", "patient_classes", "wards", "statuses"];
 export const NOTHING = {
   modalities: [], body_parts: [], patient_classes: [], wards: [], statuses: [],
@@ -20,6 +21,7 @@ export class Filters {
     this.view = list.dataset.view;
     this.views = [];
     this.panel = byId("filter-panel");
+    this.typing = null; // the timer of what is typed and not yet wanted
     const typed = byId("filter-text").value; // before this script was here
     this.isRestored = this.restore() || Boolean(typed);
     if (typed) this.wanted.text = typed;
@@ -54,17 +56,28 @@ export class Filters {
   }
 
   clear() {
+    this.stopTyping();
     this.change(NOTHING, "");
   }
 
+  /** Want what is typed, once the typing pauses. */
+  type(text) {
+    this.stopTyping();
+    this.typing = setTimeout(() => {
+      this.typing = null;
+      this.change({ text });
+    }, TYPING_PAUSE_MS);
+  }
+
+  stopTyping() {
+    clearTimeout(this.typing);
+    this.typing = null;
+  }
+
   listen() {
-    let typing = null;
     byId("filters").addEventListener("submit", (event) => event.preventDefault());
     this.panel.addEventListener("submit", (event) => event.preventDefault());
-    byId("filter-text").addEventListener("input", (event) => {
-      clearTimeout(typing);
-      typing = setTimeout(() => this.change({ text: event.target.value }), 200);
-    });
+    byId("filter-text").addEventListener("input", (event) => this.type(event.target.value));
     byId("filter-flagged").addEventListener("change", (event) => this.change({ flagged: event.target.checked }));
     byId("filter-open").addEventListener("click", () => this.toggle());
     byId("filter-assigned").addEventListener("change", (event) => this.assign(event.target));
@@ -132,8 +145,7 @@ export class Filters {
   /** Let all controls say what is wanted. */
   show() {
     const { wanted } = this;
-    const text = byId("filter-text");
-    if (document.activeElement !== text || !wanted.text) text.value = wanted.text; // no typing is undone
+    if (!this.typing) byId("filter-text").value = wanted.text; // no typing is undone
     byId("filter-flagged").checked = wanted.flagged;
     for (const set of SETS) {
       for (const box of this.panel.querySelectorAll(`[data-choice="${set}"] input`)) {
