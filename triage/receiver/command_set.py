@@ -52,14 +52,14 @@ def parse_command_set(encoded: bytes | bytearray) -> dict[int, bytes]:
         CommandSetError: an element is of another group or longer than what is there.
     """
     values: dict[int, bytes] = {}
-    position = 0
-    while position < len(encoded):
+    position, end = 0, len(encoded)
+    while position < end:
         try:
             group, element, length = _ELEMENT_HEADER.unpack_from(encoded, position)
         except struct.error as error:
             raise CommandSetError("the command set ends within an element") from error
         position += _ELEMENT_HEADER.size
-        if group != 0x0000 or length > len(encoded) - position:
+        if group != 0x0000 or length > end - position:
             raise CommandSetError("the command set has an element that cannot be there")
         values[element] = bytes(encoded[position : position + length])
         position += length

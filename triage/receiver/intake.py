@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -121,10 +120,13 @@ class Intake:
             announced,
             self._indexer,
             self._clock,
-            open_file=lambda: IncomingFile(self._files, self._journal),
+            open_file=self._open_file,
             watermarks=self._watermarks,
             maximum_bytes=self._maximum_instance_bytes,
         )
+
+    def _open_file(self) -> IncomingFile:
+        return IncomingFile(self._files, self._journal)
 
 
 class ArrivingInstance:
@@ -149,7 +151,7 @@ class ArrivingInstance:
         self._header: Header | None = None
         self._head = bytearray()
         self._received_bytes = 0
-        self._room = ExitStack()
+        self._held_bytes = 0
         self._room_until = 0
         self._take_room()
         meta = file_header(
@@ -171,12 +173,12 @@ class ArrivingInstance:
         Raises:
             RefusedInstanceError: it is too large, or the disk refuses it.
         """
-        self._received_bytes += len(fragment)
-        if self._received_bytes > self._maximum_bytes:
+        received = self._received_bytes = self._received_bytes + len(fragment)
+        if received > self._maximum_bytes:
             raise RefusedInstanceError(
                 StorageStatus.OUT_OF_RESOURCES, "larger than the receiver's limit for an instance"
             )
-        if self._received_bytes > self._room_until:
+        if received > self._room_until:
             self._take_room()
         try:
             self._file.write(fragment)
@@ -206,7 +208,7 @@ class ArrivingInstance:
             file = self._file.keep(arrival)
         except OSError as error:
             raise self._not_written(error) from error
-        self._room.close()
+        self._free_room()
         received = received_instance(header, self._announced, file, arrival.received_at)
         recorded = self._indexer.record(
             received, self._announced.association, is_journaled=self._file.is_journaled
@@ -216,7 +218,7 @@ class ArrivingInstance:
 
     def discard(self) -> None:
         """Remove what was written, unless the instance was stored."""
-        self._room.close()
+        self._free_room()
         self._file.close()
 
     def _open(self, meta: bytes) -> IncomingFile:
@@ -224,7 +226,7 @@ class ArrivingInstance:
             file = self._open_file()
             file.write(meta)
         except OSError as error:
-            self._room.close()
+            self._free_room()
             raise self._not_written(error) from error
         return file
 
@@ -243,12 +245,18 @@ class ArrivingInstance:
 
     def _take_room(self) -> None:
         """Hold room on the disk for what comes next; how much that is, nobody has said."""
-        self._room.close()
+        self._free_room()
         self._room_until = self._received_bytes + _ROOM_BYTES
         try:
-            self._room.enter_context(self._watermarks.room_for(_ROOM_BYTES))
+            self._watermarks.hold_room(_ROOM_BYTES)
         except DiskFullError as error:
             raise RefusedInstanceError(StorageStatus.OUT_OF_RESOURCES, str(error)) from error
+        self._held_bytes = _ROOM_BYTES
+
+    def _free_room(self) -> None:
+        held, self._held_bytes = self._held_bytes, 0
+        if held:
+            self._watermarks.free_room(held)
 
     def _not_written(self, error: OSError) -> RefusedInstanceError:
         log.warning(

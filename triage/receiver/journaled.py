@@ -18,6 +18,8 @@ log = structlog.get_logger(__name__)
 # Of each association so much may be in memory. CT and MR slices fit; what is larger is written to
 # its file while it arrives, and synced there.
 _LARGEST_IN_MEMORY = 1024 * 1024
+# What arrives in smaller ones is joined, so that they are not many.
+_SMALL_PIECE = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class IncomingFile:
     def __init__(self, files: InstanceFiles, journal: Journal | None) -> None:
         self._files = files
         self._journal = journal
-        self._memory = bytearray()
+        self._pieces = [bytearray()]
+        self._size_bytes = 0
         self._content = hashlib.sha256()
         self._growing: GrowingFile | None = None
         self._beside: GrowingFile | None = None
@@ -106,22 +109,27 @@ class IncomingFile:
         Raises:
             OSError: the disk refused.
         """
-        if self._growing is None and len(self._memory) + len(chunk) > _LARGEST_IN_MEMORY:
+        self._size_bytes += len(chunk)
+        if self._growing is None and self._size_bytes > _LARGEST_IN_MEMORY:
             self._go_to_disk()
         if self._growing is not None:
             self._growing.write(chunk)
             return
         self._content.update(chunk)
-        self._memory += chunk
+        if len(self._pieces[-1]) < _SMALL_PIECE:
+            self._pieces[-1] += chunk
+        else:
+            self._pieces.append(bytearray(chunk))
 
     def whole(self) -> bytes | mmap:
         """Return all that was written."""
-        return bytes(self._memory) if self._growing is None else self._growing.mapped()
+        return b"".join(self._pieces) if self._growing is None else self._growing.mapped()
 
     def _go_to_disk(self) -> None:
         self._growing = self._files.begin()
-        self._growing.write(memoryview(self._memory))
-        self._memory = bytearray()
+        for piece in self._pieces:
+            self._growing.write(piece)
+        self._pieces.clear()
 
     def keep(self, arrival: Arrival) -> StoredFile:
         """Name the file after its instance and return once it is durable, here or in the journal.
@@ -143,7 +151,7 @@ class IncomingFile:
         try:
             self._held = self._journal.append(
                 arrival.encoded(),
-                [memoryview(self._memory)],
+                self._pieces,
                 self._content.digest(),
                 meanwhile=self._write_beside,
             )
@@ -154,7 +162,7 @@ class IncomingFile:
 
     def _write_beside(self) -> None:
         self._beside = self._files.begin()
-        self._beside.append(memoryview(self._memory))
+        self._beside.append(self._pieces)
         self._beside.begin_writing()
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 IMPLEMENTATION_CLASS_UID = "2.25.214563104265227862517542521598399669276"
 """Implementation Class UID (0002,0012) of the files that Triage writes; a UUID-derived UID."""
@@ -31,6 +32,8 @@ def file_header(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_ui
     return _PREAMBLE + group_length + elements
 
 
+# But for the SOP Instance UID they are the same for image after image.
+@lru_cache(maxsize=256)
 def _uid_element(number: int, uid: str) -> bytes:
     value = uid.encode("ascii")
     value += b"\x00" * (len(value) % 2)

@@ -14,7 +14,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from pynetdicom.dul import DULServiceProvider
@@ -96,7 +96,10 @@ class StorageProvider(DULServiceProvider):
         self._store: _Store | None = None
         self._other_context_id: int | None = None
         self.is_answering = False
-        self._message_began = 0.0
+        # By the monotonic clock: when the peer was last heard or answered, and from when on the
+        # message that arrives must keep a pace.
+        self._progress_at = 0.0
+        self._patience_ends = 0.0
         self._message_bytes = 0
         self.arriving: ArrivingMessage | None = None
 
@@ -124,7 +127,12 @@ class StorageProvider(DULServiceProvider):
     def idle_timer_expired(self) -> bool:
         """Return whether the peer has been silent for too long; not while it waits for us."""
         waits_for_us = self.is_answering or not self.assoc.dimse.msg_queue.empty()
-        return not waits_for_us and super().idle_timer_expired()
+        return not waits_for_us and not self._was_heard_lately() and super().idle_timer_expired()
+
+    def _was_heard_lately(self) -> bool:
+        # Beside pynetdicom's timer, whose restart takes longer than noting the time.
+        timeout_s = self._idle_timer.timeout
+        return timeout_s is not None and time.monotonic() - self._progress_at <= timeout_s
 
     def _send(self, pdu: Any) -> None:
         super()._send(pdu)
@@ -137,7 +145,8 @@ class StorageProvider(DULServiceProvider):
             self.arriving = None
             return
         try:
-            while self._receive_pdu() and self._may_go_on() and self.socket.ready:
+            peer = self.socket
+            while self._receive_pdu() and self._may_go_on() and (peer.has_more or peer.ready):
                 pass
         except (OSError, EOFError):
             self.event_queue.put("Evt17")  # transport connection closed (PS3.8 9.2.1)
@@ -206,7 +215,7 @@ class StorageProvider(DULServiceProvider):
         encoded = bytes(self._command)
         self._command.clear()
         values = parse_command_set(encoded)
-        context = self.assoc._accepted_cx.get(self._command_context_id)
+        context = self._assoc._accepted_cx.get(self._command_context_id)
         if context is None:
             raise ProtocolError("a command comes on a presentation context that was not accepted")
         # Whatever the context is for: an image that is refused is an image that nobody triages.
@@ -237,7 +246,7 @@ class StorageProvider(DULServiceProvider):
             self._respond(store, *store.sink.finish())
         finally:
             self.is_answering = False
-            self._idle_timer.restart()
+            self._progress_at = time.monotonic()
 
     def _respond(self, store: _Store, status: int, comment: str) -> None:
         response = store_response(store.request, status, comment)
@@ -271,24 +280,26 @@ class StorageProvider(DULServiceProvider):
 
     def _fragments(self, length: int, take: Callable[[memoryview], None]) -> None:
         """Pass on the next `length` bytes as they come."""
-        while length:
-            received = self.socket.receive_some(length)
-            if not received:
+        left = length
+        while left:
+            received = self.socket.receive_some(left)
+            count = len(received)
+            if not count:
                 raise EOFError
-            length -= len(received)
-            self._message_bytes += len(received)
+            left -= count
             take(received)
-            self._idle_timer.restart()
-            self._check_pace()
-        self._check_pace()  # also for the fragments that are empty
+            self._note_progress(count)
+        if not length:
+            self._note_progress(0)
 
     def _begin_clock(self) -> None:
-        self._message_began = time.monotonic()
+        self._patience_ends = time.monotonic() + (self.network_timeout or 0)
         self._message_bytes = 0
 
-    def _check_pace(self) -> None:
+    def _note_progress(self, count: int) -> None:
         """Refuse a message that comes so slowly, or in so many empty pieces, that it never ends."""
-        patience_s = cast(float, self.network_timeout or 0)
-        late_s = time.monotonic() - self._message_began - patience_s
+        now = self._progress_at = time.monotonic()
+        self._message_bytes += count
+        late_s = now - self._patience_ends
         if late_s > 0 and self._message_bytes < late_s * _LOWEST_BYTES_PER_S:
             raise ProtocolError("a message comes too slowly")

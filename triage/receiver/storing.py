@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -29,19 +30,17 @@ class StoreSink:
             StorageStatus.CANNOT_UNDERSTAND,
             "the request has no data set",
         )
-        self._attempt(lambda: self._begin(intake))
+        self._attempt(self._begin, intake)
 
     def write(self, fragment: memoryview) -> None:
         """Take the next bytes."""
-        instance = self._instance
-        if instance is not None:
-            self._attempt(lambda: instance.write(fragment))
+        if self._instance is not None:
+            self._attempt(self._instance.write, fragment)
 
     def finish(self) -> tuple[int, str]:
         """Return status and Error Comment; success means durable and indexed."""
-        instance = self._instance
-        if instance is not None:
-            self._attempt(lambda: self._finish(instance))
+        if self._instance is not None:
+            self._attempt(self._finish, self._instance)
         status, comment = self._answer
         if status != StorageStatus.SUCCESS:
             why = f"0x{status:04X} {comment}"
@@ -64,9 +63,9 @@ class StoreSink:
         sender = self._announced.calling_ae_title
         self._tally.stored(sender, recorded.study_id, instance.received_bytes)
 
-    def _attempt(self, step: Callable[[], None]) -> None:
+    def _attempt(self, step: Callable[[Any], None], subject: Any) -> None:
         try:
-            step()
+            step(subject)
         except RefusedInstanceError as refusal:
             log.warning(
                 "instance refused",

@@ -293,6 +293,11 @@ class StorageSocket(AssociationSocket):
             self._waking.send(b"\x00")
 
     @property
+    def has_more(self) -> bool:
+        """Whether bytes were received that nobody has taken yet."""
+        return self._next < self._filled
+
+    @property
     def ready(self) -> bool:
         """Whether the peer has sent something; waits a little for it."""
         if self.socket is None or not self._is_connected:
@@ -305,7 +310,7 @@ class StorageSocket(AssociationSocket):
             if self._assoc.dul.state_machine.current_state == "Sta13":
                 self._drain()
                 return False
-            return self._next < self._filled or self._is_pending or self._descriptor in self._wait()
+            return self.has_more or self._is_pending or self._descriptor in self._wait()
         except (OSError, ValueError):
             self.event_queue.put("Evt17")  # transport connection closed (PS3.8 9.2.1)
             return False
@@ -341,6 +346,11 @@ class StorageSocket(AssociationSocket):
         Raises:
             PeerError: `nr_bytes` is more than any PDU of a DICOM peer has.
         """
+        end = self._next + nr_bytes
+        if end <= self._filled:
+            taken = bytearray(self._view[self._next : end])
+            self._next = end
+            return taken
         if nr_bytes > _LONGEST_PDU_BYTES:
             self.has_ended = True
             raise PeerError(f"a PDU of {nr_bytes} bytes is announced")

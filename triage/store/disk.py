@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 
 import structlog
@@ -57,9 +56,8 @@ class Watermarks:
         self._in_writing = 0
         self._level = DiskLevel.ROOMY
 
-    @contextmanager
-    def room_for(self, size: int) -> Iterator[None]:
-        """Hold room for `size` bytes while they are written.
+    def hold_room(self, size: int) -> None:
+        """Hold room for `size` bytes that are to be written, until `free_room` is called for it.
 
         Raises:
             DiskFullError: there is none.
@@ -70,11 +68,11 @@ class Watermarks:
             if self._level is DiskLevel.REFUSING or free < self._minimum + size:
                 raise DiskFullError("disk: less space left than the receiver keeps free")
             self._in_writing += size
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._in_writing -= size
+
+    def free_room(self, size: int) -> None:
+        """Hold `size` bytes less: they are written, or will not be."""
+        with self._lock:
+            self._in_writing -= size
 
     def level(self) -> DiskLevel:
         """Return how full the disk is now."""

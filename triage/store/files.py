@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from triage.store.syncing import begin_writing, sync, sync_file_system
+from triage.store.writing import Piece, write_all
 
 _INCOMING = "incoming"
 # In containers that share a disk, processes have the same numbers.
@@ -68,7 +69,7 @@ class InstanceFiles:
         self,
         study_instance_uid: str,
         sop_instance_uid: str,
-        pieces: Sequence[bytes | memoryview],
+        pieces: Sequence[Piece],
         sha256: str,
     ) -> StoredFile:
         """Write the file of an instance whose bytes are durable elsewhere until `make_durable`.
@@ -77,8 +78,7 @@ class InstanceFiles:
             OSError: the disk refused; nothing is left behind.
         """
         with self.begin() as file:
-            for piece in pieces:
-                file.append(piece)
+            file.append(pieces)
             return file.name(study_instance_uid, sop_instance_uid, sha256)
 
     def make_durable(self) -> None:
@@ -151,25 +151,23 @@ class GrowingFile:
     def __exit__(self, *_: object) -> None:
         self.discard()
 
-    def write(self, chunk: bytes | memoryview) -> None:
+    def write(self, chunk: Piece) -> None:
         """Append `chunk`.
 
         Raises:
             OSError: the disk refused.
         """
         self._content.update(chunk)
-        self.append(chunk)
+        self.append([chunk])
 
-    def append(self, chunk: bytes | memoryview) -> None:
-        """Append `chunk`, whose digest is taken care of elsewhere.
+    def append(self, pieces: Sequence[Piece]) -> None:
+        """Append `pieces`, whose digest is taken care of elsewhere.
 
         Raises:
             OSError: the disk refused.
         """
-        view = memoryview(chunk)
-        self.size_bytes += len(view)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        write_all(self._descriptor, pieces, self.size_bytes)
+        self.size_bytes += sum(map(len, pieces))
 
     def begin_writing(self) -> None:
         """Let the disk begin with what was written, so that making it durable takes less time."""

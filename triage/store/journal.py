@@ -26,6 +26,7 @@ from uuid import uuid4
 import structlog
 
 from triage.store.syncing import begin_writing, sync
+from triage.store.writing import Piece, write_all
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +86,8 @@ class Journal:
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._make_durable = make_durable
-        self._writing = threading.Condition()
+        self._writing = threading.Lock()
+        self._changed = threading.Condition(self._writing)
         self._current: _Segment | None = None
         self._clean: list[_Segment] = []
         self._full: queue.SimpleQueue[_Segment | None] = queue.SimpleQueue()
@@ -147,7 +149,7 @@ class Journal:
     def append(
         self,
         description: bytes,
-        content: Sequence[bytes | memoryview],
+        content: Sequence[Piece],
         sha256: bytes,
         *,
         meanwhile: Callable[[], None] = lambda: None,
@@ -184,7 +186,7 @@ class Journal:
         self,
         segment: _Segment,
         description: bytes,
-        content: Sequence[bytes | memoryview],
+        content: Sequence[Piece],
         sha256: bytes,
     ) -> int:
         try:
@@ -201,7 +203,7 @@ class Journal:
         deadline = time.monotonic() + _LONGEST_WAIT_S
         while not self._clean:
             left_s = deadline - time.monotonic()
-            if left_s <= 0 or not self._writing.wait(left_s):
+            if left_s <= 0 or not self._changed.wait(left_s):
                 raise JournalError("the journal is full")
             if self._current is None:
                 raise JournalError("the journal is closed")
@@ -216,7 +218,7 @@ class Journal:
         with self._writing:
             segment.unfinished -= 1
             if not segment.unfinished:
-                self._writing.notify_all()
+                self._changed.notify_all()
 
     def _empty_full_ones(self) -> None:
         while (segment := self._full.get()) is not None:
@@ -225,13 +227,13 @@ class Journal:
                     return
             with self._writing:
                 self._clean.append(segment)
-                self._writing.notify_all()
+                self._changed.notify_all()
 
     def _empty(self, segment: _Segment) -> bool:
         """Make durable where it belongs what a segment holds; return whether that was possible."""
         with self._writing:
             while segment.unfinished:
-                self._writing.wait()
+                self._changed.wait()
         try:
             self._make_durable()
             segment.clear()
@@ -245,7 +247,7 @@ class Journal:
         self._closing.set()
         with self._writing:
             current, self._current = self._current, None
-            self._writing.notify_all()
+            self._changed.notify_all()
         if self._emptying is None:
             return
         self._full.put(current)
@@ -288,15 +290,13 @@ class _Segment:
     def has_room_for(self, size: int) -> bool:
         return self._written + size <= self._size
 
-    def write(
-        self, description: bytes, content: Sequence[bytes | memoryview], sha256: bytes
-    ) -> int:
+    def write(self, description: bytes, content: Sequence[Piece], sha256: bytes) -> int:
         """Append an entry and return where it ends."""
         length = sum(map(len, content))
         head = _HEAD.pack(_MAGIC, self._generation, self._count, len(description), length, sha256)
         front = head + description
         pieces = [front + _CHECKSUM.pack(zlib.crc32(front)), *content]
-        _write_all(self._descriptor, pieces, self._written)
+        write_all(self._descriptor, pieces, self._written)
         self._count += 1
         self._written += len(pieces[0]) + length
         return self._written
@@ -352,17 +352,8 @@ def entries_of(descriptor: int) -> Iterator[Entry]:
         yield Entry(description, content)
 
 
-def _size_of(description: bytes, content: Sequence[bytes | memoryview]) -> int:
+def _size_of(description: bytes, content: Sequence[Piece]) -> int:
     return _HEAD.size + len(description) + _CHECKSUM.size + sum(map(len, content))
-
-
-def _write_all(descriptor: int, pieces: Sequence[bytes | memoryview], position: int) -> None:
-    wanted = sum(map(len, pieces))
-    written = os.pwritev(descriptor, pieces, position)
-    if written < wanted:  # a signal or a limit; rare, so the rest is joined
-        rest = b"".join(pieces)
-        while written < wanted:
-            written += os.pwrite(descriptor, memoryview(rest)[written:], position + written)
 
 
 @contextlib.contextmanager
