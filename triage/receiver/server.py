@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, cast
 
 import structlog
+from pydicom import config as pydicom_config
 from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
@@ -65,6 +66,9 @@ log = structlog.get_logger(__name__)
 _config.UNRESTRICTED_STORAGE_SERVICE = True
 # Pynetdicom's own handlers format every PDU as text, with AE titles and identifiers.
 _config.LOG_HANDLER_LEVEL = "none"
+# Pydicom would look at each UID of each proposed presentation context several times, for 15 ms an
+# association, and warn of what breaks a rule by quoting it. What matters is checked here, by us.
+pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
 
 _MOST_PROCESSES = 4
 _GARBAGE_THRESHOLDS = (20_000, 20, 20)
