@@ -143,6 +143,8 @@ class IncomingFile:
         if self._growing is not None:
             return self._growing.keep(*uids)
         assert self._beside is not None
+        # Not while the disk writes the entry, which would then take twice as long.
+        self._beside.begin_writing()
         # Not before it is in the journal: a file of this name may be one that was acknowledged.
         return self._beside.name(*uids, self._content.hexdigest())
 
@@ -163,7 +165,6 @@ class IncomingFile:
     def _write_beside(self) -> None:
         self._beside = self._files.begin()
         self._beside.append(self._pieces)
-        self._beside.begin_writing()
 
     def close(self) -> None:
         """Remove what was not kept, and let the journal forget what is now where it belongs."""
