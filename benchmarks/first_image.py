@@ -5,9 +5,11 @@
 Studies of noise in a head are received into an empty store, and headless Chromium opens the page of
 one from a server on loopback: "cold" with an empty cache, then "next study", as a radiologist does
 who goes from study to study, none of whose images the browser has. Measured is the time from the
-start of the navigation to the first image that is drawn on the canvas (the performance mark
-"first-image"). The floor is the same browser fetching the same pixels by themselves from the same
-server. Medians and 95th percentiles.
+start of the navigation until the first image is seen: the frame of the screen that shows the
+picture with which the page comes, as the browser reports it (Element Timing), or the drawing of the
+canvas where that was first. "canvas" is when the scripts have drawn the same image (the performance
+mark "first-image"), from where on it can be scrolled and windowed. The floor is the same browser
+fetching the same pixels by themselves from the same server. Medians and 95th percentiles.
 """
 
 from __future__ import annotations
@@ -38,8 +40,20 @@ from triage.store.database import Database  # noqa: E402
 from triage.store.files import InstanceFiles  # noqa: E402
 from triage.web.app import create_app  # noqa: E402
 
-_STANDS = "#canvas:not([data-drawn=''])[data-drawn]"
-_FIRST_IMAGE = "performance.getEntriesByName('first-image')[0].startTime"
+# Asked through the protocol itself: what Playwright puts into a page to wait for an element takes
+# the page's thread 25 ms of those that are measured.
+_SEEN = """new Promise((resolve) => {
+  let picture = Infinity;
+  new PerformanceObserver((list) => {
+    picture = Math.min(picture, list.getEntries()[0].renderTime);
+  }).observe({ type: "element", buffered: true });
+  new PerformanceObserver((list) => {
+    const canvas = list.getEntriesByName("first-image")[0]?.startTime;
+    // The picture's frame is reported with the next one.
+    const tell = () => resolve([Math.min(picture, canvas), canvas]);
+    if (canvas) requestAnimationFrame(() => setTimeout(tell, 50));
+  }).observe({ type: "mark", buffered: true });
+})"""
 _FETCH = """async (address) => {
   const began = performance.now();
   const answer = await fetch(address, {cache: 'no-store'});
@@ -60,7 +74,7 @@ def main() -> None:
         figures = _measure(Path(folder), arguments.slices, arguments.rows, arguments.repeats)
     for name, seen in figures.items():
         print(
-            f"{name:>12}  median {seen['median_ms']:6.0f} ms   p95 {seen['p95_ms']:6.0f} ms   "
+            f"{name:>17}  median {seen['median_ms']:6.0f} ms   p95 {seen['p95_ms']:6.0f} ms   "
             f"{seen['ratio_to_bare_bytes']:6.1f} of the bare bytes"
         )
     if arguments.json:
@@ -84,7 +98,7 @@ def _measure(folder: Path, slices: int, rows: int, repeats: int) -> dict[str, di
         browser = playwright.chromium.launch(
             executable_path=require_tool("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        cold, following, floor = [], [], []
+        cold, following, floor = [], [], []  # the first two: pairs of seen and drawn by the scripts
         pixels = (
             f"{address}/studies/{first}/series/{middle.SeriesInstanceUID}"
             f"/instances/{middle.SOPInstanceUID}/frames/1"
@@ -100,17 +114,24 @@ def _measure(folder: Path, slices: int, rows: int, repeats: int) -> dict[str, di
         browser.close()
     database.close()
     return {
-        "cold": _summary(cold, floor),
-        "next study": _summary(following, floor),
+        "cold": _summary([seen for seen, _ in cold], floor),
+        "cold canvas": _summary([drawn for _, drawn in cold], floor),
+        "next study": _summary([seen for seen, _ in following], floor),
+        "next study canvas": _summary([drawn for _, drawn in following], floor),
         "bare bytes": _summary(floor, floor),
     }
 
 
-def _open(page: Page, address: str) -> float:
-    """Return after how many milliseconds the first image stands."""
+def _open(page: Page, address: str) -> tuple[float, float]:
+    """Return after how many milliseconds the first image is seen, and is drawn by the scripts."""
     page.goto(address, wait_until="commit")
-    page.wait_for_selector(_STANDS)
-    return float(page.evaluate(_FIRST_IMAGE))
+    protocol = page.context.new_cdp_session(page)
+    answer = protocol.send(
+        "Runtime.evaluate", {"expression": _SEEN, "awaitPromise": True, "returnByValue": True}
+    )
+    protocol.detach()
+    seen, drawn = answer["result"]["value"]
+    return float(seen), float(drawn)
 
 
 def _noisy(image: Dataset) -> Dataset:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import BytesIO
 from typing import Literal
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.web.hospital import Hospital, hemorrhage, segmentation
@@ -230,6 +233,93 @@ def test_first_image_stands_within_half_a_second(
     assert drawn_after_ms < 2000  # 500 on a quiet machine; CI machines are shared
 
 
+CORNERS = ("corner-patient", "corner-series", "corner-image", "corner-window")
+AROUND = (*CORNERS, "edge-top", "edge-right", "edge-bottom", "edge-left")
+
+DIFFERENCE = """async (address) => {
+  const {Frames, paint} = await import(document.querySelector('link[href$="/pixels.js"]').href);
+  const [, studyUid, seriesUid, uid] =
+    address.match(/studies\\/(.+)\\/series\\/(.+)\\/instances\\/(.+)\\/frames/);
+  const frame = await new Frames().get({studyUid, seriesUid, uid, frame: 1});
+  const painted = new ImageData(frame.columns, frame.rows);
+  paint(frame, frame.window, false, painted);
+  const image = Object.assign(new Image(), {src: address});
+  await image.decode();
+  const context = new OffscreenCanvas(frame.columns, frame.rows).getContext("2d");
+  context.drawImage(image, 0, 0);
+  const {data} = context.getImageData(0, 0, frame.columns, frame.rows);
+  return data.reduce((most, value, i) => Math.max(most, Math.abs(value - painted.data[i])), 0);
+}"""
+
+
+def what_is_around(page: Page) -> dict[str, str]:
+    """Return what stands in the corners and at the edges of the stack."""
+    return {name: page.locator(f"#{name}").inner_text() for name in AROUND}
+
+
+def shown(page: Page) -> NDArray[np.int16]:
+    """Return the stack as it is seen on the screen."""
+    with Image.open(BytesIO(page.locator("#viewport").screenshot())) as picture:
+        return np.asarray(picture.convert("L"), np.int16)
+
+
+def test_first_image_is_seen_before_a_script_has_run_and_nothing_jumps(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    images = hospital.head_ct(slices=3, rows=300)
+    for image in images:
+        image.PixelSpacing = [0.5, 0.4]
+    uid = hospital.receive(*images)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/js/study.js", hold)
+    page.goto(f"{address}/studies/{uid}", wait_until="commit")
+    picture = page.locator("#first-picture image")
+    picture.wait_for()
+    picture.evaluate("image => image.decode()")
+    assert page.locator("#canvas").get_attribute("data-drawn") is None
+    around, before = what_is_around(page), shown(page)
+    assert around["corner-image"] == "Image 2 / 3"
+    assert around["corner-window"] == "W 80 L 40"
+    assert [around[f"edge-{edge}"] for edge in ("top", "right", "bottom", "left")] == list("ALPR")
+    assert (
+        page.evaluate(DIFFERENCE, picture.get_attribute("href")) == 0
+    )  # what the canvas will show
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("#canvas:not([data-drawn=''])[data-drawn]")
+    expect(page.locator("#first-picture")).to_have_count(0)
+    assert what_is_around(page) == around
+    after = shown(page)
+    assert before.shape == after.shape
+    assert np.mean(np.abs(before - after)) < 3  # edges are smoothed otherwise
+
+
+def test_first_picture_never_stands_for_another_image(
+    page: Page, address: str, hospital: Hospital
+) -> None:
+    uid = hospital.receive(*hospital.head_ct(slices=5, rows=32))
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/frames/1", hold)
+    page.goto(f"{address}/studies/{uid}")
+    expect(page.locator("#first-picture")).to_have_count(1)
+    page.locator("#viewport").focus()
+    page.keyboard.press("r")  # not drawn yet: the letters are those of what is seen
+    expect(page.locator("#edge-top")).to_have_text("A")
+    page.keyboard.press("End")
+    expect(page.locator("#first-picture")).to_have_count(0)
+    expect(page.locator("#corner-image")).to_have_text("Image 5 / 5")
+    for route in held:
+        route.abort()
+
+
 def test_findings_appear_on_an_open_study_page(
     page: Page, address: str, hospital: Hospital
 ) -> None:
@@ -258,6 +348,7 @@ def test_damaged_image_is_said_in_the_viewer(
     page = browser.new_page()
     page.goto(f"{address}/studies/{uid}")
     expect(page.locator("#viewer-message")).to_contain_text("This image cannot be shown")
+    expect(page.locator("#first-picture")).to_have_count(0)
     page.close()
 
 

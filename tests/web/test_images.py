@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
@@ -21,7 +23,8 @@ from sqlalchemy import select
 
 from tests.web.hospital import Hospital, hemorrhage, segmentation
 from triage.store.tables import ResultObjectRow
-from triage.web.pixels import PixelError, read_frame
+from triage.web.first_picture import picture_of
+from triage.web.pixels import PixelError, Window, read_frame, stated_window
 from triage.web.segments import _rgb_of_cielab, read_segmentation
 
 
@@ -106,6 +109,52 @@ def test_every_transfer_syntax_is_shown(shared_data: Path) -> None:
             warnings.simplefilter("ignore")
             frame = read_frame(path, 1)
         assert (frame.rows, frame.columns) == (image.Rows, image.Columns), path.name
+
+
+@pytest.mark.parametrize(
+    "name", ["CT_small.dcm", "MR_small.dcm", "SC_rgb_small_odd.dcm", "examples_palette.dcm"]
+)
+def test_picture_is_the_frame_through_its_window(name: str) -> None:
+    path = get_testdata_file(name, download=False)
+    if path is None:
+        pytest.skip(f"pydicom ships no {name}")
+    frame = read_frame(Path(path), 1)
+    with Image.open(BytesIO(picture_of(frame))) as picture:
+        assert picture.format == "PNG"
+        shown = np.asarray(picture)
+    values = np.frombuffer(frame.data, frame.kind).reshape(shown.shape)
+    if frame.samples == 3:
+        np.testing.assert_array_equal(shown, values)
+        return
+    center, width = frame.window.center, frame.window.width
+    # DICOM PS3.3 C.11.2.1.2.1, as pixels.js has it
+    level = ((values - (center - 0.5)) / (width - 1) + 0.5) * 255
+    np.testing.assert_allclose(shown, np.clip(level, 0, 255), atol=0.501)
+
+
+def test_picture_turns_monochrome1_over_and_is_kept_by_the_browser(
+    client: TestClient, hospital: Hospital
+) -> None:
+    image, other = hospital.head_ct(slices=2)
+    other.PhotometricInterpretation = "MONOCHROME1"
+    other.PixelData = image.PixelData
+    hospital.receive(image, other)
+    answers = [client.get(f"{frame_address(one)}/picture") for one in (image, other)]
+    shown, turned = (np.asarray(Image.open(BytesIO(one.content))) for one in answers)
+    np.testing.assert_array_equal(shown, 255 - turned)
+    assert answers[0].headers["Cache-Control"].startswith("private")
+    tag = {"If-None-Match": answers[0].headers["etag"]}
+    assert client.get(f"{frame_address(image)}/picture", headers=tag).status_code == 304
+    assert client.get(frame_address(image), headers=tag).status_code == 200  # another thing
+    assert client.get(f"{frame_address(image, 2)}/picture").status_code == 422
+
+
+def test_window_is_stated_where_the_pixels_are_not_needed_for_it(hospital: Hospital) -> None:
+    image, silent = hospital.head_ct(slices=2)
+    del silent.WindowCenter, silent.WindowWidth
+    path = hospital.files.absolute(hospital.store(image).path)
+    assert stated_window(path) == read_frame(path, 1).window == Window(40, 80)
+    assert stated_window(hospital.files.absolute(hospital.store(silent).path)) is None
 
 
 def test_rescale_with_fractions_keeps_its_values(hospital: Hospital) -> None:

@@ -22,6 +22,7 @@ from triage.store.priors import set_prior_state, want_priors
 from triage.store.tables import StudyRow
 from triage.web.app import WebError, create_app, run_web
 from triage.web.live import LiveUpdates
+from triage.web.static_files import STATIC_ROOT
 from triage.worklist.reading import mark_as_read
 
 HTML = {"Accept": "text/html"}
@@ -348,6 +349,16 @@ def test_browsers_keep_scripts_under_the_address_of_their_content(
     plain = client.get("/static/js/study.js")
     assert plain.content == answer.content
     assert plain.headers["Cache-Control"] == "no-cache"
-    first = re.search(r'rel="preload" as="fetch" crossorigin href="([^"]+)"', page)
+    first = re.search(r'rel="preload" as="fetch" crossorigin[^>]* href="([^"]+)"', page)
     assert first is not None
     assert client.get(first[1]).headers["X-Image-Rows"] == "64"  # the page asks for it at once
+    picture = re.search(r'rel="preload" as="image"[^>]* href="([^"]+)"', page)
+    assert picture is not None
+    assert client.get(picture[1]).headers["Content-Type"] == "image/png"
+
+
+def test_kept_files_are_files_and_nothing_else(client: TestClient) -> None:
+    assert client.get(f"{STATIC_ROOT}/icon.svg").headers["Content-Type"] == "image/svg+xml"
+    for path in ("", "/", "/js", "/js/", "/../static_files.py", "/%2e%2e/static_files.py"):
+        assert client.get(f"{STATIC_ROOT}{path}").status_code in (307, 404)
+    assert client.post(f"{STATIC_ROOT}/icon.svg").status_code in (403, 405)

@@ -79,7 +79,7 @@ from triage.web.prefect_health import PrefectHealth
 from triage.web.refusals import RefusedRequestError
 from triage.web.rendering import templates
 from triage.web.security import KnownHost, SecurityHeaders
-from triage.web.static_files import STATIC_FOLDER, STATIC_ROOT
+from triage.web.static_files import STATIC_FOLDER, STATIC_ROOT, KeptFiles
 from triage.web.trail import Trail
 from triage.web.viewer import ByPort, create_viewer
 from triage.web.viewer_files import viewer_folder
@@ -122,10 +122,10 @@ def create_app(
         openapi_url="/api/v1/openapi.json",
     )
     app.state.context = context
+    app.mount(STATIC_ROOT, KeptFiles(), name="kept")  # before all that a path is compared with
     for router in _routers():
         app.include_router(router)
     app.add_api_route("/healthz", healthz, include_in_schema=False)
-    app.mount(STATIC_ROOT, StaticFiles(directory=STATIC_FOLDER), name="kept")
     app.mount("/static", StaticFiles(directory=STATIC_FOLDER), name="static")
     app.add_exception_handler(HTTPException, _refusal)
     app.add_exception_handler(RequestValidationError, _invalid)

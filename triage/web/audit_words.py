@@ -60,6 +60,8 @@ _READING = {
     "see images of the study": (
         "GET /studies/{study_instance_uid}/series/{series_instance_uid}"
         "/instances/{sop_instance_uid}/frames/{number}",
+        "GET /studies/{study_instance_uid}/series/{series_instance_uid}"
+        "/instances/{sop_instance_uid}/frames/{number}/picture",
     ),
     "see the outlines over the study's images": (
         "GET /studies/{study_instance_uid}/overlays",

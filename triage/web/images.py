@@ -16,6 +16,7 @@ from triage.core.permissions import Permission
 from triage.store.tables import InstanceRow, SeriesRow, StudyRow
 from triage.web.access import may
 from triage.web.context import Context, FrameNumber, Uid, WebContext
+from triage.web.first_picture import picture_of
 from triage.web.overlaid import (
     StoredOverlay,
     caching,
@@ -88,19 +89,8 @@ async def frame(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Give one frame's rescaled values, little endian; the headers say how they are read."""
-
-    def find() -> _StoredImage | None:
-        with context.database.reading() as session:
-            return _find_instance(
-                session, study_instance_uid, series_instance_uid, sop_instance_uid
-            )
-
-    found = await in_decoders(context, find)
-    if found is None:
-        raise HTTPException(404, "Triage holds no such image")
-    path = found.path
-    require_file(found.purged_at)
-    tag = f'"{found.sha256[:32]}-{number}"'
+    place = (study_instance_uid, series_instance_uid, sop_instance_uid)
+    path, tag = await _file(context, *place, str(number))
     if if_none_match == tag:
         return Response(status_code=304, headers=caching(tag))
     decoded = await in_decoders(context, lambda: read_frame(context.files.absolute(path), number))
@@ -119,6 +109,31 @@ async def frame(
             "X-Image-Frame-Rate": f"{decoded.frame_rate:g}",
         },
     )
+
+
+@router.get(
+    "/studies/{study_instance_uid}/series/{series_instance_uid}/instances/{sop_instance_uid}"
+    "/frames/{number}/picture",
+    response_class=Response,
+)
+async def picture(
+    *,
+    study_instance_uid: Uid,
+    series_instance_uid: Uid,
+    sop_instance_uid: Uid,
+    number: FrameNumber,
+    context: Context,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Give one frame through the window of the image, as a PNG that a browser shows by itself."""
+    place = (study_instance_uid, series_instance_uid, sop_instance_uid)
+    path, tag = await _file(context, *place, f"{number}-picture")
+    if if_none_match == tag:
+        return Response(status_code=304, headers=caching(tag))
+    content = await in_decoders(
+        context, lambda: picture_of(read_frame(context.files.absolute(path), number))
+    )
+    return Response(content, media_type="image/png", headers=caching(tag))
 
 
 @router.get("/studies/{study_instance_uid}/overlays")
@@ -185,6 +200,26 @@ async def overlay_masks(
             "X-Image-Columns": str(segmentation.columns),
         },
     )
+
+
+async def _file(
+    context: WebContext, study_uid: str, series_uid: str, sop_uid: str, part: str
+) -> tuple[str, str]:
+    """Return the path of an image's file and the tag of a part of it, or refuse.
+
+    Raises:
+        HTTPException: 404 or 410.
+    """
+
+    def find() -> _StoredImage | None:
+        with context.database.reading() as session:
+            return _find_instance(session, study_uid, series_uid, sop_uid)
+
+    found = await in_decoders(context, find)
+    if found is None:
+        raise HTTPException(404, "Triage holds no such image")
+    require_file(found.purged_at)
+    return found.path, f'"{found.sha256[:32]}-{part}"'
 
 
 def _find_instance(

@@ -10,6 +10,7 @@ from triage.core.withdrawals import PERSONAL_REASONS, rejection_for
 from triage.store.missed import known_codes
 from triage.web.access import may
 from triage.web.context import Context, Uid
+from triage.web.first_picture import first_picture, stored_opening
 from triage.web.going_back import go_back
 from triage.web.people import person_at
 from triage.web.reading import signing_person
@@ -46,11 +47,13 @@ def study(request: Request, study_instance_uid: Uid, context: Context) -> Respon
         view = study_view(session, study_instance_uid, now)
         codes = known_codes(session) if view is not None else []
         place = explain_place_of(session, study_instance_uid, now)
+        stored = stored_opening(session, view.opening) if view and view.opening else None
     if view is None:
         raise HTTPException(404, "Triage holds no such study.")
     is_there = viewer_folder(context.settings) is not None
     content = {
         "study": view,
+        "first": first_picture(view, stored, context.files) if stored is not None else None,
         "place": place,
         "now": now,
         "who": person_at(request),

@@ -86,6 +86,23 @@ def read_frame(path: Path, number: int) -> Frame:
         raise PixelError(f"{_name_of_encoding(header)} cannot be decoded: {why(error)}") from error
 
 
+def stated_window(path: Path) -> Window | None:
+    """Return the window that a greyscale image of one frame states; its pixels are not read.
+
+    None where it states none, and where each frame may have its own.
+
+    Raises:
+        PixelError: the file cannot be read.
+    """
+    try:
+        check_file(path)
+        header = dcmread(path, stop_before_pixels=True)
+        is_grey = int(header.get("SamplesPerPixel", 1)) == 1 and not _is_palette(header)
+        return _stated_window(header, 1) if is_grey and _frames(header) == 1 else None
+    except Exception as error:
+        raise PixelError(f"the file cannot be read: {why(error)}") from error
+
+
 def _frames(header: Dataset) -> int:
     try:
         return int(header.get("NumberOfFrames") or 1)
@@ -204,12 +221,16 @@ def _smallest_exact_kind(values: NDArray[Any]) -> str:
 
 
 def _window(values: NDArray[Any], header: Dataset, number: int) -> Window:
+    return _stated_window(header, number) or _window_of_values(values, header)
+
+
+def _stated_window(header: Dataset, number: int) -> Window | None:
     for item in _functional_groups(header, number, "FrameVOILUTSequence"):
         center = _first_number(item.get("WindowCenter"))
         width = _first_number(item.get("WindowWidth"))
         if center is not None and width is not None and width >= 1:
             return Window(center, width)
-    return _window_of_voi_lut(header) or _window_of_values(values, header)
+    return _window_of_voi_lut(header)
 
 
 def _first_number(value: Any) -> float | None:

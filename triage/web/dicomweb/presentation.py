@@ -127,7 +127,7 @@ def picture(frame: Frame, how: Presentation, media_type: str) -> bytes:
     values = np.frombuffer(frame.data, kind).reshape(shape)
     if how.region:
         values = _cut_out(values, how.region)
-    shown = values if frame.samples == 3 else _windowed(values, frame, how)
+    shown = values if frame.samples == 3 else windowed(values, frame, how)
     image = Image.fromarray(np.ascontiguousarray(shown, np.uint8))
     if how.size:
         image = image.resize(_fitting(image.size, how.size), Image.Resampling.BILINEAR)
@@ -152,7 +152,7 @@ def _fitting(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _windowed(values: NDArray[np.generic], frame: Frame, how: Presentation) -> NDArray[np.uint8]:
+def windowed(values: NDArray[np.generic], frame: Frame, how: Presentation) -> NDArray[np.uint8]:
     """Apply the window to rescaled values, and turn MONOCHROME1 over (DICOM PS3.3 C.11.2.1.2)."""
     center, width, function = how.window or (frame.window.center, frame.window.width, "linear")
     x = values.astype(np.float64)

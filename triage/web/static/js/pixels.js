@@ -77,7 +77,8 @@ export class Frames {
   }
 }
 
-function addressOf({ studyUid, seriesUid, uid, frame }) {
+/** Return where the frame of an image is fetched. */
+export function addressOf({ studyUid, seriesUid, uid, frame }) {
   return `/studies/${studyUid}/series/${seriesUid}/instances/${uid}/frames/${frame}`;
 }
 

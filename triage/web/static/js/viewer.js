@@ -2,7 +2,7 @@
 
 import { edgesOf, imageToCanvas } from "./geometry.js";
 import { paintHeat } from "./heat.js";
-import { paint } from "./pixels.js";
+import { addressOf, paint } from "./pixels.js";
 
 export const WINDOWS = {
   default: null,
@@ -18,6 +18,7 @@ export function placeOf(prefix) {
   return {
     viewport: byId("viewport"),
     canvas: byId("canvas"),
+    first: byId("first-picture"),
     marks: byId("marks"),
     slider: byId("slider"),
     message: byId("viewer-message"),
@@ -34,11 +35,12 @@ export function placeOf(prefix) {
 export class Viewer {
   /**
    * `place` names the elements: viewport, canvas, marks, slider, message, the corners image, series,
-   * value and window, and the edges. `onChange` is called after every change of series, image or setting,
+   * value and window, the edges, and `first`, the picture that the page came with. `onChange` is called after every change of series, image or setting,
    * `annotations` draws over each image.
    */
   constructor({ frames, overlays, heatMaps, place, annotations, onChange }) {
     Object.assign(this, { frames, overlays, heatMaps, place, annotations, onChange });
+    this.first = place.first; // stands with its corners and letters until the canvas is drawn
     this.followers = new Set(); // called with every new index
     this.series = null;
     this.images = [];
@@ -101,6 +103,7 @@ export class Viewer {
     const { image } = this;
     this.place.slider.value = String(this.index + 1);
     this.place.slider.setAttribute("aria-valuetext", `image ${this.index + 1} of ${this.images.length}`);
+    if (this.first && !isPictureOf(this.first, image)) this.#dropFirst();
     for (const follow of this.followers) follow(this);
     this.frames.want(this, [image, ...this.#neighbours()]);
     const wait = setTimeout(() => this.say("Loading image…"), 250);
@@ -117,8 +120,8 @@ export class Viewer {
       if (image !== this.image || error.name === "AbortError") return;
       this.frame = this.heat = null;
       this.layers = [];
-      this.draw();
       this.say(`This image cannot be shown: ${error.message}`, true);
+      this.draw();
     } finally {
       clearTimeout(wait);
     }
@@ -159,6 +162,7 @@ export class Viewer {
   }
 
   say(text, isError = false) {
+    if (isError && this.first) this.#dropFirst();
     this.place.message.textContent = text;
     this.place.message.hidden = !text;
     this.place.message.classList.toggle("error", isError);
@@ -180,7 +184,19 @@ export class Viewer {
     this.draw();
   }
 
+  /** Take away the picture that the page came with: it is not that image, or it cannot be shown. */
+  #dropFirst() {
+    this.#removeFirst();
+    this.draw();
+  }
+
+  #removeFirst() {
+    this.first?.remove();
+    this.first = null;
+  }
+
   draw() {
+    if (this.first && !this.frame) return void this.onChange();
     const { canvas, viewport } = this.place;
     const ratio = devicePixelRatio || 1;
     const width = Math.round(viewport.clientWidth * ratio);
@@ -194,6 +210,7 @@ export class Viewer {
     context.fillStyle = "#000";
     context.fillRect(0, 0, width, height);
     if (this.frame) this.#drawImage(context);
+    if (this.frame) this.#removeFirst(); // in the same picture of the screen
     if (this.frame && !this.drawn) performance.mark("first-image");
     if (this.frame) this.drawn += 1;
     canvas.dataset.drawn = this.frame ? String(this.drawn) : "";
@@ -354,6 +371,10 @@ function imagesOf(studyUid, series) {
       directions: image.directions,
     })),
   );
+}
+
+function isPictureOf(first, image) {
+  return first.querySelector("image").getAttribute("href") === `${addressOf(image)}/picture`;
 }
 
 function fill(canvas, { columns, rows }, work) {
