@@ -459,6 +459,11 @@ def complete_quiet_studies(
     return completed
 
 
+def is_any_arriving(session: Session) -> bool:
+    """Return whether there is a study that time alone may make complete; a cheap read."""
+    return session.scalar(_SELECT_ARRIVING) is not None
+
+
 def has_quiet_studies(
     session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None = None
 ) -> bool:
@@ -470,10 +475,12 @@ def _due_studies(
     session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None
 ) -> list[int]:
     candidates = session.scalars(
-        select(StudyRow)
-        .where(_may_be_complete(quiet, now, bounds or Bounds()))
-        .options(lazyload(StudyRow.patient))
-        .order_by(StudyRow.last_instance_at, StudyRow.id)
+        _SELECT_CANDIDATES,
+        {
+            "quiet_since": now - quiet.shortest,
+            "alive_since": now - ASSOCIATION_IS_DEAD_AFTER,
+            "begun_before": now - (bounds or Bounds()).maximum_age,
+        },
     ).all()
     due = []
     for some in chunks(candidates):
@@ -507,12 +514,12 @@ def lock_runs(session: Session, study_id: int) -> bool:
     return len(locked) == len(session.scalars(runs).all())
 
 
-def _may_be_complete(quiet: QuietPeriods, now: datetime, bounds: Bounds) -> ColumnElement[bool]:
+def _may_be_complete() -> ColumnElement[bool]:
     """Return the condition that is cheap to ask: quiet and released, too old, or with a signal."""
     is_held_open = exists(
         select(OpenAssociationRow.id).where(
             OpenAssociationRow.study_id == StudyRow.id,
-            OpenAssociationRow.alive_at >= now - ASSOCIATION_IS_DEAD_AFTER,
+            OpenAssociationRow.alive_at >= bindparam("alive_since"),
         )
     )
     is_announced = exists(
@@ -529,12 +536,22 @@ def _may_be_complete(quiet: QuietPeriods, now: datetime, bounds: Bounds) -> Colu
     return and_(
         StudyRow.state == StudyState.RECEIVING,
         or_(
-            and_(StudyRow.last_instance_at <= now - quiet.shortest, ~is_held_open),
-            StudyRow.receiving_since <= now - bounds.maximum_age,
+            and_(StudyRow.last_instance_at <= bindparam("quiet_since"), ~is_held_open),
+            StudyRow.receiving_since <= bindparam("begun_before"),
             is_announced,
             is_counted,
         ),
     )
+
+
+# Built once, as those of record_instance: they are asked a few times a second.
+_SELECT_ARRIVING = select(StudyRow.id).where(StudyRow.state == StudyState.RECEIVING).limit(1)
+_SELECT_CANDIDATES = (
+    select(StudyRow)
+    .where(_may_be_complete())
+    .options(lazyload(StudyRow.patient))
+    .order_by(StudyRow.last_instance_at, StudyRow.id)
+)
 
 
 def complete_study(session: Session, study: StudyRow, reason: str, now: datetime) -> None:
