@@ -29,6 +29,7 @@ from triage.core.completeness import QuietPeriods
 from triage.core.visits import Way
 from triage.receiver.completeness import CompletenessRounds, OpenAssociations
 from triage.receiver.indexer import Indexer
+from triage.receiver.rounds import Rounds
 from triage.receiver.visits import VisitTally
 from triage.store.clock import system_clock
 from triage.store.database import Database
@@ -321,6 +322,45 @@ def test_rounds_keep_open_associations_alive_and_release_ended_ones(
     thread.join()
     assert rounds.go_round() == [study_id]
     assert len(associations) == 0
+
+
+def test_rounds_ask_without_a_commit_only_while_a_study_is_arriving(
+    sqlite_database: Database, clock: ManualClock
+) -> None:
+    associations = OpenAssociations()
+    rounds = CompletenessRounds(sqlite_database, "r", QuietPeriods(), associations, clock)
+    rounds.go_round()
+    assert not rounds._is_pressing()
+    over = threading.Thread(target=lambda: None)
+    associations.add("a", over, VisitTally(Way.DICOM, "192.0.2.1", clock))
+    assert rounds._is_pressing()  # it is released at once, whoever writes meanwhile
+    rounds.go_round()
+    assert not rounds._is_pressing()
+    with sqlite_database.transaction() as session:
+        study_id = record_instance(session, received(clock())).study_id
+    assert rounds.go_round() == []
+    assert rounds._is_pressing()
+    clock.advance(60)
+    assert rounds.go_round() == [study_id]
+    rounds.go_round()
+    assert not rounds._is_pressing()
+
+
+def test_rounds_that_are_pressing_wait_for_no_commit(sqlite_database: Database) -> None:
+    many = 60  # with a commit of nobody, these would take a minute
+    begun = threading.Semaphore(0)
+    rounds = Rounds(
+        "often",
+        begun.release,
+        pause_s=0.001,
+        commits_to=sqlite_database,
+        is_pressing=lambda: True,
+    )
+    rounds.start()
+    deadline = time.monotonic() + 30
+    assert all(begun.acquire(timeout=deadline - time.monotonic()) for _ in range(many))
+    rounds.end()
+    rounds.join()
 
 
 RUN_RECEIVER = """

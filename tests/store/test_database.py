@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -17,6 +19,7 @@ from sqlalchemy.schema import CreateIndex
 from tests.tools import ManualClock
 from triage.store.base import Table
 from triage.store.database import Database, DatabaseError
+from triage.store.database import _Queue as Queue
 from triage.store.tables import PatientRow, StudyRow
 
 DESCENDING = [
@@ -126,6 +129,29 @@ def test_moments_come_back_in_utc_and_need_a_time_zone(
     at_naive = select(StudyRow).where(StudyRow.first_instance_at == naive)
     with database.reading() as session, pytest.raises(StatementError, match="time zone"):
         session.scalars(at_naive)
+
+
+def test_writers_take_turns_in_one_process_and_across_processes(tmp_path: Path) -> None:
+    # A second queue stands for another process: the lock is that of the open file.
+    queues = [Queue(str(tmp_path / "writers")) for _ in range(2)] * 2
+    inside: list[int] = []
+
+    def write(writer: int) -> int:
+        most = 0
+        for _ in range(100):
+            with queues[writer]:
+                inside.append(writer)
+                time.sleep(0)  # another thread may run
+                most = max(most, len(inside))
+                inside.remove(writer)
+            if writer == 0:
+                queues[writer].close()  # who comes next opens it again
+        return most
+
+    with ThreadPoolExecutor(len(queues)) as pool:
+        assert set(pool.map(write, range(len(queues)))) == {1}
+    for queue in queues:
+        queue.close()
 
 
 def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:

@@ -19,6 +19,7 @@ from triage.store.signals import forget_signals_before
 from triage.store.studies import (
     complete_quiet_studies,
     has_quiet_studies,
+    is_any_arriving,
     keep_associations_alive,
     release_association,
 )
@@ -116,6 +117,7 @@ class CompletenessRounds:
         self._clock = clock
         self._heartbeat_at: datetime | None = None
         self._tidied_at = clock()
+        self._is_any_arriving = True
         # Many large studies make a round long; receiving goes before.
         self._rounds = Rounds(
             "completeness",
@@ -124,6 +126,8 @@ class CompletenessRounds:
             pauses_first=True,
             share_of_time=_SHARE_OF_TIME,
             failing="completeness cannot be judged",
+            commits_to=database,
+            is_pressing=self._is_pressing,
         )
 
     def start(self) -> None:
@@ -147,14 +151,22 @@ class CompletenessRounds:
         now = self._clock()
         self._keep_alive(now)
         self._tidy(now)
-        completed = self._complete(now)
-        self._queue_early(now)
+        with self._database.reading() as session:
+            self._is_any_arriving = is_any_arriving(session)
+            if not self._is_any_arriving:
+                return []
+            has_quiet = has_quiet_studies(session, self._quiet, now, self._bounds)
+            has_early = bool(studies_with_enough(session, self._quiet, now, self._bounds))
+        completed = self._complete(now) if has_quiet else []
+        if has_early:
+            self._queue_early(now)
         return completed
 
+    def _is_pressing(self) -> bool:
+        """Return whether time alone, or the end of an association, may have brought work."""
+        return self._is_any_arriving or bool(self._open.ended())
+
     def _complete(self, now: datetime) -> list[int]:
-        with self._database.reading() as session:
-            if not has_quiet_studies(session, self._quiet, now, self._bounds):
-                return []
         with self._database.transaction() as session:
             completed = complete_quiet_studies(session, self._quiet, now, self._bounds)
         for study_id in completed:
@@ -162,9 +174,6 @@ class CompletenessRounds:
         return completed
 
     def _queue_early(self, now: datetime) -> None:
-        with self._database.reading() as session:
-            if not studies_with_enough(session, self._quiet, now, self._bounds):
-                return
         with self._database.transaction() as session:
             queued = queue_early_runs(session, self._quiet, now, self._bounds)
         for study_id in queued:

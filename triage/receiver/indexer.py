@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -23,8 +22,8 @@ from triage.receiver.refusals import RefusedInstanceError, StorageStatus
 from triage.store.clock import Clock
 from triage.store.database import Database
 from triage.store.files import InstanceFiles, StoredFile
-from triage.store.known_series import KnownSeries, ShortWay
 from triage.store.remote_models import keep_returned
+from triage.store.short_way import Arrived, Place, ShortWay
 from triage.store.studies import (
     FileIsGoneError,
     ReceivedInstance,
@@ -40,12 +39,24 @@ _ATTEMPTS = 5
 _MOST_REMEMBERED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Pending:
+    """An instance that waits for its row, and then what became of it: one or the other."""
+
     received: ReceivedInstance
     association: str
     is_journaled: bool
-    recorded: Future[Recorded] = field(default_factory=Future)
+    recorded: Recorded | None = None
+    error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.recorded is not None or self.error is not None
+
+    def result(self) -> Recorded:
+        if self.recorded is None:
+            raise self.error or RuntimeError("not recorded yet")
+        return self.recorded
 
 
 class Indexer:
@@ -77,16 +88,16 @@ class Indexer:
         self._files = files
         self._receiver_name = receiver_name
         self._clock = clock
-        self._short_way = ShortWay(database)
+        self._short_way = ShortWay(database, receiver_name, clock)
         self._waiting: deque[_Pending] = deque()
         self._committing = threading.Lock()
         # Which associations are known to hold which studies open, and which series are known:
         # asked once, not for each image.
         self._held: set[tuple[int, str]] = set()
-        self._series: dict[tuple[str, str, str], KnownSeries] = {}
+        self._series: dict[tuple[str, str, str], Place] = {}
 
     def warm_up(self) -> None:
-        """Do what the first instance of a series asks for, and take it back.
+        """Do what the first instance of a study asks for, and take it back.
 
         SQLAlchemy prepares a statement when it first meets it. Together that is a tenth of a
         second, for which all who send to a receiver that has just started would wait.
@@ -131,10 +142,10 @@ class Indexer:
         pending = _Pending(received, association, is_journaled)
         self._waiting.append(pending)
         with self._committing:
-            while not pending.recorded.done():  # another handler may have committed it
+            while not pending.is_done:  # another handler may have committed it
                 self._record_batch(self._next_batch())
         try:
-            return pending.recorded.result()
+            return pending.result()
         except FileIsGoneError as error:
             raise RefusedInstanceError(
                 StorageStatus.OUT_OF_RESOURCES, "an older copy is just being deleted, send again"
@@ -163,69 +174,70 @@ class Indexer:
     def _record_batch(self, batch: Sequence[_Pending]) -> None:
         # In one order everywhere, so that two receivers do not wait for each other's studies.
         ordered = sorted(batch, key=lambda p: p.received.study_instance_uid)
-        try:
-            recorded = self._commit(ordered)
-        except Exception:  # noqa: BLE001 - found again below, for the instance that caused it
-            for pending in ordered:
-                self._record_alone(pending)
+        left = self._record_shortly(ordered)
+        if not left:
             return
-        for pending, outcome in zip(ordered, recorded, strict=True):
-            pending.recorded.set_result(outcome)
+        try:
+            self._record_together(left)
+        except Exception:  # noqa: BLE001 - found again below, for the instance that caused it
+            for pending in left:
+                self._record_alone(pending)
+
+    def _record_shortly(self, batch: Sequence[_Pending]) -> list[_Pending]:
+        """Record what asks for nothing special, and return what has to go the long way."""
+        arrived = [Arrived(p.received, p.association, self._known_place(p)) for p in batch]
+        try:
+            places = self._short_way.record(arrived, is_durable=_is_to_wait_for_disk(batch))
+        except Exception as error:  # noqa: BLE001 - the long way finds it again, and says which
+            log.debug("instances go the long way", error=type(error).__name__)
+            return list(batch)
+        left = []
+        learned = _Learned()
+        for pending, one, place in zip(batch, arrived, places, strict=True):
+            if place is None:
+                left.append(pending)
+                continue
+            pending.recorded = Recorded(place.study_id, place.series_id)
+            if one.place is None:
+                learned.note(pending, place)
+        self._remember(learned)
+        return left
+
+    def _known_place(self, pending: _Pending) -> Place | None:
+        """Return where an instance belongs, None if series or association are not known."""
+        place = self._series.get(_series_key(pending.received))
+        if place is None or (place.study_id, pending.association) not in self._held:
+            return None
+        return place
 
     def _record_alone(self, pending: _Pending) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                (outcome,) = self._commit([pending])
+                self._record_together([pending])
             except Exception as error:  # noqa: BLE001 - handed to the handler that waits for it
                 # Another receiver may just have added the same study, series or patient, or
                 # crossed our locks: the next attempt sees what it committed.
                 if attempt < _ATTEMPTS and _is_worth_another_attempt(error):
                     continue
-                pending.recorded.set_exception(error)
-                return
-            pending.recorded.set_result(outcome)
+                pending.error = error
             return
 
-    def _commit(self, batch: Sequence[_Pending]) -> list[Recorded]:
-        is_durable = not all(pending.is_journaled for pending in batch)
-        known = self._all_known(batch)
-        if known is not None and self._record_shortly(batch, known, is_durable=is_durable):
-            return [Recorded(place.study_id, place.series_id) for place in known]
+    def _record_together(self, batch: Sequence[_Pending]) -> None:
         learned = _Learned()
         with (
-            self._database.connection(is_durable=is_durable) as connection,
+            self._database.connection(is_durable=_is_to_wait_for_disk(batch)) as connection,
             Session(connection, expire_on_commit=False) as session,
         ):
             outcomes = [self._record_fully(session, pending, learned) for pending in batch]
             session.commit()
         self._remember(learned)
-        return outcomes
-
-    def _all_known(self, batch: Sequence[_Pending]) -> list[KnownSeries] | None:
-        """Return where instances belong, None if one is of a series or association not known."""
-        places = []
-        for pending in batch:
-            known = self._series.get(_series_key(pending.received))
-            if known is None or (known.study_id, pending.association) not in self._held:
-                return None
-            places.append(known)
-        return places
-
-    def _record_shortly(
-        self, batch: Sequence[_Pending], places: Sequence[KnownSeries], *, is_durable: bool
-    ) -> bool:
-        arrived = [(pending.received, known) for pending, known in zip(batch, places, strict=True)]
-        try:
-            return self._short_way.record(arrived, is_durable=is_durable)
-        except Exception as error:  # noqa: BLE001 - the long way finds it again, and says which
-            log.debug("instances go the long way", error=type(error).__name__)
-            return False
+        for pending, outcome in zip(batch, outcomes, strict=True):
+            pending.recorded = outcome
 
     def _record_fully(self, session: Session, pending: _Pending, learned: _Learned) -> Recorded:
         recorded = record_instance(session, pending.received, self._files.exists)
         hold = (recorded.study_id, pending.association)
         if hold not in self._held and hold not in learned.holds:
-            learned.holds.add(hold)
             hold_open(
                 session,
                 recorded.study_id,
@@ -233,8 +245,7 @@ class Indexer:
                 receiver=self._receiver_name,
                 now=self._clock(),
             )
-        place = KnownSeries(recorded.study_id, recorded.series_id)
-        learned.series[_series_key(pending.received)] = place
+        learned.note(pending, Place(recorded.study_id, recorded.series_id))
         return recorded
 
     def _remember(self, learned: _Learned) -> None:
@@ -256,7 +267,16 @@ class _Learned:
     """What a transaction has found out, true once it is committed."""
 
     holds: set[tuple[int, str]] = field(default_factory=set)
-    series: dict[tuple[str, str, str], KnownSeries] = field(default_factory=dict)
+    series: dict[tuple[str, str, str], Place] = field(default_factory=dict)
+
+    def note(self, pending: _Pending, place: Place) -> None:
+        """Note where an instance belongs, and that its association holds the study open."""
+        self.holds.add((place.study_id, pending.association))
+        self.series[_series_key(pending.received)] = place
+
+
+def _is_to_wait_for_disk(batch: Sequence[_Pending]) -> bool:
+    return not all(pending.is_journaled for pending in batch)
 
 
 def _series_key(received: ReceivedInstance) -> tuple[str, str, str]:

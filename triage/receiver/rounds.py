@@ -45,6 +45,7 @@ class Rounds:
         share_of_time: float = 0.0,
         failing: str = "",
         commits_to: Database | None = None,
+        is_pressing: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare.
 
@@ -57,6 +58,7 @@ class Rounds:
             failing: what the log says of an error, instead of the error with its traceback.
             commits_to: the database whose commits bring something to do. While there are none, a
                 round begins once a second, for what becomes due with time.
+            is_pressing: whether a round is to begin after the pause though nothing was committed.
         """
         self._name = name
         self._go_round = go_round
@@ -65,6 +67,7 @@ class Rounds:
         self._share_of_time = share_of_time
         self._failing = failing
         self._database = commits_to
+        self._is_pressing = is_pressing
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"triage-{name}", daemon=True)
 
@@ -90,7 +93,8 @@ class Rounds:
             self._go_on(lambda: True)
             return
         with closing(CommitWatch(self._database)) as watch:
-            self._go_on(Lookout(watch).is_due)
+            lookout = Lookout(watch)
+            self._go_on(lambda: lookout.is_due() or self._is_pressing())
 
     def _go_on(self, is_due: Callable[[], bool]) -> None:
         was_failing = False

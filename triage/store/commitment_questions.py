@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from triage.core.commitment import CommitmentState, Reference, failure_in_words
@@ -35,15 +35,17 @@ class CommitmentQuestion:
     references: tuple[Reference, ...]
 
 
-def _is_due(now: datetime) -> ColumnElement[bool]:
+def _is_due(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     return and_(CommitmentRow.state.in_(_OPEN), CommitmentRow.next_attempt_at <= now)
+
+
+# Built once: it is asked twice a second, or more.
+_ANY_DUE = select(CommitmentRow.id).where(_is_due(bindparam("now"))).limit(1)
 
 
 def has_due_question(session: Session, now: datetime) -> bool:
     """Return whether `claim_question` would find one; a cheap read without any lock."""
-    return (
-        session.scalars(select(CommitmentRow.id).where(_is_due(now)).limit(1)).first() is not None
-    )
+    return session.scalar(_ANY_DUE, {"now": now}) is not None
 
 
 def claim_question(

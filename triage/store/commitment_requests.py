@@ -6,12 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from triage.core.commitment import Reference, ReportState
 from triage.store.chunks import chunks
 from triage.store.tables import CommitmentRequestRow, InstanceRow
+
+# Built once: it is asked twice a second, or more.
+_ANY_DUE = (
+    select(CommitmentRequestRow.id)
+    .where(
+        CommitmentRequestRow.state == ReportState.WAITING,
+        CommitmentRequestRow.next_attempt_at <= bindparam("now"),
+    )
+    .limit(1)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +75,7 @@ def add_request(
 
 def has_due_report(session: Session, now: datetime) -> bool:
     """Return whether `claim_report` would find one; a cheap read without any lock."""
-    return (
-        session.scalars(
-            select(CommitmentRequestRow.id)
-            .where(
-                CommitmentRequestRow.state == ReportState.WAITING,
-                CommitmentRequestRow.next_attempt_at <= now,
-            )
-            .limit(1)
-        ).first()
-        is not None
-    )
+    return session.scalar(_ANY_DUE, {"now": now}) is not None
 
 
 def claim_report(

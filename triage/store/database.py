@@ -6,7 +6,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -42,7 +42,7 @@ class Database:
         file = make_url(url).database if self.is_sqlite else None
         self._kept = {True: _Kept(), False: _Kept()}
         self._file = file if file != ":memory:" else None
-        self._queue = f"{self._file}.writers" if self._file else None
+        self._queue = _Queue(f"{self._file}.writers") if self._file else nullcontext()
 
     @property
     def file(self) -> str | None:
@@ -76,7 +76,7 @@ class Database:
         commit, on. PostgreSQL always waits: its server may end by itself and lose such commits,
         and nobody here would know.
         """
-        with self._turn(), self._engine_for(is_durable=is_durable).begin() as connection:
+        with self._queue, self._engine_for(is_durable=is_durable).begin() as connection:
             yield connection
 
     @contextmanager
@@ -89,7 +89,7 @@ class Database:
         Raises:
             Exception: what the driver raises.
         """
-        with self._turn(), self._kept[is_durable] as kept:
+        with self._queue, self._kept[is_durable] as kept:
             cursor = kept.cursor(self._engine_for(is_durable=is_durable))
             try:
                 if self.is_sqlite:
@@ -117,18 +117,6 @@ class Database:
             # What is not in the write-ahead log any more was synced before it was taken from there.
             with suppress(FileNotFoundError):
                 sync(f"{self._file}-wal")
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if self._queue is None:
-            yield
-            return
-        descriptor = os.open(self._queue, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -171,6 +159,8 @@ class Database:
         for kept in self._kept.values():
             with kept:
                 kept.drop()
+        if isinstance(self._queue, _Queue):
+            self._queue.close()
         self.engine.dispose()
         if self.is_sqlite:
             self._hasty_engine.dispose()
@@ -190,6 +180,44 @@ def _upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+class _Queue:
+    """The writers of a file, one after the other, whatever thread or process they are in.
+
+    The lock of the file belongs to the open descriptor, which is kept: opening it takes longer than
+    locking. So the threads of this process wait for one another at a lock of their own.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        try:
+            if self._descriptor is None:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._descriptor = os.open(self._path, flags, 0o640)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._descriptor is not None:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Close the file; who writes next opens it again."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+            self._descriptor = None
 
 
 class _Kept:

@@ -30,23 +30,27 @@ from triage.store.studies import (
 from triage.store.tables import SeriesRow, StudyRow
 
 _MOST_AT_ONCE = 100
+# Built once: a few times a second is often enough to count.
+_URGENT = (
+    select(StudyRow)
+    .where(
+        StudyRow.state == StudyState.RECEIVING,
+        StudyRow.priority == Priority.STAT,
+        StudyRow.is_prior.is_(False),
+    )
+    .options(lazyload(StudyRow.patient))
+    .order_by(StudyRow.last_instance_at, StudyRow.id)
+    .limit(_MOST_AT_ONCE)
+)
 
 
 def studies_with_enough(
     session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None = None
 ) -> list[int]:
     """Return the urgent studies with a series that is enough and was not yet considered so."""
-    studies = session.scalars(
-        select(StudyRow)
-        .where(
-            StudyRow.state == StudyState.RECEIVING,
-            StudyRow.priority == Priority.STAT,
-            StudyRow.is_prior.is_(False),
-        )
-        .options(lazyload(StudyRow.patient))
-        .order_by(StudyRow.last_instance_at, StudyRow.id)
-        .limit(_MOST_AT_ONCE)
-    ).all()
+    studies = session.scalars(_URGENT).all()
+    if not studies:
+        return []
     enough = _enough_series(session, studies, quiet, now, bounds)
     return [study.id for study in studies if enough[study.id]]
 

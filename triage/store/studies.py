@@ -78,6 +78,7 @@ _SELECT_SAME_UID = (
     .order_by(InstanceRow.id)
 )
 _INSERT_INSTANCE = insert(InstanceRow).returning(InstanceRow.id)
+_BODY_PART = 16  # the length of a Code String, of which there should be one
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +259,7 @@ def _study_of(session: Session, received: ReceivedInstance) -> StudyRow:
     if study is not None:
         if study.forgotten_at is not None:
             _remember(session, study, received)
-        modalities = set(filter(None, study.modalities.split("\\"))) | {received.modality}
-        study.modalities = "\\".join(sorted(filter(None, modalities)))[:128]
+        study.modalities = with_modality(study.modalities, received.modality)
         return study
     order = Priority.of_order(received.requested_procedure_priority)
     # Whoever says that it is a prior: only what a study here wants can be kept off the worklist.
@@ -354,19 +354,35 @@ def _series_id_of(session: Session, study: StudyRow, received: ReceivedInstance)
     )
     if known is not None:
         return known
-    series = SeriesRow(
-        study_id=study.id,
-        series_instance_uid=received.series_instance_uid,
-        modality=received.modality[:16],
-        number=received.series_number,
-        description=received.series_description[:128],
-        body_part=received.body_part[:16],
-    )
+    series = SeriesRow(**series_values(received, study.id))
     session.add(series)
-    body_parts = {*study.body_parts.split("\\"), series.body_part.upper()} - {""}
-    study.body_parts = "\\".join(sorted(body_parts))[:128]
+    study.body_parts = with_body_part(study.body_parts, received.body_part)
     session.flush()
     return series.id
+
+
+def series_values(received: ReceivedInstance, study_id: int) -> dict[str, Any]:
+    """Return the columns of the row of a series, as its first instance describes it."""
+    return {
+        "study_id": study_id,
+        "series_instance_uid": received.series_instance_uid,
+        "modality": received.modality[:16],
+        "number": received.series_number,
+        "description": received.series_description[:128],
+        "body_part": received.body_part[:_BODY_PART],
+        "is_result": False,
+        "considered_images": 0,
+    }
+
+
+def with_modality(modalities: str, modality: str) -> str:
+    """Return the modalities of a study, that of one more of its images included."""
+    return "\\".join(sorted({*modalities.split("\\"), modality} - {""}))[:128]
+
+
+def with_body_part(body_parts: str, body_part: str) -> str:
+    """Return the body parts of a study, that of one more of its series included."""
+    return "\\".join(sorted({*body_parts.split("\\"), body_part[:_BODY_PART].upper()} - {""}))[:128]
 
 
 def hold_open(
@@ -382,11 +398,17 @@ def hold_open(
         )
     )
     if known is None:
-        session.add(
-            OpenAssociationRow(
-                association=association, receiver=receiver, study_id=study_id, alive_at=now
-            )
-        )
+        session.add(OpenAssociationRow(**hold_values(study_id, association, receiver, now)))
+
+
+def hold_values(study_id: int, association: str, receiver: str, now: datetime) -> dict[str, Any]:
+    """Return the columns of the note that an association may send more of a study."""
+    return {
+        "association": association,
+        "receiver": receiver,
+        "study_id": study_id,
+        "alive_at": now,
+    }
 
 
 def release_association(session: Session, association: str) -> None:
@@ -437,6 +459,11 @@ def complete_quiet_studies(
     return completed
 
 
+def is_any_arriving(session: Session) -> bool:
+    """Return whether there is a study that time alone may make complete; a cheap read."""
+    return session.scalar(_SELECT_ARRIVING) is not None
+
+
 def has_quiet_studies(
     session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None = None
 ) -> bool:
@@ -448,10 +475,12 @@ def _due_studies(
     session: Session, quiet: QuietPeriods, now: datetime, bounds: Bounds | None
 ) -> list[int]:
     candidates = session.scalars(
-        select(StudyRow)
-        .where(_may_be_complete(quiet, now, bounds or Bounds()))
-        .options(lazyload(StudyRow.patient))
-        .order_by(StudyRow.last_instance_at, StudyRow.id)
+        _SELECT_CANDIDATES,
+        {
+            "quiet_since": now - quiet.shortest,
+            "alive_since": now - ASSOCIATION_IS_DEAD_AFTER,
+            "begun_before": now - (bounds or Bounds()).maximum_age,
+        },
     ).all()
     due = []
     for some in chunks(candidates):
@@ -485,12 +514,12 @@ def lock_runs(session: Session, study_id: int) -> bool:
     return len(locked) == len(session.scalars(runs).all())
 
 
-def _may_be_complete(quiet: QuietPeriods, now: datetime, bounds: Bounds) -> ColumnElement[bool]:
+def _may_be_complete() -> ColumnElement[bool]:
     """Return the condition that is cheap to ask: quiet and released, too old, or with a signal."""
     is_held_open = exists(
         select(OpenAssociationRow.id).where(
             OpenAssociationRow.study_id == StudyRow.id,
-            OpenAssociationRow.alive_at >= now - ASSOCIATION_IS_DEAD_AFTER,
+            OpenAssociationRow.alive_at >= bindparam("alive_since"),
         )
     )
     is_announced = exists(
@@ -507,12 +536,22 @@ def _may_be_complete(quiet: QuietPeriods, now: datetime, bounds: Bounds) -> Colu
     return and_(
         StudyRow.state == StudyState.RECEIVING,
         or_(
-            and_(StudyRow.last_instance_at <= now - quiet.shortest, ~is_held_open),
-            StudyRow.receiving_since <= now - bounds.maximum_age,
+            and_(StudyRow.last_instance_at <= bindparam("quiet_since"), ~is_held_open),
+            StudyRow.receiving_since <= bindparam("begun_before"),
             is_announced,
             is_counted,
         ),
     )
+
+
+# Built once, as those of record_instance: they are asked a few times a second.
+_SELECT_ARRIVING = select(StudyRow.id).where(StudyRow.state == StudyState.RECEIVING).limit(1)
+_SELECT_CANDIDATES = (
+    select(StudyRow)
+    .where(_may_be_complete())
+    .options(lazyload(StudyRow.patient))
+    .order_by(StudyRow.last_instance_at, StudyRow.id)
+)
 
 
 def complete_study(session: Session, study: StudyRow, reason: str, now: datetime) -> None:

@@ -127,6 +127,10 @@ class CommitmentProvider:
                 return False
         return self._report(None, None)
 
+    def waits_for_associations(self) -> bool:
+        """Return whether a report becomes due by the end of an association, or with time."""
+        return bool(self._open)
+
     def _next_open(self) -> tuple[int, Association] | None:
         """Return a request whose association has ended, or has been open for long enough."""
         with self._lock:

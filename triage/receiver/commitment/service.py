@@ -55,8 +55,16 @@ class StorageCommitment:
             ),
         )
         self._rounds = [
-            *(Rounds(f"commitment-reports-{n + 1}", provider.go_round) for n in range(_REPORTERS)),
-            Rounds("commitment-requests", requester.go_round),
+            *(
+                Rounds(
+                    f"commitment-reports-{n + 1}",
+                    provider.go_round,
+                    commits_to=database,
+                    is_pressing=provider.waits_for_associations,
+                )
+                for n in range(_REPORTERS)
+            ),
+            Rounds("commitment-requests", requester.go_round, commits_to=database),
         ]
         archive = settings.commitment.sources_at
         if archive:
