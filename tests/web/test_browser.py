@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
+from tests.tools import wait_until
 from tests.web.hospital import Hospital, hemorrhage, segmentation
 from triage.core.jobs import JobState
 from triage.store.model_jobs import find_job
@@ -177,16 +178,15 @@ def test_study_opens_at_the_finding_with_its_overlay(
     expect(page.locator("#corner-image")).to_have_text("Image 3 / 6")
     expect(page.locator("#overlay-tools")).to_be_visible()
     expect(page.locator("#legend")).to_contain_text("Lesion 1")
+    wait_until(lambda: red_pixels(page) > 1000, "the outline is drawn")
     with_overlay = red_pixels(page)
-    assert with_overlay > 1000
     page.keyboard.press("o")
     assert red_pixels(page) == 0
     page.keyboard.press("o")
     assert red_pixels(page) == with_overlay
     page.keyboard.press("ArrowDown")
     expect(page.locator("#corner-image")).to_have_text("Image 4 / 6")
-    page.wait_for_timeout(200)
-    assert red_pixels(page) == 0
+    wait_until(lambda: red_pixels(page) == 0, "the image without a lesion is drawn")
     page.keyboard.press("j")
     expect(page.locator("#corner-image")).to_have_text("Image 3 / 6")
 
@@ -335,8 +335,7 @@ def test_findings_appear_on_an_open_study_page(
     hospital.finish(run, hemorrhage(), objects=[segmentation(images, masks)])
     expect(page.locator("#findings")).to_contain_text("Confidence 0.97", timeout=10_000)
     expect(page.locator("#overlay-tools")).to_be_visible()
-    page.wait_for_timeout(300)
-    assert red_pixels(page) > 1000
+    wait_until(lambda: red_pixels(page) > 1000, "the outline is drawn")
 
 
 def test_damaged_image_is_said_in_the_viewer(

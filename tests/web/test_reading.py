@@ -18,6 +18,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from tests.models.images import enhanced
+from tests.tools import wait_until
 from tests.web.hospital import Hospital, hemorrhage
 from tests.web.radiographs import analysed_chest
 from tests.web.test_browser import flagged_study, open_viewer, red_pixels
@@ -191,9 +192,9 @@ def test_a_heat_map_has_its_own_opacity_and_colour_scale(
     expect(page.locator("#scale")).to_be_visible()
     expect(page.locator("#scale")).to_contain_text("1")
     assert page.locator("#heat-map").input_value() != ""
+    wait_until(lambda: coloured_pixels(page) > 1000, "the map is laid over the image")
     red, _, blue = pixel(page, 0.5, 0.5)
     assert red > blue + 40  # the light end of the scale is yellow
-    assert coloured_pixels(page) > 1000
     page.locator("#heat-opacity").fill("10")
     fainter_red, _, fainter_blue = pixel(page, 0.5, 0.5)
     assert 0 < fainter_red - fainter_blue < red - blue
@@ -478,10 +479,10 @@ def test_missed_finding_is_reported_with_a_box_on_the_image(
     assert right > left + 5
     assert bottom > top + 5
     assert kept["findings"][0]["answers"][0]["verdict"] == "disagree"
-    assert red_pixels(page) > 50  # the box is drawn on the image
+    wait_until(lambda: red_pixels(page) > 50, "the box is drawn on the image")
     page.keyboard.press("Home")
     expect(page.locator("#corner-image")).to_have_text("Image 1 / 3")
-    assert red_pixels(page) == 0
+    wait_until(lambda: red_pixels(page) == 0, "the image without the box is drawn")
     page.locator("#answers").get_by_role("button", name="Show").click()
     expect(page.locator("#corner-image")).to_have_text("Image 2 / 3")
     page.get_by_role("button", name="Take back").click()
