@@ -109,8 +109,7 @@ def picture_of(frame: Frame) -> bytes:
 
     Unlike Pillow's, its compression lets other threads run: a mammogram takes 0.2 s.
     """
-    shape = (frame.rows, frame.columns, 3) if frame.samples == 3 else (frame.rows, frame.columns)
-    values = np.frombuffer(frame.data, np.dtype(frame.kind).newbyteorder("<")).reshape(shape)
+    values = frame.values()
     shown = values if frame.samples == 3 else windowed(values, frame, Presentation())
     lines = np.zeros((frame.rows, 1 + frame.columns * frame.samples), np.uint8)  # 0: no filter
     lines[:, 1:] = shown.reshape(frame.rows, -1)

@@ -57,6 +57,11 @@ class Frame:
     data: bytes
     frame_rate: float = 0.0
 
+    def values(self) -> NDArray[Any]:
+        """Return `data` as an array of rows by columns, of three samples each where it is RGB."""
+        shape = (self.rows, self.columns, 3) if self.samples == 3 else (self.rows, self.columns)
+        return np.frombuffer(self.data, np.dtype(self.kind).newbyteorder("<")).reshape(shape)
+
 
 def read_frame(path: Path, number: int) -> Frame:
     """Return frame `number`, from 1 on, of the image at `path`.

@@ -122,9 +122,7 @@ def picture(frame: Frame, how: Presentation, media_type: str) -> bytes:
     Raises:
         PresentationError: the region lies outside the frame.
     """
-    shape = (frame.rows, frame.columns, 3) if frame.samples == 3 else (frame.rows, frame.columns)
-    kind = np.dtype(frame.kind).newbyteorder("<")
-    values = np.frombuffer(frame.data, kind).reshape(shape)
+    values = frame.values()
     if how.region:
         values = _cut_out(values, how.region)
     shown = values if frame.samples == 3 else windowed(values, frame, how)
